@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * path.h -- making and removing directories. */
+#ifndef PIL_PATH_H
+#define PIL_PATH_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "compiler.h"
+
+/* mkdir -p; what is already there is left as it is.  0 or -errno. */
+int path_mkdirs(const char *path, mode_t mode) PIL_MUST_CHECK;
+
+/* rm -rf that neither follows links nor crosses into another mount; missing is fine.  0 or -errno.
+ */
+int path_remove_tree(const char *path) PIL_MUST_CHECK;
+
+bool path_exists(const char *path);
+
+/* The folder this executable lies in, without a final slash; heap. NULL when /proc is missing. */
+char *path_of_self(void);
+
+#endif

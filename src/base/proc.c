@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: the child reports a failed exec through a close-on-exec pipe, so that "not
+ * found" is the caller's error and not an exit status.  Waiting uses a pidfd, hence no SIGCHLD
+ * handler and no race with other children. */
+#include "proc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "loop.h"
+
+void argv_add(struct argv *a, const char *arg)
+{
+	char **v = reallocarray(a->v, a->n + 2, sizeof(*v));
+
+	if (!v || !(v[a->n] = strdup(arg)))
+		abort();
+	v[++a->n] = NULL;
+	a->v = v;
+}
+
+void argv_addf(struct argv *a, const char *fmt, ...)
+{
+	_auto_free char *arg = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&arg, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	argv_add(a, arg);
+}
+
+void argv_add_all(struct argv *a, const char *const *args)
+{
+	while (*args)
+		argv_add(a, *args++);
+}
+
+void argv_finish(struct argv *a)
+{
+	for (size_t i = 0; i < a->n; i++)
+		free(a->v[i]);
+	free(a->v);
+	*a = (struct argv){0};
+}
+
+static int place_fd(int fd, int target)
+{
+	if (fd < 0 && target == STDIN_FILENO)
+		fd = open("/dev/null", O_RDONLY);
+	if (fd < 0)
+		return 0;
+	if (fd == target)
+		return fcntl(fd, F_SETFD, 0);
+	return dup2(fd, target) < 0 ? -1 : 0;
+}
+
+static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *opts, int report_fd,
+				   pid_t parent)
+{
+	sigset_t none;
+	int err;
+
+	sigemptyset(&none);
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (opts->new_session)
+		setsid();
+	if (opts->die_with_us) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(127);
+	}
+	if (place_fd(opts->stdin_fd, 0) || place_fd(opts->stdout_fd, 1) ||
+	    place_fd(opts->stderr_fd, 2))
+		goto fail;
+	for (int i = 0; i < opts->n_keep_fds; i++)
+		fcntl(opts->keep_fds[i], F_SETFD, 0);
+	if (opts->envp)
+		execvpe(argv[0], argv, opts->envp);
+	else
+		execvp(argv[0], argv);
+fail:
+	err = errno;
+	if (write(report_fd, &err, sizeof(err)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+pid_t proc_spawn(char *const *argv, const struct proc_opts *opts, struct pil_err *err)
+{
+	_auto_fd int report_read = -1;
+	_auto_fd int report_write = -1;
+	int pipe_fds[2], child_errno = 0;
+	pid_t parent = getpid(), pid;
+
+	if (pipe2(pipe_fds, O_CLOEXEC))
+		return pil_err_set(err, errno, "start '%s': pipe", argv[0]);
+	report_read = pipe_fds[0];
+	report_write = fcntl(pipe_fds[1], F_DUPFD_CLOEXEC, 64); /* out of the way of 0, 1, 2 */
+	close(pipe_fds[1]);
+	pid = fork();
+	if (pid < 0)
+		return pil_err_set(err, errno, "start '%s': fork", argv[0]);
+	if (pid == 0)
+		run_child(argv, opts, report_write, parent);
+	pil_close_p(&report_write);
+	if (pil_read_all(report_read, &child_errno, sizeof(child_errno)) == 0) {
+		waitpid(pid, NULL, 0);
+		return pil_err_set(err, child_errno, "start '%s'", argv[0]);
+	}
+	return pid;
+}
+
+int proc_wait(pid_t pid, int timeout_ms)
+{
+	_auto_fd int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int64_t due = loop_now_ms() + timeout_ms;
+	int status, n;
+
+	while (fd >= 0 && timeout_ms >= 0) {
+		int64_t left = due - loop_now_ms();
+
+		n = poll(&p, 1, left > 0 ? (int)left : 0);
+		if (n > 0)
+			break;
+		if (n == 0)
+			return -ETIMEDOUT;
+		if (errno != EINTR)
+			return -errno;
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int proc_stop(pid_t pid, int grace_ms)
+{
+	int status;
+
+	kill(pid, SIGTERM);
+	status = proc_wait(pid, grace_ms);
+	if (status != -ETIMEDOUT)
+		return status;
+	kill(pid, SIGKILL);
+	return proc_wait(pid, -1);
+}
+
+bool proc_have(const char *program)
+{
+	const char *path = getenv("PATH");
+	_auto_free char *copy = strdup(path ? path : "/usr/local/bin:/usr/bin:/bin");
+	char *save = NULL;
+
+	for (char *dir = copy ? strtok_r(copy, ":", &save) : NULL; dir;
+	     dir = strtok_r(NULL, ":", &save)) {
+		_auto_free char *full = NULL;
+
+		if (asprintf(&full, "%s/%s", dir, program) > 0 && access(full, X_OK) == 0)
+			return true;
+	}
+	return false;
+}
