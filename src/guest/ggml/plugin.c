@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * plugin.c -- libggml-pillion.so: the door through which a program's ggml comes in.
+ *
+ * ggml_backend_init() is the only symbol this library exports, and it imports none of ggml.  It
+ * either returns the host's devices, or says in one line why there are none and returns NULL, on
+ * which every ggml goes on with its own back ends. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "channel.h"
+#include "fd.h"
+#include "gdev.h"
+#include "log.h"
+
+static const char default_broker[] = "/run/pillion/host/broker.sock";
+static const char default_token[] = "/run/pillion/token";
+
+PIL_EXPORT struct ggml_backend_reg *ggml_backend_init(void);
+
+/* ---- ggml's table of a registry ---- */
+
+static const char *reg_get_name(struct ggml_backend_reg *reg)
+{
+	(void)reg;
+	return "Pillion";
+}
+
+static size_t reg_get_device_count(struct ggml_backend_reg *reg)
+{
+	(void)reg;
+	return gplugin.n_devices;
+}
+
+static struct ggml_backend_device *reg_get_device(struct ggml_backend_reg *reg, size_t index)
+{
+	(void)reg;
+	return index < gplugin.n_devices ? &gplugin.devices[index].abi : NULL;
+}
+
+struct reg_feature {
+	const char *name;
+	const char *value;
+};
+
+static struct reg_feature *reg_get_features(struct ggml_backend_reg *reg)
+{
+	static struct reg_feature features[] = {{"PILLION", "1"}, {NULL, NULL}};
+
+	(void)reg;
+	return features;
+}
+
+static void *reg_get_proc_address(struct ggml_backend_reg *reg, const char *name)
+{
+	struct reg_feature *(*features)(struct ggml_backend_reg *) = reg_get_features;
+	void *p = NULL;
+
+	(void)reg;
+	if (!strcmp(name, "ggml_backend_get_features"))
+		memcpy(&p, &features, sizeof(p));
+	return p;
+}
+
+/* ---- finding the host ---- */
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = (char)tolower((unsigned char)c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int read_token(const char *path, uint8_t token[WIRE_TOKEN_BYTES], struct pil_err *err)
+{
+	_auto_free char *text = NULL;
+	ssize_t len = pil_read_file(path, 4096, &text);
+
+	if (len < 0)
+		return pil_err_set(err, (int)-len, "read this machine's token %s", path);
+	for (int i = 0; i < WIRE_TOKEN_BYTES; i++) {
+		int hi = len > 2 * i + 1 ? hex_digit(text[2 * i]) : -1;
+		int lo = hi >= 0 ? hex_digit(text[2 * i + 1]) : -1;
+
+		if (lo < 0)
+			return pil_err_say(err, EINVAL, "this machine's token %s is not one", path);
+		token[i] = (uint8_t)(hi << 4 | lo);
+	}
+	return 0;
+}
+
+static int find_devices(struct pil_err *err)
+{
+	const char *broker = getenv("PILLION_BROKER");
+	const char *token = getenv("PILLION_TOKEN_FILE");
+	struct wire_device devices[WIRE_MAX_DEVICES];
+	struct channel_target *target = &gplugin.target;
+	uint32_t n = 0;
+	int rc;
+
+	snprintf(target->broker, sizeof(target->broker), "%s", broker ? broker : default_broker);
+	memcpy(target->ggml_version, gplugin.program.version, sizeof(target->ggml_version));
+	rc = read_token(token ? token : default_token, target->token, err);
+	if (rc)
+		return rc;
+	rc = channel_list(target, devices, WIRE_MAX_DEVICES, &n, err);
+	if (rc)
+		return rc;
+	for (uint32_t i = 0; i < n; i++)
+		gdev_init(&gplugin.devices[i], i, &devices[i]);
+	gplugin.n_devices = n;
+	return n ? 0 : pil_err_say(err, ENODEV, "the host offers none");
+}
+
+struct ggml_backend_reg *ggml_backend_init(void)
+{
+	const void *caller = __builtin_return_address(0);
+	struct pil_err err = {0};
+
+	if (gplugin.n_devices)
+		return &gplugin.reg;
+	log_init("pillion");
+	if (!program_find(&gplugin.program, caller)) {
+		log_warn("cannot tell which ggml this program has: running without the device");
+		return NULL;
+	}
+	if (gplugin.program.generation == ABI_UNKNOWN) {
+		log_warn("this program's ggml is %s; this plugin knows 0.25 to 0.27: running "
+			 "without the device",
+			 gplugin.program.version_text);
+		return NULL;
+	}
+	opmap_init(&gplugin.opmap, &gplugin.program);
+	gplugin.reg = (struct ggml_backend_reg){
+		.api_version = gplugin.program.generation,
+		.iface =
+			{
+				.get_name = reg_get_name,
+				.get_device_count = reg_get_device_count,
+				.get_device = reg_get_device,
+				.get_proc_address = reg_get_proc_address,
+			},
+	};
+	if (find_devices(&err)) {
+		log_warn("no device: %s: the program goes on with its CPU", err.msg);
+		return NULL;
+	}
+	return &gplugin.reg;
+}
