@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "log.h"
+#include "path.h"
+#include "proc.h"
+#include "str.h"
+#include "token.h"
+
+char *broker_socket_path(const struct state_dirs *dirs)
+{
+	return str_printf("%s/guest/broker.sock", dirs->runtime);
+}
+
+/* A connected stream with 10 s bounds on reading and writing, or -errno. */
+static int connect_broker(const struct state_dirs *dirs)
+{
+	_auto_free char *path = broker_socket_path(dirs);
+	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const struct timeval bound = {.tv_sec = 10};
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)))
+		return -errno;
+	return pil_take_fd(&fd);
+}
+
+static int start_broker(const struct state_dirs *dirs, struct pil_err *err)
+{
+	_auto_free char *program = state_find_program("broker", "pillion-broker");
+	_auto_free char *log_path = str_printf("%s/broker.log", dirs->runtime);
+	_auto_fd int log_fd =
+		open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	char *argv[] = {program, (char *)"--detach", NULL};
+	struct proc_opts opts = {.stdin_fd = -1,
+				 .stdout_fd = log_fd,
+				 .stderr_fd = log_fd,
+				 .new_session = true};
+	pid_t pid;
+	int status;
+
+	if (!program)
+		return pil_err_say(
+			err, ENOENT,
+			"start broker: pillion-broker is not beside this program nor in %s",
+			PILLION_LIBEXEC);
+	pid = proc_spawn(argv, &opts, err);
+	if (pid < 0)
+		return (int)pid;
+	status = proc_wait(pid, 10000); /* it detaches once it listens */
+	if (status) {
+		pil_err_hint(err, "see %s", log_path);
+		return pil_err_say(err, EIO, "start broker: it ended with status %d", status);
+	}
+	return 0;
+}
+
+int broker_ensure(const struct state_dirs *dirs, struct pil_err *err)
+{
+	for (int try = 0; try < 3; try++) {
+		_auto_fd int fd = connect_broker(dirs);
+		int ret;
+
+		if (fd >= 0)
+			return 0;
+		ret = start_broker(dirs, err);
+		if (ret)
+			return ret;
+	}
+	return pil_err_say(err, ETIMEDOUT, "start broker: nobody answers at its socket");
+}
+
+int broker_token_create(const struct state_dirs *dirs, const char *name, char *hex,
+			struct pil_err *err)
+{
+	_auto_free char *dir = str_printf("%s/machines/%s", dirs->runtime, name);
+	_auto_free char *path = str_printf("%s/token", dir);
+	uint8_t raw[WIRE_TOKEN_BYTES];
+	char line[TOKEN_HEX + 2];
+	int ret;
+
+	if (getrandom(raw, sizeof(raw), 0) != (ssize_t)sizeof(raw))
+		return pil_err_set(err, errno, "make a token");
+	token_to_hex(raw, hex);
+	snprintf(line, sizeof(line), "%s\n", hex);
+	ret = path_mkdirs(dir, 0700);
+	if (!ret)
+		ret = pil_write_file(path, 0600, line, strlen(line));
+	return ret ? pil_err_set(err, -ret, "write token '%s'", path) : 0;
+}
+
+static int ask_devices(const struct state_dirs *dirs, const char *hex, struct wire_device *out,
+		       int max, struct pil_err *err)
+{
+	_auto_fd int fd = connect_broker(dirs);
+	struct wire_hello hello = {.magic = WIRE_MAGIC,
+				   .version = WIRE_VERSION,
+				   .want = WIRE_WANT_LIST,
+				   .program = "pillion"};
+	struct wire_hello_answer answer;
+	int n = 0, ret;
+
+	if (fd < 0)
+		return pil_err_set(err, -fd, "connect to the broker");
+	if (!token_from_hex(hex, hello.token))
+		return pil_err_say(err, EINVAL, "malformed token");
+	ret = pil_write_all(fd, &hello, sizeof(hello));
+	if (!ret)
+		ret = pil_read_all(fd, &answer, sizeof(answer));
+	if (ret)
+		return pil_err_set(err, -ret, "ask the broker for its devices");
+	if (answer.magic != WIRE_MAGIC || answer.status >= WIRE_NUM_STATUSES ||
+	    answer.status != WIRE_OK)
+		return pil_err_say(err, EPROTO, "ask the broker for its devices: %s",
+				   answer.status < WIRE_NUM_STATUSES
+					   ? wire_status_str[answer.status]
+					   : "bad answer");
+	for (; n < max && n < (int)answer.n_devices; n++)
+		if (pil_read_all(fd, &out[n], sizeof(out[n])))
+			break;
+	return n;
+}
+
+int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int max,
+		   struct pil_err *err)
+{
+	_auto_free char *name = str_printf("query-%d", getpid());
+	_auto_free char *dir = str_printf("%s/machines/%s", dirs->runtime, name);
+	char hex[TOKEN_HEX + 1];
+	int ret = broker_ensure(dirs, err);
+
+	if (!ret)
+		ret = broker_token_create(dirs, name, hex, err);
+	if (!ret)
+		ret = ask_devices(dirs, hex, out, max, err);
+	if (path_remove_tree(dir))
+		log_dbg("cannot remove '%s'", dir);
+	return ret;
+}

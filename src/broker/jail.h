@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * jail.h -- the sandbox an executor runs in. */
+#ifndef PIL_JAIL_H
+#define PIL_JAIL_H
+
+#include "config.h"
+#include "err.h"
+#include "proc.h"
+#include "state.h"
+
+struct jail {
+	char *root;           /* what the executor sees as /; read only */
+	char *program;        /* pillion-exec on the host */
+	const char *ggml_dir; /* borrowed from the config; NULL: the root's own ggml */
+	const struct config *config;
+};
+
+/* Decides root and program: the runtime kit, or with accel.ggml_dir the host itself. */
+int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct config *config,
+	      struct pil_err *err) PIL_MUST_CHECK;
+void jail_finish(struct jail *jail);
+
+/* Starts pillion-exec with @args (NULL-terminated) in the jail; @opts as for proc_spawn(). */
+pid_t jail_spawn(const struct jail *jail, const char *const *args, const struct proc_opts *opts,
+		 struct pil_err *err) PIL_MUST_CHECK;
+
+/* A memfd with the filter as BPF, as bwrap --seccomp takes it. */
+int jail_seccomp_fd(struct pil_err *err) PIL_MUST_CHECK;
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * config.h -- the user's settings: $XDG_CONFIG_HOME/pillion/config, an ini file with the keys of
+ * .wslconfig that make sense here and an [accel] section of our own.  docs/config.md lists them. */
+#ifndef PIL_CONFIG_H
+#define PIL_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "compiler.h"
+#include "err.h"
+
+enum { CONFIG_MAX_ENV = 16 };
+
+struct config {
+	int64_t vm_idle_timeout_ms; /* [wsl2] vmIdleTimeout, default 60000; < 0: never */
+	unsigned default_version;   /* [wsl2] defaultVersion: 0 auto, 1 sandbox, 2 microVM */
+	char *ggml_dir;            /* [accel] ggml_dir: host folder with libggml; NULL: the kit's */
+	bool reference_always;     /* [accel] reference = always: list the CPU beside a GPU */
+	uint64_t quota_bytes;      /* [accel] quota: of each machine on each device; 0: none */
+	char *env[CONFIG_MAX_ENV]; /* [accel] env = NAME=VALUE, repeatable; given to executors */
+	int n_env;
+	unsigned npu_min_tops; /* [npu] min_tops, default 40 */
+};
+
+/* Defaults, then the file if there is one.  Unknown keys get one warning line each; a value that
+ * cannot be used fails with file and line. */
+int config_load(struct config *config, const char *path, struct pil_err *err) PIL_MUST_CHECK;
+void config_finish(struct config *config);
+
+#endif

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "loop.h"
+#include "path.h"
+#include "str.h"
+
+/* $@variable/pillion, or $HOME/@fallback/pillion. */
+static char *xdg_dir(const char *variable, const char *fallback)
+{
+	const char *base = getenv(variable), *home = getenv("HOME");
+
+	if (base && base[0] == '/')
+		return str_printf("%s/pillion", base);
+	return str_printf("%s/%s/pillion", home && home[0] == '/' ? home : "/root", fallback);
+}
+
+static char *runtime_dir(void)
+{
+	const char *base = getenv("XDG_RUNTIME_DIR");
+	_auto_free char *user = str_printf("/run/user/%u", getuid());
+
+	if (base && base[0] == '/')
+		return str_printf("%s/pillion", base);
+	if (path_exists(user))
+		return str_printf("%s/pillion", user);
+	if (getuid() == 0)
+		return str_printf("/run/pillion");
+	return str_printf("/tmp/pillion-%u", getuid());
+}
+
+static int make_private(const char *path, struct pil_err *err)
+{
+	struct stat st;
+	int ret = path_mkdirs(path, 0700);
+
+	if (ret)
+		return pil_err_set(err, -ret, "make folder '%s'", path);
+	if (lstat(path, &st) || !S_ISDIR(st.st_mode))
+		return pil_err_set(err, ENOTDIR, "use folder '%s'", path);
+	if (st.st_uid != getuid())
+		return pil_err_say(err, EPERM, "use folder '%s': it belongs to user %u", path,
+				   st.st_uid);
+	return 0;
+}
+
+int state_dirs_init(struct state_dirs *dirs, struct pil_err *err)
+{
+	int ret;
+
+	*dirs = (struct state_dirs){
+		.data = xdg_dir("XDG_DATA_HOME", ".local/share"),
+		.runtime = runtime_dir(),
+		.cache = xdg_dir("XDG_CACHE_HOME", ".cache"),
+		.config = xdg_dir("XDG_CONFIG_HOME", ".config"),
+	};
+	ret = make_private(dirs->data, err);
+	if (!ret)
+		ret = make_private(dirs->runtime, err);
+	if (!ret)
+		ret = make_private(dirs->cache, err);
+	if (ret)
+		state_dirs_finish(dirs);
+	return ret;
+}
+
+void state_dirs_finish(struct state_dirs *dirs)
+{
+	free(dirs->data);
+	free(dirs->runtime);
+	free(dirs->cache);
+	free(dirs->config);
+	*dirs = (struct state_dirs){0};
+}
+
+int state_lock(const char *path, int timeout_ms, struct pil_err *err)
+{
+	_auto_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int64_t due = loop_now_ms() + timeout_ms;
+
+	if (fd < 0)
+		return pil_err_set(err, errno, "open lock '%s'", path);
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return pil_err_set(err, errno, "lock '%s'", path);
+		if (loop_now_ms() >= due)
+			return pil_err_say(err, EWOULDBLOCK, "lock '%s': another pillion holds it",
+					   path);
+		nanosleep(&pause, NULL);
+	}
+	return pil_take_fd(&fd);
+}
+
+char *state_find_program(const char *subdir, const char *name)
+{
+	_auto_free char *self = path_of_self();
+	char *found;
+
+	if (self) {
+		found = str_printf("%s/%s", self, name);
+		if (access(found, X_OK) == 0)
+			return found;
+		free(found);
+		found = str_printf("%s/../%s/%s", self, subdir, name);
+		if (access(found, X_OK) == 0) {
+			char *real = realpath(found, NULL);
+
+			free(found);
+			return real;
+		}
+		free(found);
+	}
+	found = str_printf("%s/%s", PILLION_LIBEXEC, name);
+	if (access(found, X_OK) == 0)
+		return found;
+	free(found);
+	return NULL;
+}

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: a buffer is one allocation of the device's own buffer type, the *plain* one.
+ * Where a device has buffer types in which matrix products run faster (the CPU's AMX and repacked
+ * layouts), llama.cpp would place each weight there when it runs natively; a program in a machine
+ * sees one buffer type only, so the placing is done here, per weight:
+ *
+ *   announced (WIRE_OP_WEIGHT) -> data arrives in the plain buffer -> complete -> converted into
+ * the shadow buffer of the first extra type that supports the product -> its plain pages given
+ * back.
+ *
+ * Data that arrives in one piece is converted straight from where it arrived.  What the weight is
+ * used for decides, as it does in llama.cpp: only those the program asked about as the left side of
+ * a matrix product, and for nothing else, are converted, because a converted weight cannot be read
+ * back, nor used by other operations. */
+#include "buffers.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "log.h"
+
+void buffers_init(struct buffers *b, struct gg_device *device, struct account *account)
+{
+	memset(b, 0, sizeof(*b));
+	b->device = device;
+	b->account = account;
+}
+
+static void drop_weight(struct buffers *b, struct weight *w)
+{
+	if (w->own_buffer)
+		b->device->host->api.ggml_backend_buffer_free(w->own_buffer);
+}
+
+static void release(struct buffers *b, struct gg_buffer *buffer)
+{
+	const struct ggml_api *api = &b->device->host->api;
+
+	b->epoch++;
+	for (uint32_t i = 0; i < buffer->n_weights; i++)
+		drop_weight(b, &buffer->weights[i]);
+	for (int i = 0; i < DEVICE_MAX_EXTRA; i++)
+		if (buffer->shadow[i])
+			api->ggml_backend_buffer_free(buffer->shadow[i]);
+	api->ggml_backend_buffer_free(buffer->plain);
+	account_refund(b->device, b->account, buffer->bytes);
+	free(buffer->weights);
+	free(buffer);
+}
+
+void buffers_finish(struct buffers *b)
+{
+	for (int i = 0; i < WIRE_MAX_BUFFERS; i++) {
+		if (b->slots[i])
+			release(b, b->slots[i]);
+		b->slots[i] = NULL;
+	}
+}
+
+struct gg_buffer *buffers_find(struct buffers *b, uint32_t handle)
+{
+	uint32_t slot = wire_slot(handle);
+
+	if (slot >= WIRE_MAX_BUFFERS || !b->slots[slot] || b->slots[slot]->handle != handle)
+		return NULL;
+	return b->slots[slot];
+}
+
+enum wire_status buffers_alloc(struct buffers *b, uint32_t handle, uint64_t bytes)
+{
+	const struct ggml_api *api = &b->device->host->api;
+	uint32_t slot = wire_slot(handle);
+	struct gg_buffer *buffer;
+
+	if (handle == 0 || slot >= WIRE_MAX_BUFFERS || b->slots[slot] || bytes == 0 ||
+	    bytes > b->device->max_buffer)
+		return WIRE_E_INVALID;
+	if (!account_charge(b->device, b->account, bytes))
+		return WIRE_E_NO_MEMORY;
+	buffer = calloc(1, sizeof(*buffer));
+	if (buffer)
+		buffer->plain = api->ggml_backend_buft_alloc_buffer(b->device->buft, bytes);
+	if (!buffer || !buffer->plain) {
+		free(buffer);
+		account_refund(b->device, b->account, bytes);
+		return WIRE_E_NO_MEMORY;
+	}
+	buffer->handle = handle;
+	buffer->bytes = bytes;
+	buffer->base = api->ggml_backend_buffer_get_base(buffer->plain);
+	buffer->flat = (struct ggml_tensor){
+		.type = GGML_T_I8,
+		.buffer = buffer->plain,
+		.ne = {(int64_t)bytes, 1, 1, 1},
+		.nb = {1, bytes, bytes, bytes},
+		.data = buffer->base,
+	};
+	/* Nobody may find what another machine left behind.  Large host allocations are fresh
+	 * pages, zeroed by the kernel: see the mmap threshold in gg_device_open(). */
+	if (!b->device->host_memory || bytes < 2 * DEVICE_MMAP_THRESHOLD)
+		api->ggml_backend_buffer_clear(buffer->plain, 0);
+	b->slots[slot] = buffer;
+	return WIRE_OK;
+}
+
+bool buffers_free(struct buffers *b, uint32_t handle)
+{
+	struct gg_buffer *buffer = buffers_find(b, handle);
+
+	if (!buffer)
+		return false;
+	b->slots[wire_slot(handle)] = NULL;
+	release(b, buffer);
+	return true;
+}
+
+/* Index of the first weight that ends after @offset. */
+static uint32_t weight_index(const struct gg_buffer *buffer, uint64_t offset)
+{
+	uint32_t lo = 0, hi = buffer->n_weights;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		const struct weight *w = &buffer->weights[mid];
+
+		if (w->offset + w->bytes <= offset)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+struct weight *gg_buffer_weight_at(struct gg_buffer *buffer, uint64_t offset)
+{
+	uint32_t i = weight_index(buffer, offset);
+
+	return i < buffer->n_weights && buffer->weights[i].offset == offset ? &buffer->weights[i]
+									    : NULL;
+}
+
+bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_t bytes)
+{
+	for (uint32_t i = weight_index(buffer, offset);
+	     i < buffer->n_weights && buffer->weights[i].offset < offset + bytes; i++)
+		if (buffer->weights[i].placed)
+			return true;
+	return false;
+}
+
+/* Checks the shape and makes the tensor; false: not a weight this device can have. */
+static bool shape_weight(struct buffers *b, struct gg_buffer *buffer, const struct wire_weight *a,
+			 struct weight *w)
+{
+	const struct graph_types *types = &b->device->host->types;
+	uint64_t row, bytes;
+	int64_t n_rows = 1;
+
+	if (a->type >= WIRE_MAX_TYPES || !types->block[a->type])
+		return false;
+	for (int i = 0; i < WIRE_MAX_DIMS; i++)
+		if (a->ne[i] < 1 || a->ne[i] > INT32_MAX)
+			return false;
+	if (a->ne[0] % types->block[a->type])
+		return false;
+	row = (uint64_t)a->ne[0] / types->block[a->type] * types->bytes[a->type];
+	for (int i = 1; i < WIRE_MAX_DIMS; i++)
+		if (__builtin_mul_overflow(n_rows, a->ne[i], &n_rows))
+			return false;
+	if (__builtin_mul_overflow(row, (uint64_t)n_rows, &bytes) ||
+	    !gg_buffer_holds(buffer, a->offset, bytes) || a->offset % b->device->alignment)
+		return false;
+	*w = (struct weight){.offset = a->offset, .bytes = bytes, .uses = a->uses};
+	w->tensor.type = (int)a->type;
+	memcpy(w->tensor.ne, a->ne, sizeof(w->tensor.ne));
+	w->tensor.nb[0] = types->bytes[a->type];
+	w->tensor.nb[1] = row;
+	w->tensor.nb[2] = row * (uint64_t)a->ne[1];
+	w->tensor.nb[3] = w->tensor.nb[2] * (uint64_t)a->ne[2];
+	return true;
+}
+
+static void remove_weights(struct buffers *b, struct gg_buffer *buffer, uint32_t first,
+			   uint32_t end)
+{
+	b->epoch++;
+	for (uint32_t i = first; i < end; i++)
+		drop_weight(b, &buffer->weights[i]);
+	memmove(buffer->weights + first, buffer->weights + end,
+		(buffer->n_weights - end) * sizeof(struct weight));
+	buffer->n_weights -= end - first;
+}
+
+enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
+				  const struct wire_weight *announced)
+{
+	const struct ggml_api *api = &b->device->host->api;
+	struct weight w;
+	uint32_t first, end;
+
+	if (!shape_weight(b, buffer, announced, &w))
+		return WIRE_E_INVALID;
+	first = end = weight_index(buffer, w.offset);
+	while (end < buffer->n_weights && buffer->weights[end].offset < w.offset + w.bytes)
+		end++;
+	remove_weights(b, buffer, first, end);
+	if (buffer->n_weights == buffer->cap_weights) {
+		uint32_t cap = buffer->cap_weights ? buffer->cap_weights * 2 : 256;
+		struct weight *more = cap <= WIRE_MAX_TENSORS
+					      ? reallocarray(buffer->weights, cap, sizeof(*more))
+					      : NULL;
+
+		if (!more)
+			return WIRE_E_NO_MEMORY;
+		buffer->weights = more;
+		buffer->cap_weights = cap;
+	}
+	memmove(buffer->weights + first + 1, buffer->weights + first,
+		(buffer->n_weights - first) * sizeof(struct weight));
+	w.tensor.buffer = buffer->plain;
+	w.tensor.data = buffer->base + w.offset;
+	buffer->weights[first] = w;
+	buffer->n_weights++;
+	api->ggml_backend_buffer_set_usage(buffer->plain, GGML_USAGE_WEIGHTS);
+	if (!b->device->n_extra && !b->device->reference)
+		api->ggml_backend_buffer_init_tensor(buffer->plain, &buffer->weights[first].tensor);
+	return WIRE_OK;
+}
+
+/* Would the device run the product @w is used for if @w lay in extra buffer type @type? */
+static bool extra_supports(struct gg_device *device, int type, const struct weight *w)
+{
+	const struct ggml_host *host = device->host;
+	bool experts = w->uses & WIRE_USE_MUL_MAT_ID;
+	struct ggml_tensor left = w->tensor, right = {0}, ids = {0}, product = {0};
+	const int64_t batch = 512, n_used = 2;
+
+	left.buffer = device->extra_probe[type];
+	left.data = NULL;
+	right.type = GGML_T_F32;
+	right.ne[0] = left.ne[0];
+	right.ne[1] = experts ? n_used : batch;
+	right.ne[2] = experts ? batch : left.ne[2];
+	right.ne[3] = experts ? 1 : left.ne[3];
+	right.nb[0] = sizeof(float);
+	for (int i = 1; i < 4; i++)
+		right.nb[i] = right.nb[i - 1] * (size_t)right.ne[i - 1];
+	ids = right;
+	ids.type = GGML_T_I32;
+	ids.ne[0] = n_used;
+	ids.ne[1] = batch;
+	ids.ne[2] = ids.ne[3] = 1;
+	ids.nb[1] = sizeof(int32_t) * (size_t)n_used;
+	ids.nb[2] = ids.nb[3] = ids.nb[1] * (size_t)batch;
+	product = right;
+	product.ne[0] = left.ne[1];
+	for (int i = 1; i < 4; i++)
+		product.nb[i] = product.nb[i - 1] * (size_t)product.ne[i - 1];
+	product.op = host->op_to_host[experts ? WIRE_T_MUL_MAT_ID : WIRE_T_MUL_MAT];
+	product.src[0] = &left;
+	product.src[1] = &right;
+	product.src[2] = experts ? &ids : NULL;
+	return host->api.ggml_backend_dev_supports_op(device->dev, &product);
+}
+
+/* A buffer of extra type @type in which @w may lie, and where; NULL: no memory. */
+static struct ggml_backend_buffer *extra_room(struct buffers *b, struct gg_buffer *buffer, int type,
+					      struct weight *w, void **data)
+{
+	const struct ggml_api *api = &b->device->host->api;
+	struct ggml_tensor probe = w->tensor;
+	size_t need;
+
+	probe.buffer = b->device->extra_probe[type];
+	need = api->ggml_backend_buft_get_alloc_size(b->device->extra[type], &probe);
+	if (need > w->bytes) {
+		w->own_buffer = api->ggml_backend_buft_alloc_buffer(b->device->extra[type], need);
+		*data = w->own_buffer ? api->ggml_backend_buffer_get_base(w->own_buffer) : NULL;
+		return w->own_buffer;
+	}
+	if (!buffer->shadow[type]) {
+		buffer->shadow[type] =
+			api->ggml_backend_buft_alloc_buffer(b->device->extra[type], buffer->bytes);
+		if (!buffer->shadow[type])
+			return NULL;
+		api->ggml_backend_buffer_set_usage(buffer->shadow[type], GGML_USAGE_WEIGHTS);
+	}
+	*data = (char *)api->ggml_backend_buffer_get_base(buffer->shadow[type]) + w->offset;
+	return buffer->shadow[type];
+}
+
+static void give_pages_back(char *start, uint64_t bytes)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t first = ((uintptr_t)start + page - 1) & ~(page - 1);
+	uintptr_t end = ((uintptr_t)start + bytes) & ~(page - 1);
+
+	if (first < end)
+		madvise((void *)first, end - first, MADV_DONTNEED);
+}
+
+/* Converts a complete weight whose data lies at @data; leaves it plain where nothing better is. */
+static bool place_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w,
+			 const void *data)
+{
+	const struct ggml_api *api = &b->device->host->api;
+
+	if (w->uses != WIRE_USE_MUL_MAT && w->uses != WIRE_USE_MUL_MAT_ID)
+		return false;
+	for (int type = 0; type < b->device->n_extra; type++) {
+		struct ggml_tensor tensor = w->tensor;
+
+		if (!w->placed && !extra_supports(b->device, type, w))
+			continue;
+		if (w->placed) { /* new data for the same weight: same place */
+			api->ggml_backend_tensor_set(&w->tensor, data, 0, w->bytes);
+			return true;
+		}
+		tensor.buffer = extra_room(b, buffer, type, w, &tensor.data);
+		if (!tensor.buffer || api->ggml_backend_buffer_init_tensor(tensor.buffer, &tensor))
+			return false;
+		api->ggml_backend_tensor_set(&tensor, data, 0, w->bytes);
+		w->tensor = tensor;
+		w->placed = true;
+		b->epoch++;
+		return true;
+	}
+	return false;
+}
+
+void *gg_buffer_direct(struct buffers *b, struct gg_buffer *buffer, uint64_t offset, uint64_t bytes)
+{
+	if (!b->device->host_memory || gg_buffer_touches_placed(buffer, offset, bytes))
+		return NULL;
+	return buffer->base + offset;
+}
+
+void gg_buffer_received(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			uint64_t bytes)
+{
+	uint64_t end = offset + bytes;
+
+	if (!buffer->n_weights || !b->device->host_memory)
+		return;
+	for (uint32_t i = weight_index(buffer, offset);
+	     i < buffer->n_weights && buffer->weights[i].offset < end; i++) {
+		struct weight *w = &buffer->weights[i];
+		uint64_t from = offset > w->offset ? offset : w->offset;
+		uint64_t to = end < w->offset + w->bytes ? end : w->offset + w->bytes;
+
+		if (w->received >= w->bytes)
+			continue;
+		w->received += to - from;
+		if (w->received >= w->bytes && place_weight(b, buffer, w, buffer->base + w->offset))
+			give_pages_back(buffer->base + w->offset, w->bytes);
+	}
+}
+
+/* All of a weight in one piece needs no stop in the plain buffer. */
+static bool set_whole_weight(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			     const void *data, uint64_t bytes)
+{
+	struct weight *w = gg_buffer_weight_at(buffer, offset);
+
+	if (!w || w->bytes != bytes || !b->device->host_memory || !place_weight(b, buffer, w, data))
+		return false;
+	w->received = w->bytes;
+	return true;
+}
+
+enum wire_status gg_buffer_set(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			       const void *data, uint64_t bytes)
+{
+	if (buffer->n_weights) {
+		if (set_whole_weight(b, buffer, offset, data, bytes))
+			return WIRE_OK;
+		if (gg_buffer_touches_placed(buffer, offset, bytes))
+			return WIRE_E_UNSUPPORTED;
+	}
+	if (b->device->host_memory)
+		memcpy(buffer->base + offset, data, bytes);
+	else
+		b->device->host->api.ggml_backend_tensor_set(&buffer->flat, data, offset, bytes);
+	gg_buffer_received(b, buffer, offset, bytes);
+	return WIRE_OK;
+}
+
+enum wire_status gg_buffer_get(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			       void *data, uint64_t bytes)
+{
+	if (buffer->n_weights && gg_buffer_touches_placed(buffer, offset, bytes))
+		return WIRE_E_UNSUPPORTED;
+	if (b->device->host_memory)
+		memcpy(data, buffer->base + offset, bytes);
+	else
+		b->device->host->api.ggml_backend_tensor_get(&buffer->flat, data, offset, bytes);
+	return WIRE_OK;
+}
+
+const void *gg_buffer_peek(struct buffers *b, struct gg_buffer *buffer, uint64_t offset)
+{
+	return b->device->host_memory ? buffer->base + offset : NULL;
+}
+
+enum wire_status gg_buffer_fill(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+				uint8_t value, uint64_t bytes)
+{
+	if (buffer->n_weights && gg_buffer_touches_placed(buffer, offset, bytes))
+		return WIRE_E_UNSUPPORTED;
+	if (bytes == 0)
+		return WIRE_OK;
+	if (b->device->host_memory)
+		memset(buffer->base + offset, value, bytes);
+	else if (offset == 0 && bytes == buffer->bytes)
+		b->device->host->api.ggml_backend_buffer_clear(buffer->plain, value);
+	else
+		b->device->host->api.ggml_backend_tensor_memset(&buffer->flat, value, offset,
+								bytes);
+	return WIRE_OK;
+}

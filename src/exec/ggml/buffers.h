@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * buffers.h -- the device memory of one session, and the weights in it.
+ *
+ * Not thread-safe: a session's thread owns its buffers.  Offsets and sizes come from a peer and are
+ * checked here; a false or an error status means "refused", never a changed buffer. */
+#ifndef PIL_BUFFERS_H
+#define PIL_BUFFERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "device.h"
+#include "wire.h"
+
+/* A tensor of weights announced before its data. */
+struct weight {
+	uint64_t offset, bytes;
+	uint64_t received; /* of @bytes */
+	uint32_t uses;     /* enum wire_use */
+	bool placed; /* @tensor lies in a buffer type of the device's choice, not in the plain one
+		      */
+	struct ggml_backend_buffer *own_buffer; /* NULL: in gg_buffer::shadow */
+	struct ggml_tensor tensor;
+};
+
+struct gg_buffer {
+	uint32_t handle; /* 0: slot free */
+	uint64_t bytes;
+	struct ggml_backend_buffer *plain;
+	char *base;              /* of @plain: an address, or what the device uses for one */
+	struct ggml_tensor flat; /* all of @plain as bytes */
+	/* One more buffer of the same size per extra buffer type, made when a weight first goes
+	 * there; the weight lies at its own offset.  Pages nobody touches cost nothing. */
+	struct ggml_backend_buffer *shadow[DEVICE_MAX_EXTRA];
+	struct weight *weights; /* by offset */
+	uint32_t n_weights, cap_weights;
+};
+
+struct buffers {
+	struct gg_device *device;
+	struct account *account;
+	uint64_t epoch; /* moves whenever data that was somewhere may be elsewhere, or gone */
+	struct gg_buffer *slots[WIRE_MAX_BUFFERS];
+};
+
+void buffers_init(struct buffers *b, struct gg_device *device, struct account *account);
+void buffers_finish(struct buffers *b); /* frees what is left */
+
+enum wire_status buffers_alloc(struct buffers *b, uint32_t handle, uint64_t bytes);
+bool buffers_free(struct buffers *b, uint32_t handle);
+struct gg_buffer *buffers_find(struct buffers *b, uint32_t handle); /* NULL: no such handle */
+
+/* Is [offset, offset + bytes) inside? */
+static inline bool gg_buffer_holds(const struct gg_buffer *buffer, uint64_t offset, uint64_t bytes)
+{
+	return offset <= buffer->bytes && bytes <= buffer->bytes - offset;
+}
+
+/* Announces a weight; one that overlaps replaces what was announced there. */
+enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
+				  const struct wire_weight *announced);
+
+/* The weight that starts at @offset, or NULL. */
+struct weight *gg_buffer_weight_at(struct gg_buffer *buffer, uint64_t offset);
+/* Does [offset, offset + bytes) touch a weight that is not in the plain buffer any more? */
+bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_t bytes);
+
+/* Where to receive @bytes for @offset without a copy, or NULL when they must come by
+ * gg_buffer_set().  After writing there call gg_buffer_received(). */
+void *gg_buffer_direct(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+		       uint64_t bytes);
+void gg_buffer_received(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			uint64_t bytes);
+
+/* The caller has checked gg_buffer_holds(). */
+enum wire_status gg_buffer_set(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			       const void *data, uint64_t bytes);
+enum wire_status gg_buffer_get(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			       void *data, uint64_t bytes);
+/* The bytes in place where the device's memory is the host's, else NULL. */
+const void *gg_buffer_peek(struct buffers *b, struct gg_buffer *buffer, uint64_t offset);
+enum wire_status gg_buffer_fill(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+				uint8_t value, uint64_t bytes);
+
+#endif

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: sessions compute one at a time.  A device runs one graph fastest when it
+ * runs it alone (a CPU's caches, a GPU's queues), so time is shared by turns and not by overlap.
+ *
+ * Fairness is start-time fair queueing over machines: each account has a clock of the device time
+ * it used; the waiting turn with the lowest clock goes next.  A machine that was idle does not
+ * save up: on arrival its clock is set forward to that of the last turn given. */
+#include "device.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "log.h"
+#include "str.h"
+
+struct turn {
+	struct account *account;
+	pthread_cond_t granted_cond;
+	bool granted;
+	struct list link; /* gg_device::waiting */
+};
+
+static _Thread_local int64_t turn_started_us;
+
+static int64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* Physical cores, as llama.cpp counts them for its own default: one per set of thread siblings. */
+static int count_cores(void)
+{
+	long n_cpus = sysconf(_SC_NPROCESSORS_CONF);
+	int cores = 0;
+
+	for (long cpu = 0; cpu < n_cpus; cpu++) {
+		_auto_free char *path =
+			str_printf("/sys/devices/system/cpu/cpu%ld/topology/thread_siblings_list",
+				   cpu);
+		_auto_free char *siblings = NULL;
+
+		if (pil_read_file(path, 4096, &siblings) > 0 && strtol(siblings, NULL, 10) == cpu)
+			cores++;
+	}
+	return cores > 0 ? cores : (int)(n_cpus > 0 ? n_cpus : 1);
+}
+
+static void find_extra_types(struct gg_device *d)
+{
+	typedef struct ggml_backend_buffer_type **(*get_extra_fn)(struct ggml_backend_device *);
+	const struct ggml_api *api = &d->host->api;
+	void *f = api->ggml_backend_reg_get_proc_address(api->ggml_backend_dev_backend_reg(d->dev),
+							 "ggml_backend_dev_get_extra_bufts");
+	struct ggml_backend_buffer_type **types;
+	get_extra_fn get_extra;
+
+	memcpy(&get_extra, &f, sizeof(f));
+	types = get_extra ? get_extra(d->dev) : NULL;
+	for (; types && *types && d->n_extra < DEVICE_MAX_EXTRA; types++) {
+		d->extra[d->n_extra] = *types;
+		d->extra_probe[d->n_extra] = api->ggml_backend_buft_alloc_buffer(*types, 0);
+		if (d->extra_probe[d->n_extra])
+			d->n_extra++;
+	}
+}
+
+int gg_device_open(struct gg_device **out, struct ggml_host *host, uint32_t index,
+		   struct pil_err *err)
+{
+	const struct ggml_api *api = &host->api;
+	struct gg_device *d;
+
+	if (index >= api->ggml_backend_dev_count())
+		return pil_err_say(err, ENODEV, "open device %u: ggml %s sees %zu devices", index,
+				   host->version, api->ggml_backend_dev_count());
+	d = calloc(1, sizeof(*d));
+	if (!d)
+		return pil_err_set(err, ENOMEM, "open device %u", index);
+	mallopt(M_MMAP_THRESHOLD, DEVICE_MMAP_THRESHOLD); /* fixed: glibc would raise it */
+	d->host = host;
+	d->dev = api->ggml_backend_dev_get(index);
+	d->buft = api->ggml_backend_dev_buffer_type(d->dev);
+	d->reference = api->ggml_backend_dev_type(d->dev) == GGML_DEVICE_CPU;
+	d->host_memory = api->ggml_backend_buft_is_host(d->buft);
+	d->alignment = api->ggml_backend_buft_get_alignment(d->buft);
+	d->max_buffer = api->ggml_backend_buft_get_max_size(d->buft);
+	d->n_threads = count_cores();
+	find_extra_types(d);
+	pthread_mutex_init(&d->lock, NULL);
+	list_init(&d->accounts);
+	list_init(&d->waiting);
+	log_info("device %u: %s (%s), ggml %s, %d extra buffer types", index,
+		 api->ggml_backend_dev_name(d->dev), api->ggml_backend_dev_description(d->dev),
+		 host->version, d->n_extra);
+	*out = d;
+	return 0;
+}
+
+void gg_device_destroy(struct gg_device *device)
+{
+	if (!device)
+		return;
+	for (int i = 0; i < device->n_extra; i++)
+		device->host->api.ggml_backend_buffer_free(device->extra_probe[i]);
+	pthread_mutex_destroy(&device->lock);
+	free(device);
+}
+
+struct account *account_get(struct gg_device *device, const char *machine, uint64_t quota_bytes)
+{
+	struct account *a, *found = NULL;
+
+	pthread_mutex_lock(&device->lock);
+	list_for_each (a, &device->accounts, link)
+		if (!strcmp(a->machine, machine))
+			found = a;
+	if (!found && (found = calloc(1, sizeof(*found)))) {
+		snprintf(found->machine, sizeof(found->machine), "%s", machine);
+		found->virtual_us = device->virtual_us;
+		list_append(&device->accounts, &found->link);
+	}
+	if (found) {
+		found->quota_bytes = quota_bytes;
+		found->n_sessions++;
+		device->n_sessions++;
+	}
+	pthread_mutex_unlock(&device->lock);
+	return found;
+}
+
+void account_put(struct gg_device *device, struct account *account)
+{
+	pthread_mutex_lock(&device->lock);
+	device->n_sessions--;
+	if (--account->n_sessions == 0) {
+		list_remove(&account->link);
+		free(account);
+	}
+	pthread_mutex_unlock(&device->lock);
+}
+
+/* MemAvailable: what a reference device can still hold.  0 when it cannot be told. */
+static uint64_t host_memory_available(void)
+{
+	_auto_free char *text = NULL;
+	const char *line;
+
+	if (pil_read_file("/proc/meminfo", 65536, &text) < 0 ||
+	    !(line = strstr(text, "MemAvailable:")))
+		return 0;
+	return strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024;
+}
+
+static void device_memory(struct gg_device *device, uint64_t *free_bytes, uint64_t *total_bytes)
+{
+	size_t f = 0, t = 0;
+
+	device->host->api.ggml_backend_dev_memory(device->dev, &f, &t);
+	if (device->reference) { /* ggml calls all of a CPU's memory free */
+		uint64_t available = host_memory_available();
+
+		if (available && available < f)
+			f = available;
+	}
+	*free_bytes = f;
+	*total_bytes = t;
+}
+
+void account_memory(struct gg_device *device, struct account *account, uint64_t *free_bytes,
+		    uint64_t *total_bytes)
+{
+	device_memory(device, free_bytes, total_bytes);
+	pthread_mutex_lock(&device->lock);
+	if (account->quota_bytes && account->quota_bytes < *total_bytes) {
+		uint64_t left = account->quota_bytes > account->used_bytes
+					? account->quota_bytes - account->used_bytes
+					: 0;
+
+		*total_bytes = account->quota_bytes;
+		if (left < *free_bytes)
+			*free_bytes = left;
+	}
+	pthread_mutex_unlock(&device->lock);
+}
+
+bool account_charge(struct gg_device *device, struct account *account, uint64_t bytes)
+{
+	uint64_t free_bytes, total_bytes;
+	bool ok;
+
+	account_memory(device, account, &free_bytes, &total_bytes);
+	if (device->reference && bytes > free_bytes)
+		return false; /* malloc() would promise it and the kernel would kill us for using it
+			       */
+	pthread_mutex_lock(&device->lock);
+	ok = !account->quota_bytes || (account->used_bytes <= account->quota_bytes &&
+				       bytes <= account->quota_bytes - account->used_bytes);
+	if (ok)
+		account->used_bytes += bytes;
+	pthread_mutex_unlock(&device->lock);
+	return ok;
+}
+
+void account_refund(struct gg_device *device, struct account *account, uint64_t bytes)
+{
+	pthread_mutex_lock(&device->lock);
+	account->used_bytes -= bytes;
+	pthread_mutex_unlock(&device->lock);
+}
+
+void device_turn_begin(struct gg_device *device, struct account *account)
+{
+	pthread_mutex_lock(&device->lock);
+	if (account->virtual_us < device->virtual_us)
+		account->virtual_us = device->virtual_us;
+	if (device->busy) {
+		struct turn turn = {.account = account};
+
+		pthread_cond_init(&turn.granted_cond, NULL);
+		list_append(&device->waiting, &turn.link);
+		while (!turn.granted) /* bounded by the graphs of those before us */
+			pthread_cond_wait(&turn.granted_cond, &device->lock);
+		pthread_cond_destroy(&turn.granted_cond);
+	}
+	device->busy = true;
+	device->virtual_us = account->virtual_us;
+	pthread_mutex_unlock(&device->lock);
+	turn_started_us = now_us();
+}
+
+int64_t device_turn_end(struct gg_device *device, struct account *account)
+{
+	int64_t used_us = now_us() - turn_started_us;
+	struct turn *next = NULL, *t;
+
+	pthread_mutex_lock(&device->lock);
+	account->virtual_us += used_us;
+	list_for_each (t, &device->waiting, link)
+		if (!next || t->account->virtual_us < next->account->virtual_us)
+			next = t;
+	if (next) {
+		list_remove(&next->link);
+		next->granted = true;
+		pthread_cond_signal(&next->granted_cond);
+	} else {
+		device->busy = false;
+	}
+	pthread_mutex_unlock(&device->lock);
+	return used_us;
+}

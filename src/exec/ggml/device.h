@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * device.h -- one ggml device, opened: what it can do, whose turn it is, and who uses how much.
+ *
+ * Thread-safe: sessions run in threads of their own and share the device. */
+#ifndef PIL_DEVICE_H
+#define PIL_DEVICE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "compiler.h"
+#include "err.h"
+#include "ggml_host.h"
+#include "list.h"
+
+enum {
+	DEVICE_MAX_EXTRA = 8,
+	DEVICE_MMAP_THRESHOLD = 128 << 10, /* malloc() takes fresh pages for anything as large */
+};
+
+struct gg_device {
+	struct ggml_host *host; /* borrowed */
+	struct ggml_backend_device *dev;
+	struct ggml_backend_buffer_type *buft;
+	/* Buffer types in which the device runs matrix products faster than in @buft (AMX,
+	 * repacked), in the device's order of preference, and an empty buffer of each to ask about
+	 * support. */
+	struct ggml_backend_buffer_type *extra[DEVICE_MAX_EXTRA];
+	struct ggml_backend_buffer *extra_probe[DEVICE_MAX_EXTRA];
+	int n_extra;
+	bool reference;   /* the host's CPU cores compute */
+	bool host_memory; /* tensors can be read and written through pointers */
+	int n_threads;    /* of a reference device */
+	uint64_t alignment, max_buffer;
+
+	pthread_mutex_t lock; /* all below */
+	struct list accounts; /* account::link */
+	struct list waiting;  /* turn::link */
+	bool busy;            /* somebody has the turn */
+	int64_t virtual_us;   /* account clock of the last turn given */
+	unsigned n_sessions;
+};
+
+/* What one machine uses of the device, over all of its sessions. */
+struct account {
+	char machine[WIRE_MAX_NAME];
+	uint64_t quota_bytes; /* 0: the whole device */
+	uint64_t used_bytes;
+	int64_t virtual_us; /* device time used, kept comparable between machines */
+	unsigned n_sessions;
+	struct list link; /* gg_device::accounts */
+};
+
+/* Opens device @index of @host (ggml's own order).  Released with gg_device_destroy(), which must
+ * not happen while sessions run. */
+int gg_device_open(struct gg_device **out, struct ggml_host *host, uint32_t index,
+		   struct pil_err *err) PIL_MUST_CHECK;
+void gg_device_destroy(struct gg_device *device); /* NULL is fine */
+
+/* The account of a machine, created at its first session.  NULL: out of memory. */
+struct account *account_get(struct gg_device *device, const char *machine, uint64_t quota_bytes);
+void account_put(struct gg_device *device, struct account *account);
+
+/* Takes @bytes from the machine's share; false when that would go over it. */
+bool account_charge(struct gg_device *device, struct account *account, uint64_t bytes);
+void account_refund(struct gg_device *device, struct account *account, uint64_t bytes);
+
+/* What the machine is told: its own share, or the device, live. */
+void account_memory(struct gg_device *device, struct account *account, uint64_t *free_bytes,
+		    uint64_t *total_bytes);
+
+/* Waits until it is this machine's turn to compute; device_turn_end() gives it on and books the
+ * time.  The machine that has used least goes first.  Never held while talking to a peer. */
+void device_turn_begin(struct gg_device *device, struct account *account);
+int64_t device_turn_end(struct gg_device *device, struct account *account); /* microseconds used */
+
+#endif

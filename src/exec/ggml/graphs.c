@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: a definition is kept in wire form, checked as a whole (graph_check.h), and
+ * built once into tensors and a graph of the host's ggml.  A patch changes words of the wire form.
+ * If it touched only values (offsets, shapes, parameters), the tensors are filled in again in
+ * place and the graph object stays the same, so that what a back end keeps per graph stays warm; if
+ * it touched the structure (operation, flags, sources), the graph is rebuilt.
+ *
+ * The addresses in the tensors come from the session's buffers.  A freed buffer may not be computed
+ * with: every run compares the epoch of the buffers and resolves again when it moved. */
+#include "graphs.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+
+static atomic_uint_fast64_t next_uid = 1;
+
+void graphs_init(struct graphs *g, struct gg_device *device, struct buffers *buffers)
+{
+	memset(g, 0, sizeof(*g));
+	g->device = device;
+	g->buffers = buffers;
+}
+
+static void unbuild(struct graphs *g, struct gg_graph *graph)
+{
+	if (graph->context)
+		g->device->host->api.ggml_free(graph->context);
+	graph->context = NULL;
+	graph->cgraph = NULL;
+}
+
+static void clear(struct graphs *g, struct gg_graph *graph)
+{
+	unbuild(g, graph);
+	free(graph->wire);
+	free(graph->tensors);
+	free(graph->index);
+	*graph = (struct gg_graph){0};
+}
+
+void graphs_finish(struct graphs *g)
+{
+	for (int i = 0; i < WIRE_MAX_GRAPHS; i++)
+		clear(g, &g->slots[i]);
+}
+
+static struct gg_graph *find(struct graphs *g, uint32_t handle)
+{
+	uint32_t slot = wire_slot(handle);
+
+	if (handle == 0 || slot >= WIRE_MAX_GRAPHS || g->slots[slot].handle != handle)
+		return NULL;
+	return &g->slots[slot];
+}
+
+static bool buffer_size(void *ctx, uint32_t handle, uint64_t *bytes)
+{
+	struct graphs *g = ctx;
+	struct gg_buffer *buffer = buffers_find(g->buffers, handle);
+
+	if (!buffer)
+		return false;
+	*bytes = buffer->bytes;
+	return true;
+}
+
+void graphs_known_ops(const struct ggml_host *host, struct wire_welcome *welcome)
+{
+	for (uint32_t i = 0; i < WIRE_NUM_TENSOR_OPS; i++)
+		if (host->op_to_host[i] >= 0 && graph_check_knows(i))
+			welcome->ops[i / 8] |= (uint8_t)(1u << (i % 8));
+	for (uint32_t i = 0; i < WIRE_NUM_UNARY_OPS; i++)
+		if (host->unary_to_host[i] >= 0)
+			welcome->unary[i / 8] |= (uint8_t)(1u << (i % 8));
+	for (uint32_t i = 0; i < WIRE_NUM_GLU_OPS; i++)
+		if (host->glu_to_host[i] >= 0)
+			welcome->glu[i / 8] |= (uint8_t)(1u << (i % 8));
+}
+
+static struct graph_env make_env(struct graphs *g, struct wire_welcome *bits)
+{
+	graphs_known_ops(g->device->host, bits);
+	return (struct graph_env){
+		.types = &g->device->host->types,
+		.ops = bits->ops,
+		.unary = bits->unary,
+		.glu = bits->glu,
+		.buffer_size = buffer_size,
+		.ctx = g,
+	};
+}
+
+/* ---- from wire form to the host's tensors ---- */
+
+static int host_flags(uint32_t wire_flags)
+{
+	static const struct {
+		uint32_t wire;
+		int host;
+	} map[] = {
+		{WIRE_TENSOR_INPUT, GGML_FLAG_INPUT},     {WIRE_TENSOR_OUTPUT, GGML_FLAG_OUTPUT},
+		{WIRE_TENSOR_PARAM, GGML_FLAG_PARAM},     {WIRE_TENSOR_LOSS, GGML_FLAG_LOSS},
+		{WIRE_TENSOR_COMPUTE, GGML_FLAG_COMPUTE},
+	};
+	int flags = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(map); i++)
+		if (wire_flags & map[i].wire)
+			flags |= map[i].host;
+	return flags;
+}
+
+/* Everything but data, buffer and extra. */
+static void fill_shape(const struct ggml_host *host, const struct wire_tensor *w,
+		       struct ggml_tensor *t, struct ggml_tensor *const *tensors)
+{
+	t->type = (int)w->type;
+	t->op = host->op_to_host[w->op];
+	t->flags = host_flags(w->flags);
+	for (int i = 0; i < WIRE_MAX_DIMS; i++) {
+		t->ne[i] = w->ne[i];
+		t->nb[i] = w->nb[i];
+	}
+	memcpy(t->op_params, w->params, sizeof(t->op_params));
+	if (w->op == WIRE_T_UNARY)
+		t->op_params[0] = host->unary_to_host[w->params[0]];
+	if (w->op == WIRE_T_GLU)
+		t->op_params[0] = host->glu_to_host[w->params[0]];
+	for (int i = 0; i < WIRE_MAX_SRC; i++)
+		t->src[i] = w->src[i] ? tensors[w->src[i] - 1] : NULL;
+	t->view_src = w->view_src ? tensors[w->view_src - 1] : NULL;
+	t->view_offs = w->view_offset;
+	memcpy(t->name, w->name, sizeof(t->name));
+	t->name[sizeof(t->name) - 1] = '\0';
+}
+
+static bool same_shape(const struct wire_tensor *w, const struct ggml_tensor *t)
+{
+	if ((int)w->type != t->type)
+		return false;
+	for (int i = 0; i < WIRE_MAX_DIMS; i++)
+		if (w->ne[i] != t->ne[i] || w->nb[i] != t->nb[i])
+			return false;
+	return true;
+}
+
+/* Points @t at its data.  A leaf that is a placed weight takes the weight's place and layout. */
+static bool resolve_data(struct graphs *g, const struct wire_tensor *w, struct ggml_tensor *t,
+			 bool *placed)
+{
+	struct gg_buffer *buffer = buffers_find(g->buffers, w->buffer);
+	struct weight *weight;
+
+	*placed = false;
+	if (!buffer)
+		return false;
+	t->buffer = buffer->plain;
+	t->data = buffer->base + w->offset;
+	t->extra = NULL;
+	if (!buffer->n_weights || !gg_buffer_touches_placed(buffer, w->offset, 1))
+		return true;
+	weight = gg_buffer_weight_at(buffer, w->offset);
+	if (!weight || (w->flags & WIRE_TENSOR_NODE) || !same_shape(w, &weight->tensor))
+		return false;
+	t->buffer = weight->tensor.buffer;
+	t->data = weight->tensor.data;
+	t->extra = weight->tensor.extra;
+	*placed = true;
+	return true;
+}
+
+/* A weight in a layout of the device's own may only be the left side of a matrix product. */
+static bool uses_allowed(const struct gg_graph *graph, const uint8_t *placed)
+{
+	for (uint32_t i = 0; i < graph->n_tensors; i++) {
+		const struct wire_tensor *w = &graph->wire[i];
+		bool product = w->op == WIRE_T_MUL_MAT || w->op == WIRE_T_MUL_MAT_ID;
+
+		if (w->view_src && placed[w->view_src - 1])
+			return false;
+		for (int s = 0; s < WIRE_MAX_SRC; s++)
+			if (w->src[s] && placed[w->src[s] - 1] && !(product && s == 0))
+				return false;
+	}
+	return true;
+}
+
+static bool resolve_all(struct graphs *g, struct gg_graph *graph)
+{
+	const struct ggml_api *api = &g->device->host->api;
+	uint8_t *placed = calloc(graph->n_tensors, 1);
+	bool ok = placed != NULL;
+
+	for (uint32_t i = 0; ok && i < graph->n_tensors; i++) {
+		struct ggml_tensor *t = graph->tensors[i];
+		bool is_placed;
+
+		fill_shape(g->device->host, &graph->wire[i], t, graph->tensors);
+		ok = resolve_data(g, &graph->wire[i], t, &is_placed);
+		placed[i] = is_placed;
+		if (ok && !is_placed && !g->device->host_memory)
+			ok = api->ggml_backend_buffer_init_tensor(t->buffer, t) == 0;
+	}
+	ok = ok && uses_allowed(graph, placed);
+	free(placed);
+	graph->buffers_epoch = g->buffers->epoch;
+	return ok;
+}
+
+/* Makes context, tensors and graph anew from the wire form. */
+static bool build(struct graphs *g, struct gg_graph *graph)
+{
+	const struct ggml_api *api = &g->device->host->api;
+	static const int64_t one = 1;
+	uint32_t n = graph->n_tensors;
+	struct ggml_init_params params = {
+		.mem_size = (n + 1) * (api->ggml_tensor_overhead() + 64) +
+			    api->ggml_graph_overhead_custom(n + 1, false),
+		.no_alloc = true,
+	};
+
+	unbuild(g, graph);
+	graph->context = api->ggml_init(params);
+	if (!graph->context)
+		return false;
+	for (uint32_t i = 0; i < n; i++)
+		graph->tensors[i] = api->ggml_new_tensor(graph->context, GGML_T_F32, 1, &one);
+	if (!resolve_all(g, graph))
+		return false;
+	graph->cgraph = api->ggml_new_graph_custom(graph->context, n + 1, false);
+	for (uint32_t i = 0; i < n; i++)
+		if (graph->wire[i].flags & WIRE_TENSOR_NODE)
+			api->ggml_build_forward_expand(graph->cgraph, graph->tensors[i]);
+	graph->cgraph->uid = atomic_fetch_add(&next_uid, 1);
+	return true;
+}
+
+static enum wire_status check(struct graphs *g, struct gg_graph *graph, const char **why)
+{
+	struct wire_welcome bits = {0};
+	struct graph_env env = make_env(g, &bits);
+	struct graph_fault fault = {0};
+
+	graph->n_index = graph->n_tensors;
+	if (graph_check(&env, graph->wire, graph->n_tensors, graph->index, &graph->n_index, &fault))
+		return WIRE_OK;
+	*why = fault.why;
+	log_dbg("graph refused: tensor %u (op %u): %s", fault.tensor, graph->wire[fault.tensor].op,
+		fault.why);
+	return WIRE_E_INVALID;
+}
+
+static bool reserve(struct gg_graph *graph, uint32_t n)
+{
+	if (n <= graph->cap_tensors)
+		return true;
+	free(graph->wire);
+	free(graph->tensors);
+	free(graph->index);
+	graph->wire = calloc(n, sizeof(*graph->wire));
+	graph->tensors = calloc(n, sizeof(*graph->tensors));
+	graph->index = calloc(n, sizeof(*graph->index));
+	graph->cap_tensors = graph->wire && graph->tensors && graph->index ? n : 0;
+	return graph->cap_tensors == n;
+}
+
+bool graphs_define(struct graphs *g, uint32_t handle, const struct wire_tensor *tensors, uint32_t n,
+		   enum wire_status *status, const char **why)
+{
+	uint32_t slot = wire_slot(handle);
+	struct gg_graph *graph;
+
+	*why = NULL;
+	if (handle == 0 || slot >= WIRE_MAX_GRAPHS || n == 0 || n > WIRE_MAX_TENSORS)
+		return false;
+	graph = &g->slots[slot];
+	if (graph->handle && graph->handle != handle)
+		return false;
+	unbuild(g, graph);
+	graph->handle = handle;
+	graph->n_tensors = 0;
+	if (!reserve(graph, n)) {
+		*status = WIRE_E_NO_MEMORY;
+		return true;
+	}
+	memcpy(graph->wire, tensors, n * sizeof(*tensors));
+	graph->n_tensors = n;
+	*status = check(g, graph, why);
+	if (*status == WIRE_OK && !build(g, graph)) {
+		*status = WIRE_E_UNSUPPORTED;
+		*why = "a tensor's data is not where the graph needs it";
+		unbuild(g, graph);
+	}
+	return true;
+}
+
+/* Words of struct wire_tensor that decide the structure of the host's graph. */
+static bool is_structure(uint32_t word)
+{
+	uint32_t at = word * 8;
+
+	return (at < offsetof(struct wire_tensor, offset)) ||
+	       (at >= offsetof(struct wire_tensor, src) &&
+		at < offsetof(struct wire_tensor, view_offset));
+}
+
+/* Applies the runs; false: malformed.  @structure tells whether the graph must be rebuilt. */
+static bool apply_runs(struct gg_graph *graph, uint32_t n_runs, const uint8_t *p, uint32_t left,
+		       bool *structure)
+{
+	for (uint32_t i = 0; i < n_runs; i++) {
+		struct wire_run run;
+
+		if (left < sizeof(run))
+			return false;
+		memcpy(&run, p, sizeof(run));
+		p += sizeof(run);
+		left -= (uint32_t)sizeof(run);
+		if (run.tensor >= graph->n_tensors || run.n_words == 0 ||
+		    run.first >= WIRE_TENSOR_WORDS || run.n_words > WIRE_TENSOR_WORDS - run.first ||
+		    left < run.n_words * 8u)
+			return false;
+		memcpy((uint8_t *)&graph->wire[run.tensor] + run.first * 8u, p, run.n_words * 8u);
+		for (uint32_t w = run.first; w < (uint32_t)run.first + run.n_words; w++)
+			*structure = *structure || is_structure(w);
+		p += run.n_words * 8u;
+		left -= run.n_words * 8u;
+	}
+	return left == 0;
+}
+
+bool graphs_patch(struct graphs *g, const struct wire_graph_patch *patch, const uint8_t *tail,
+		  uint32_t tail_bytes, enum wire_status *status, const char **why)
+{
+	struct gg_graph *graph = find(g, patch->graph);
+	bool structure = false;
+
+	*why = NULL;
+	if (!graph || !graph->n_tensors)
+		return false;
+	structure = !graph->cgraph;
+	if (!apply_runs(graph, patch->n_runs, tail, tail_bytes, &structure))
+		return false;
+	*status = check(g, graph, why);
+	if (*status == WIRE_OK) {
+		bool ok = structure ? build(g, graph) : resolve_all(g, graph);
+
+		if (ok && !structure)
+			graph->cgraph->uid = atomic_fetch_add(&next_uid, 1);
+		if (!ok)
+			*status = WIRE_E_UNSUPPORTED;
+	}
+	if (*status != WIRE_OK)
+		unbuild(g, graph);
+	return true;
+}
+
+bool graphs_free(struct graphs *g, uint32_t handle)
+{
+	struct gg_graph *graph = find(g, handle);
+
+	if (!graph)
+		return false;
+	clear(g, graph);
+	return true;
+}
+
+/* ---- running ---- */
+
+static bool index_in_range(const void *data, int type, int64_t n, const struct graph_index *rule)
+{
+	for (int64_t i = 0; i < n; i++) {
+		int64_t v = type == GGML_T_I64 ? ((const int64_t *)data)[i]
+					       : ((const int32_t *)data)[i];
+
+		if ((v < 0 || v >= rule->limit) && !(v == -1 && rule->allow_minus_one))
+			return false;
+	}
+	return true;
+}
+
+/* What a program put into an index tensor decides which memory an operation touches. */
+static bool index_ok(struct graphs *g, struct gg_graph *graph, const struct graph_index *rule)
+{
+	const struct wire_tensor *w = &graph->wire[rule->tensor];
+	size_t element = w->type == GGML_T_I64 ? 8 : 4;
+	struct gg_buffer *buffer = buffers_find(g->buffers, w->buffer);
+	uint8_t row[4096];
+
+	for (int64_t i3 = 0; i3 < w->ne[3]; i3++) {
+		for (int64_t i2 = 0; i2 < w->ne[2]; i2++) {
+			for (int64_t i1 = 0; i1 < w->ne[1]; i1++) {
+				uint64_t at = w->offset + (uint64_t)i1 * w->nb[1] +
+					      (uint64_t)i2 * w->nb[2] + (uint64_t)i3 * w->nb[3];
+				const char *p = gg_buffer_peek(g->buffers, buffer, at);
+
+				for (int64_t i0 = 0, n; i0 < w->ne[0]; i0 += n) {
+					n = w->ne[0] - i0;
+					if (p) {
+						if (!index_in_range(p, (int)w->type, n, rule))
+							return false;
+						continue;
+					}
+					if (n > (int64_t)(sizeof(row) / element))
+						n = (int64_t)(sizeof(row) / element);
+					if (gg_buffer_get(g->buffers, buffer,
+							  at + (uint64_t)i0 * element, row,
+							  (uint64_t)n * element) ||
+					    !index_in_range(row, (int)w->type, n, rule))
+						return false;
+				}
+			}
+		}
+	}
+	return true;
+}
+
+struct ggml_cgraph *graphs_ready(struct graphs *g, uint32_t handle, enum wire_status *status,
+				 const char **why)
+{
+	struct gg_graph *graph = find(g, handle);
+
+	*status = WIRE_E_INVALID;
+	*why = "no such graph";
+	if (!graph || !graph->cgraph)
+		return NULL;
+	if (graph->buffers_epoch != g->buffers->epoch) {
+		*status = check(g, graph, why);
+		if (*status == WIRE_OK && !resolve_all(g, graph)) {
+			*status = WIRE_E_INVALID;
+			*why = "a buffer of the graph is gone";
+		}
+		if (*status != WIRE_OK) {
+			unbuild(g, graph);
+			return NULL;
+		}
+	}
+	for (uint32_t i = 0; i < graph->n_index; i++) {
+		if (!index_ok(g, graph, &graph->index[i])) {
+			*status = WIRE_E_INVALID;
+			*why = "an index is out of range";
+			return NULL;
+		}
+	}
+	*status = WIRE_OK;
+	return graph->cgraph;
+}
+
+/* ---- questions ---- */
+
+/* Turns @n query tensors into host tensors without data; NULL: refused. */
+static struct ggml_tensor *make_query(struct graphs *g, const struct wire_tensor *tensors,
+				      uint32_t n, struct ggml_tensor *storage)
+{
+	struct wire_welcome bits = {0};
+	struct graph_env env = make_env(g, &bits);
+	struct ggml_tensor *pointers[WIRE_MAX_QUERY_TENSORS];
+	struct graph_fault fault;
+
+	if (!graph_check_query(&env, tensors, n, &fault)) {
+		log_dbg("query refused: op %u: %s", tensors[n - 1].op, fault.why);
+		return NULL;
+	}
+	memset(storage, 0, n * sizeof(*storage));
+	for (uint32_t i = 0; i < n; i++) {
+		pointers[i] = &storage[i];
+		fill_shape(g->device->host, &tensors[i], &storage[i], pointers);
+	}
+	return &storage[n - 1];
+}
+
+bool graphs_supports(struct graphs *g, const struct wire_tensor *tensors, uint32_t n, bool *offload)
+{
+	const struct ggml_api *api = &g->device->host->api;
+	struct ggml_tensor storage[WIRE_MAX_QUERY_TENSORS];
+	struct ggml_tensor *op = make_query(g, tensors, n, storage);
+
+	*offload = false;
+	if (!op || !api->ggml_backend_dev_supports_op(g->device->dev, op))
+		return false;
+	*offload = api->ggml_backend_dev_offload_op(g->device->dev, op);
+	return true;
+}
+
+uint64_t graphs_alloc_size(struct graphs *g, const struct wire_tensor *tensors, uint32_t n)
+{
+	struct ggml_tensor storage[WIRE_MAX_QUERY_TENSORS];
+	struct ggml_tensor *t = make_query(g, tensors, n, storage);
+
+	return t ? g->device->host->api.ggml_backend_buft_get_alloc_size(g->device->buft, t) : 0;
+}

@@ -1,0 +1,630 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: a session is a thread that reads commands in order and carries them out; it
+ * blocks on its own peer only.  Commands without an answer leave their first failure in `failed`,
+ * which the next answer carries.  A handler returns 0, or -errno to end the session: -EPROTO is for
+ * a peer that breaks the rules of wire.h, which is counted and logged at most once a second.
+ *
+ * The only thing sessions share is the device: its memory accounts and the turn to compute, neither
+ * of which is held while reading from or writing to a peer.  So a stopped peer stops nobody else.
+ */
+#include "session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <linux/magic.h>
+
+#include "buffers.h"
+#include "fd.h"
+#include "graphs.h"
+#include "log.h"
+#include "str.h"
+#include "stream.h"
+
+#ifndef F_ADD_SEALS /* glibc has it under fcntl-linux.h with _GNU_SOURCE; musl too */
+#error "no file seals"
+#endif
+
+struct shm {
+	uint32_t handle; /* 0: slot free */
+	char *base;
+	uint64_t bytes;
+};
+
+struct session {
+	struct gg_device *device;
+	struct account *account;
+	struct ggml_backend *backend;
+	struct stream stream;
+	struct buffers buffers;
+	struct graphs graphs;
+	struct shm shm[WIRE_MAX_SHM];
+	bool shm_ok;
+	uint16_t failed;    /* first failure since the last answer */
+	uint32_t device_us; /* device time since the last answer */
+	char *scratch;      /* data on its way to or from a device without host memory */
+	char program[WIRE_MAX_NAME * 4];
+};
+
+static struct log_limit protocol_errors;
+
+/* ---- answers ---- */
+
+static int answer_data(struct session *s, uint16_t op, enum wire_status status, uint64_t value,
+		       const void *data, uint32_t bytes)
+{
+	struct wire_answer a = {
+		.op = op,
+		.status = (uint16_t)status,
+		.failed = s->failed,
+		.value = value,
+		.body_bytes = bytes,
+		.device_us = s->device_us,
+	};
+
+	s->failed = WIRE_OK;
+	s->device_us = 0;
+	return stream_answer(&s->stream, &a, data, bytes);
+}
+
+static int answer(struct session *s, uint16_t op, enum wire_status status)
+{
+	return answer_data(s, op, status, 0, NULL, 0);
+}
+
+/* Remembers the failure of a command that is not answered. */
+static int note(struct session *s, enum wire_status status)
+{
+	if (status != WIRE_OK && s->failed == WIRE_OK)
+		s->failed = (uint16_t)status;
+	return 0;
+}
+
+static char *scratch(struct session *s)
+{
+	if (!s->scratch)
+		s->scratch = malloc(WIRE_MAX_DATA);
+	return s->scratch;
+}
+
+/* ---- questions ---- */
+
+static int on_memory(struct session *s, const struct wire_frame *f, const struct wire_empty *c)
+{
+	struct wire_memory m;
+
+	(void)c;
+	account_memory(s->device, s->account, &m.free, &m.total);
+	return answer_data(s, f->op, WIRE_OK, 0, &m, sizeof(m));
+}
+
+/* The tensors of a query, or NULL when the count and the length disagree. */
+static const struct wire_tensor *query_tensors(struct session *s, const struct wire_frame *f,
+					       uint32_t n)
+{
+	uint32_t tail = f->body_bytes - (uint32_t)sizeof(struct wire_supports);
+
+	if (n == 0 || n > WIRE_MAX_QUERY_TENSORS || tail != n * sizeof(struct wire_tensor))
+		return NULL;
+	return (const struct wire_tensor *)stream_tail(&s->stream, f);
+}
+
+static int on_supports(struct session *s, const struct wire_frame *f, const struct wire_supports *c)
+{
+	uint32_t n = c->n_tensors;
+	const struct wire_tensor *t = query_tensors(s, f, n);
+	bool offload = false, yes;
+
+	if (!t)
+		return -EPROTO;
+	yes = graphs_supports(&s->graphs, t, n, &offload);
+	return answer_data(s, f->op, WIRE_OK, (uint64_t)yes | (uint64_t)offload << 1, NULL, 0);
+}
+
+static int on_alloc_size(struct session *s, const struct wire_frame *f,
+			 const struct wire_supports *c)
+{
+	uint32_t n = c->n_tensors;
+	const struct wire_tensor *t = query_tensors(s, f, n);
+	uint64_t bytes;
+
+	if (!t)
+		return -EPROTO;
+	bytes = graphs_alloc_size(&s->graphs, t, n);
+	return answer_data(s, f->op, bytes ? WIRE_OK : WIRE_E_INVALID, bytes, NULL, 0);
+}
+
+/* ---- buffers ---- */
+
+static int on_buffer_alloc(struct session *s, const struct wire_frame *f,
+			   const struct wire_buffer_alloc *c)
+{
+	return answer(s, f->op, buffers_alloc(&s->buffers, c->buffer, c->bytes));
+}
+
+static int on_buffer_free(struct session *s, const struct wire_frame *f,
+			  const struct wire_buffer_free *c)
+{
+	(void)f;
+	return buffers_free(&s->buffers, c->buffer) ? 0 : -EPROTO;
+}
+
+static int on_buffer_clear(struct session *s, const struct wire_frame *f,
+			   const struct wire_buffer_clear *c)
+{
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
+
+	(void)f;
+	if (!buffer || c->value > 255)
+		return -EPROTO;
+	return note(s, gg_buffer_fill(&s->buffers, buffer, 0, (uint8_t)c->value, buffer->bytes));
+}
+
+static int on_weight(struct session *s, const struct wire_frame *f, const struct wire_weight *c)
+{
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
+
+	(void)f;
+	return buffer ? note(s, gg_buffer_weight(&s->buffers, buffer, c)) : -EPROTO;
+}
+
+static int on_fill(struct session *s, const struct wire_frame *f, const struct wire_fill *c)
+{
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
+
+	(void)f;
+	if (!buffer || c->value > 255 || !gg_buffer_holds(buffer, c->offset, c->bytes))
+		return -EPROTO;
+	return note(s, gg_buffer_fill(&s->buffers, buffer, c->offset, (uint8_t)c->value, c->bytes));
+}
+
+/* ---- data in ---- */
+
+static int on_set(struct session *s, const struct wire_frame *f, const struct wire_set *c)
+{
+	uint32_t bytes = f->body_bytes - (uint32_t)sizeof(*c);
+	uint64_t offset = c->offset;
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
+	const uint8_t *data;
+	void *direct;
+
+	if (!buffer || !gg_buffer_holds(buffer, offset, bytes))
+		return -EPROTO;
+	direct = gg_buffer_direct(&s->buffers, buffer, offset, bytes);
+	if (direct) {
+		int err = stream_tail_into(&s->stream, f, direct);
+
+		if (!err)
+			gg_buffer_received(&s->buffers, buffer, offset, bytes);
+		return err;
+	}
+	data = stream_tail(&s->stream, f);
+	return data ? note(s, gg_buffer_set(&s->buffers, buffer, offset, data, bytes)) : -EPIPE;
+}
+
+static int on_set_2d(struct session *s, const struct wire_frame *f, const struct wire_set_2d *fixed)
+{
+	struct wire_set_2d c = *fixed;
+	uint32_t bytes = f->body_bytes - (uint32_t)sizeof(c);
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c.buffer);
+	enum wire_status status = WIRE_OK;
+	const uint8_t *data;
+
+	if (!buffer || c.n_rows == 0 || c.row_bytes > WIRE_MAX_DATA ||
+	    c.row_bytes * c.n_rows != bytes)
+		return -EPROTO;
+	data = stream_tail(&s->stream, f);
+	if (!data)
+		return -EPIPE;
+	for (uint64_t i = 0, at = c.offset; i < c.n_rows && status == WIRE_OK; i++) {
+		if (!gg_buffer_holds(buffer, at, c.row_bytes))
+			return -EPROTO;
+		status =
+			gg_buffer_set(&s->buffers, buffer, at, data + i * c.row_bytes, c.row_bytes);
+		if (__builtin_add_overflow(at, c.stride, &at))
+			at = UINT64_MAX; /* refused by the next gg_buffer_holds() */
+	}
+	return note(s, status);
+}
+
+/* ---- data out ---- */
+
+static int on_get(struct session *s, const struct wire_frame *f, const struct wire_get *c)
+{
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
+	uint32_t bytes = (uint32_t)c->bytes;
+	enum wire_status status;
+	const void *data;
+
+	if (!buffer || c->bytes > WIRE_MAX_DATA || !gg_buffer_holds(buffer, c->offset, c->bytes))
+		return -EPROTO;
+	if (!buffer->n_weights && (data = gg_buffer_peek(&s->buffers, buffer, c->offset)))
+		return answer_data(s, f->op, WIRE_OK, 0, data, bytes);
+	if (!scratch(s))
+		return -ENOMEM;
+	status = gg_buffer_get(&s->buffers, buffer, c->offset, s->scratch, bytes);
+	return answer_data(s, f->op, status, 0, s->scratch, status == WIRE_OK ? bytes : 0);
+}
+
+static int on_get_2d(struct session *s, const struct wire_frame *f, const struct wire_get_2d *fixed)
+{
+	struct wire_get_2d c = *fixed;
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c.buffer);
+	enum wire_status status = WIRE_OK;
+
+	if (!buffer || c.n_rows == 0 || c.row_bytes > WIRE_MAX_DATA ||
+	    c.row_bytes * c.n_rows > WIRE_MAX_DATA)
+		return -EPROTO;
+	if (!scratch(s))
+		return -ENOMEM;
+	for (uint64_t i = 0, at = c.offset; i < c.n_rows && status == WIRE_OK; i++) {
+		if (!gg_buffer_holds(buffer, at, c.row_bytes))
+			return -EPROTO;
+		status = gg_buffer_get(&s->buffers, buffer, at, s->scratch + i * c.row_bytes,
+				       c.row_bytes);
+		if (__builtin_add_overflow(at, c.stride, &at))
+			at = UINT64_MAX;
+	}
+	return answer_data(s, f->op, status, 0, s->scratch,
+			   status == WIRE_OK ? (uint32_t)(c.row_bytes * c.n_rows) : 0);
+}
+
+static int on_copy(struct session *s, const struct wire_frame *f, const struct wire_copy *c)
+{
+	struct gg_buffer *src = buffers_find(&s->buffers, c->src_buffer);
+	struct gg_buffer *dst = buffers_find(&s->buffers, c->dst_buffer);
+	enum wire_status status = WIRE_OK;
+
+	(void)f;
+	if (!src || !dst || !gg_buffer_holds(src, c->src_offset, c->bytes) ||
+	    !gg_buffer_holds(dst, c->dst_offset, c->bytes))
+		return -EPROTO;
+	if (!scratch(s))
+		return -ENOMEM;
+	for (uint64_t done = 0, n; done < c->bytes && status == WIRE_OK; done += n) {
+		n = c->bytes - done < WIRE_MAX_DATA ? c->bytes - done : WIRE_MAX_DATA;
+		status = gg_buffer_get(&s->buffers, src, c->src_offset + done, s->scratch, n);
+		if (status == WIRE_OK)
+			status = gg_buffer_set(&s->buffers, dst, c->dst_offset + done, s->scratch,
+					       n);
+	}
+	return note(s, status);
+}
+
+/* ---- shared memory ---- */
+
+static struct shm *find_shm(struct session *s, uint32_t handle)
+{
+	uint32_t slot = wire_slot(handle);
+
+	if (handle == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle != handle)
+		return NULL;
+	return &s->shm[slot];
+}
+
+/* The peer keeps the descriptor and can write at any time, which is only data.  What it must not be
+ * able to do is make us fault: hence sealed against shrinking, and nothing but plain shared memory.
+ */
+static bool shm_acceptable(int fd, uint64_t bytes)
+{
+	struct statfs fs;
+	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && (seals & F_SEAL_SHRINK) && fstatfs(fd, &fs) == 0 &&
+	       fs.f_type == TMPFS_MAGIC && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	       st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
+}
+
+static int on_shm_add(struct session *s, const struct wire_frame *f, const struct wire_shm_add *c)
+{
+	_auto_fd int fd = stream_claim_fd(&s->stream);
+	uint32_t slot = wire_slot(c->shm);
+	void *base;
+
+	if (fd < 0 || c->shm == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle || c->bytes == 0)
+		return -EPROTO;
+	if (!s->shm_ok || !shm_acceptable(fd, c->bytes))
+		return answer(s, f->op, WIRE_E_UNSUPPORTED);
+	base = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED)
+		return answer(s, f->op, WIRE_E_NO_MEMORY);
+	s->shm[slot] = (struct shm){.handle = c->shm, .base = base, .bytes = c->bytes};
+	return answer(s, f->op, WIRE_OK);
+}
+
+static void drop_shm(struct shm *shm)
+{
+	if (shm->handle)
+		munmap(shm->base, shm->bytes);
+	*shm = (struct shm){0};
+}
+
+static int on_shm_drop(struct session *s, const struct wire_frame *f, const struct wire_shm_drop *c)
+{
+	struct shm *shm = find_shm(s, c->shm);
+
+	(void)f;
+	if (!shm)
+		return -EPROTO;
+	drop_shm(shm);
+	return 0;
+}
+
+static bool shm_holds(const struct shm *shm, uint64_t offset, uint64_t bytes)
+{
+	return offset <= shm->bytes && bytes <= shm->bytes - offset;
+}
+
+static int on_set_shm(struct session *s, const struct wire_frame *f, const struct wire_set_shm *c)
+{
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
+	struct shm *shm = find_shm(s, c->shm);
+
+	(void)f;
+	if (!buffer || !shm || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
+	    !shm_holds(shm, c->shm_offset, c->bytes))
+		return -EPROTO;
+	return note(s, gg_buffer_set(&s->buffers, buffer, c->offset, shm->base + c->shm_offset,
+				     c->bytes));
+}
+
+static int on_get_shm(struct session *s, const struct wire_frame *f, const struct wire_get_shm *c)
+{
+	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
+	struct shm *shm = find_shm(s, c->shm);
+
+	if (!buffer || !shm || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
+	    !shm_holds(shm, c->shm_offset, c->bytes))
+		return -EPROTO;
+	return answer(s, f->op,
+		      gg_buffer_get(&s->buffers, buffer, c->offset, shm->base + c->shm_offset,
+				    c->bytes));
+}
+
+/* ---- graphs ---- */
+
+static void log_refusal(struct session *s, const char *what, enum wire_status status,
+			const char *why)
+{
+	if (status != WIRE_OK && log_allowed(&protocol_errors))
+		log_warn("session of %s: %s refused: %s", s->program, what,
+			 why ? why : wire_status_str[status]);
+}
+
+static int on_graph_define(struct session *s, const struct wire_frame *f,
+			   const struct wire_graph_define *fixed)
+{
+	struct wire_graph_define c = *fixed;
+	uint32_t tail = f->body_bytes - (uint32_t)sizeof(c);
+	enum wire_status status = WIRE_OK;
+	const struct wire_tensor *tensors;
+	const char *why;
+
+	if (c.n_tensors > WIRE_MAX_TENSORS || tail != c.n_tensors * sizeof(*tensors))
+		return -EPROTO;
+	tensors = (const struct wire_tensor *)stream_tail(&s->stream, f);
+	if (!tensors)
+		return -EPIPE;
+	if (!graphs_define(&s->graphs, c.graph, tensors, c.n_tensors, &status, &why))
+		return -EPROTO;
+	log_refusal(s, "graph", status, why);
+	return note(s, status);
+}
+
+static int on_graph_patch(struct session *s, const struct wire_frame *f,
+			  const struct wire_graph_patch *fixed)
+{
+	struct wire_graph_patch c = *fixed;
+	uint32_t tail_bytes = f->body_bytes - (uint32_t)sizeof(c);
+	const uint8_t *tail = stream_tail(&s->stream, f);
+	enum wire_status status = WIRE_OK;
+	const char *why;
+
+	if (!tail)
+		return -EPIPE;
+	if (!graphs_patch(&s->graphs, &c, tail, tail_bytes, &status, &why))
+		return -EPROTO;
+	log_refusal(s, "graph patch", status, why);
+	return note(s, status);
+}
+
+static int on_graph_run(struct session *s, const struct wire_frame *f,
+			const struct wire_graph_run *c)
+{
+	const struct ggml_api *api = &s->device->host->api;
+	enum wire_status status;
+	const char *why;
+	struct ggml_cgraph *graph = graphs_ready(&s->graphs, c->graph, &status, &why);
+	int64_t used_us;
+
+	(void)f;
+	if (!graph) {
+		log_refusal(s, "graph run", status, why);
+		return note(s, status);
+	}
+	device_turn_begin(s->device, s->account);
+	if (api->ggml_backend_graph_compute(s->backend, graph))
+		status = WIRE_E_FAILED;
+	used_us = device_turn_end(s->device, s->account);
+	s->device_us += used_us < INT32_MAX ? (uint32_t)used_us : INT32_MAX;
+	return note(s, status);
+}
+
+static int on_graph_free(struct session *s, const struct wire_frame *f,
+			 const struct wire_graph_free *c)
+{
+	(void)f;
+	return graphs_free(&s->graphs, c->graph) ? 0 : -EPROTO;
+}
+
+static int on_fence(struct session *s, const struct wire_frame *f, const struct wire_empty *c)
+{
+	(void)c;
+	return answer(s, f->op, WIRE_OK);
+}
+
+/* ---- the thread ---- */
+
+static int dispatch(struct session *s, const struct wire_frame *f, const void *fixed)
+{
+	switch (f->op) {
+#define OP(number, NAME, name, fixed_type, tail, answers)                                          \
+	case number:                                                                               \
+		return on_##name(s, f, (const fixed_type *)fixed);
+#include "ops.def"
+#undef OP
+	default:
+		return -EPROTO;
+	}
+}
+
+static void welcome_fill(struct session *s, struct wire_welcome *w)
+{
+	const struct gg_device *d = s->device;
+
+	*w = (struct wire_welcome){
+		.magic = WIRE_MAGIC,
+		.version = WIRE_VERSION,
+		.status = WIRE_OK,
+		.alignment = d->alignment,
+		.max_buffer = d->max_buffer,
+	};
+	if (d->reference)
+		w->flags |= WIRE_WELCOME_REFERENCE | WIRE_WELCOME_PLAIN_SIZE;
+	if (s->shm_ok)
+		w->flags |= WIRE_WELCOME_SHM;
+	account_memory(s->device, s->account, &w->memory_free, &w->memory_total);
+	graphs_known_ops(d->host, w);
+	for (uint32_t i = 0; i < WIRE_MAX_TYPES; i++)
+		if (d->host->types.block[i])
+			w->types[w->n_types++] = (struct wire_type){i, d->host->types.block[i],
+								    d->host->types.bytes[i], 0};
+}
+
+static int open_backend(struct session *s)
+{
+	typedef void (*set_n_threads_fn)(struct ggml_backend *, int);
+	const struct ggml_api *api = &s->device->host->api;
+	set_n_threads_fn set_n_threads;
+	void *f;
+
+	s->backend = api->ggml_backend_dev_init(s->device->dev, NULL);
+	if (!s->backend)
+		return -ENODEV;
+	f = api->ggml_backend_reg_get_proc_address(api->ggml_backend_dev_backend_reg(
+							   s->device->dev),
+						   "ggml_backend_set_n_threads");
+	memcpy(&set_n_threads, &f, sizeof(f));
+	if (set_n_threads)
+		set_n_threads(s->backend, s->device->n_threads);
+	return 0;
+}
+
+static int send_welcome(struct session *s, int status)
+{
+	struct wire_welcome w = {.magic = WIRE_MAGIC,
+				 .version = WIRE_VERSION,
+				 .status = (uint16_t)status};
+	struct iovec iov = {.iov_base = &w, .iov_len = sizeof(w)};
+
+	if (status == WIRE_OK)
+		welcome_fill(s, &w);
+	return pil_sendv_all(s->stream.fd, &iov, 1);
+}
+
+static int serve(struct session *s)
+{
+	struct wire_frame frame;
+	const void *fixed;
+	int n;
+
+	if (open_backend(s))
+		return send_welcome(s, WIRE_E_EXECUTOR);
+	n = send_welcome(s, WIRE_OK);
+	while (n == 0) {
+		n = stream_next(&s->stream, &frame, &fixed);
+		if (n <= 0)
+			break;
+		n = dispatch(s, &frame, fixed);
+		if (n == -EPROTO && log_allowed(&protocol_errors))
+			log_warn("session of %s: bad %s command: ended", s->program,
+				 wire_op_info[frame.op].name);
+	}
+	return n;
+}
+
+static void session_destroy(struct session *s)
+{
+	graphs_finish(&s->graphs);
+	buffers_finish(&s->buffers);
+	if (s->backend)
+		s->device->host->api.ggml_backend_free(s->backend);
+	for (int i = 0; i < WIRE_MAX_SHM; i++)
+		drop_shm(&s->shm[i]);
+	stream_finish(&s->stream);
+	account_put(s->device, s->account);
+	free(s->scratch);
+	free(s);
+}
+
+static void *session_main(void *arg)
+{
+	struct session *s = arg;
+	int ret = serve(s);
+
+	log_info("session of %s ended%s%s", s->program, ret ? ": " : "", ret ? strerror(-ret) : "");
+	session_destroy(s);
+	return NULL;
+}
+
+int session_start(struct gg_device *device, const struct session_opts *opts, struct pil_err *err)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	char program[WIRE_MAX_NAME + 1] = "";
+	pthread_attr_t attr;
+	pthread_t thread;
+	int ret;
+
+	if (!s || !(s->account = account_get(device, opts->machine, opts->quota_bytes))) {
+		free(s);
+		close(opts->fd);
+		return pil_err_set(err, ENOMEM, "start session");
+	}
+	s->device = device;
+	s->shm_ok = opts->shm_ok;
+	memcpy(program, opts->hello->program, WIRE_MAX_NAME);
+	str_escape(s->program, sizeof(s->program), program);
+	buffers_init(&s->buffers, device, s->account);
+	graphs_init(&s->graphs, device, &s->buffers);
+	ret = stream_init(&s->stream, opts->fd);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	if (!ret)
+		ret = -pthread_create(&thread, &attr, session_main, s);
+	pthread_attr_destroy(&attr);
+	if (ret) {
+		session_destroy(s);
+		return pil_err_set(err, -ret, "start session");
+	}
+	return 0;
+}
+
+unsigned session_count(struct gg_device *device)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&device->lock);
+	n = device->n_sessions;
+	pthread_mutex_unlock(&device->lock);
+	return n;
+}

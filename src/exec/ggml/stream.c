@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: `in` is one flat buffer.  Unread bytes are moved to its start before reading
+ * when the wanted run would not fit behind them; frames are multiples of 8 bytes and the buffer is
+ * aligned, so every fixed part can be used where it lies as long as moves keep the alignment.  The
+ * buffer grows to the largest frame seen, at most WIRE_MAX_BODY. */
+#include "stream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fd.h"
+
+#define IN_BYTES (256u << 10)
+
+int stream_init(struct stream *s, int fd)
+{
+	memset(s, 0, sizeof(*s));
+	s->fd = fd;
+	s->in = malloc(IN_BYTES);
+	s->in_cap = IN_BYTES;
+	return s->in ? 0 : -ENOMEM;
+}
+
+void stream_finish(struct stream *s)
+{
+	while (s->n_fds > 0)
+		close(s->fds[--s->n_fds]);
+	pil_close_p(&s->fd);
+	free(s->in);
+	s->in = NULL;
+}
+
+int stream_claim_fd(struct stream *s)
+{
+	int fd;
+
+	if (s->n_fds == 0)
+		return -1;
+	fd = s->fds[0];
+	memmove(s->fds, s->fds + 1, sizeof(s->fds[0]) * (size_t)--s->n_fds);
+	return fd;
+}
+
+/* One read of whatever is there.  > 0, 0 at the end, -errno. */
+static ssize_t receive(struct stream *s)
+{
+	int room = STREAM_MAX_FDS - s->n_fds;
+	ssize_t n = pil_recv_fds(s->fd, s->in + s->in_end, s->in_cap - s->in_end, s->fds + s->n_fds,
+				 &room);
+
+	s->n_fds += room;
+	if (n > 0)
+		s->in_end += (size_t)n;
+	return n;
+}
+
+static bool make_room(struct stream *s, size_t want)
+{
+	size_t unread = s->in_end - s->in_pos;
+
+	if (s->in_cap - s->in_pos >= want)
+		return true;
+	memmove(s->in, s->in + s->in_pos, unread);
+	s->in_pos = 0;
+	s->in_end = unread;
+	if (s->in_cap < want) {
+		uint8_t *bigger = realloc(s->in, want);
+
+		if (!bigger)
+			return false;
+		s->in = bigger;
+		s->in_cap = want;
+	}
+	return true;
+}
+
+/* Until @want unread bytes are there.  1, 0 at an end with nothing unread, or -errno. */
+static int gather(struct stream *s, size_t want)
+{
+	while (s->in_end - s->in_pos < want) {
+		ssize_t n;
+		int err;
+
+		if (s->in_pos == s->in_end)
+			s->in_pos = s->in_end = 0;
+		if (!make_room(s, want))
+			return -ENOMEM;
+		if (s->out_len && (err = stream_flush(s)))
+			return err;
+		n = receive(s);
+		if (n == 0)
+			return s->in_pos == s->in_end ? 0 : -EPIPE;
+		if (n < 0)
+			return (int)n;
+	}
+	return 1;
+}
+
+int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed)
+{
+	int n = gather(s, sizeof(*frame));
+	size_t head;
+
+	if (n <= 0)
+		return n;
+	memcpy(frame, s->in + s->in_pos, sizeof(*frame));
+	if (!wire_frame_valid(frame))
+		return -EPROTO;
+	head = sizeof(*frame) + wire_op_info[frame->op].fixed_bytes;
+	n = gather(s, head);
+	if (n <= 0)
+		return n ? n : -EPIPE;
+	*fixed = s->in + s->in_pos + sizeof(*frame);
+	s->in_pos += head;
+	return 1;
+}
+
+static uint32_t tail_bytes(const struct wire_frame *frame)
+{
+	return frame->body_bytes - wire_op_info[frame->op].fixed_bytes;
+}
+
+const uint8_t *stream_tail(struct stream *s, const struct wire_frame *frame)
+{
+	uint32_t padded = wire_padded(tail_bytes(frame));
+	const uint8_t *tail;
+
+	if (gather(s, padded) <= 0 && padded)
+		return NULL;
+	tail = s->in + s->in_pos;
+	s->in_pos += padded;
+	return tail;
+}
+
+int stream_tail_into(struct stream *s, const struct wire_frame *frame, void *into)
+{
+	uint32_t bytes = tail_bytes(frame), pad = wire_padded(bytes) - bytes;
+	size_t have = s->in_end - s->in_pos;
+	int err;
+
+	if (have >= bytes) {
+		memcpy(into, s->in + s->in_pos, bytes);
+		s->in_pos += bytes;
+	} else {
+		memcpy(into, s->in + s->in_pos, have);
+		s->in_pos = s->in_end = 0;
+		err = pil_read_all(s->fd, (char *)into + have, bytes - have);
+		if (err)
+			return err;
+		if (pad && (err = pil_read_all(s->fd, s->in, pad)))
+			return err;
+		return 0;
+	}
+	if (pad && gather(s, pad) <= 0)
+		return -EPIPE;
+	s->in_pos += pad;
+	return 0;
+}
+
+int stream_tail_skip(struct stream *s, const struct wire_frame *frame)
+{
+	return stream_tail(s, frame) || !tail_bytes(frame) ? 0 : -EPIPE;
+}
+
+int stream_flush(struct stream *s)
+{
+	struct iovec iov = {.iov_base = s->out, .iov_len = s->out_len};
+
+	s->out_len = 0;
+	return iov.iov_len ? pil_sendv_all(s->fd, &iov, 1) : 0;
+}
+
+int stream_answer(struct stream *s, const struct wire_answer *answer, const void *data, size_t len)
+{
+	struct iovec iov[2];
+	int err;
+
+	if (s->out_len + sizeof(*answer) > sizeof(s->out) && (err = stream_flush(s)))
+		return err;
+	memcpy(s->out + s->out_len, answer, sizeof(*answer));
+	s->out_len += sizeof(*answer);
+	if (!len)
+		return 0;
+	iov[0] = (struct iovec){.iov_base = s->out, .iov_len = s->out_len};
+	iov[1] = (struct iovec){.iov_base = (void *)data, .iov_len = len};
+	s->out_len = 0;
+	return pil_sendv_all(s->fd, iov, 2);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stream.h -- buffered frames on a stream socket.
+ *
+ * Reading gathers whatever has arrived with one system call and hands out frames in place.  Answers
+ * gather too and leave with the data of a GET, or when there is nothing more to read: one wake-up
+ * and one write per batch of commands. */
+#ifndef PIL_STREAM_H
+#define PIL_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire.h"
+
+enum { STREAM_MAX_FDS = 8, STREAM_OUT_BYTES = 4096 };
+
+struct stream {
+	int fd; /* owned */
+	uint8_t *in;
+	size_t in_cap, in_pos, in_end; /* unread: [in_pos, in_end) */
+	int fds[STREAM_MAX_FDS];       /* received, not claimed yet, oldest first */
+	int n_fds;
+	uint8_t out[STREAM_OUT_BYTES];
+	size_t out_len;
+};
+
+int stream_init(struct stream *s, int fd); /* takes @fd; 0 or -errno */
+void stream_finish(struct stream *s);
+
+/* Waits for the next frame header and its fixed part.  1: *@frame is valid by ops.def and *@fixed
+ * (8-byte aligned, wire_op_info[].fixed_bytes long) may be used until the next call; 0: the peer
+ * ended the stream between frames; -errno otherwise (-EPROTO: it broke the rules). */
+int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed);
+
+/* The tail of the current frame, all of it, aligned; NULL on a broken stream. */
+const uint8_t *stream_tail(struct stream *s, const struct wire_frame *frame);
+
+/* Or: copies the tail to @into, straight from the socket where it has not been read yet. */
+int stream_tail_into(struct stream *s, const struct wire_frame *frame, void *into);
+
+/* Or: forgets it. */
+int stream_tail_skip(struct stream *s, const struct wire_frame *frame);
+
+int stream_claim_fd(struct stream *s); /* the oldest received descriptor, or -1 */
+
+/* Queues an answer; with @len > 0 it leaves at once together with @data. */
+int stream_answer(struct stream *s, const struct wire_answer *answer, const void *data, size_t len);
+int stream_flush(struct stream *s);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a program may send to an executor: the input is the stream after the welcome, with a memfd
+ * attached to its first byte. */
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fake_ggml.h"
+#include "fd.h"
+#include "session.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static struct gg_device *device;
+static int shm_fd;
+
+static void set_up(void)
+{
+	device = fake_device_new();
+	shm_fd = memfd_create("fuzz", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (ftruncate(shm_fd, 65536) || fcntl(shm_fd, F_ADD_SEALS, F_SEAL_SHRINK))
+		abort();
+}
+
+static void *drain(void *arg)
+{
+	char buf[65536];
+	int fd = *(int *)arg;
+
+	while (read(fd, buf, sizeof(buf)) > 0)
+		;
+	return NULL;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct wire_hello hello = {.program = "fuzz"};
+	struct session_opts opts = {.hello = &hello,
+				    .machine = "fuzz",
+				    .quota_bytes = 32 << 20,
+				    .shm_ok = true};
+	pthread_t reader;
+	int pair[2];
+
+	if (!device)
+		set_up();
+	if (size == 0 || size > 1 << 20 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return 0;
+	opts.fd = pair[0];
+	if (session_start(device, &opts, NULL))
+		abort();
+	pthread_create(&reader, NULL, drain, &pair[1]);
+	if (pil_send_fds(pair[1], data, size, &shm_fd, 1) == 0)
+		shutdown(pair[1], SHUT_WR);
+	pthread_join(reader, NULL); /* the session's end closes its side */
+	while (session_count(device))
+		usleep(10);
+	close(pair[1]);
+	return 0;
+}

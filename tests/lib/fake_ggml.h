@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fake_ggml.h -- a struct ggml_host whose one device is plain memory and computes nothing, so that
+ * sessions can be tested and fuzzed without any ggml on the machine. */
+#ifndef PIL_FAKE_GGML_H
+#define PIL_FAKE_GGML_H
+
+#include "device.h"
+
+/* A fresh device with one extra buffer type that takes 2-D matrices.  Freed by fake_device_free().
+ */
+struct gg_device *fake_device_new(void);
+void fake_device_free(struct gg_device *device);
+
+/* Graphs computed so far, and the number of nodes of the last one. */
+extern unsigned fake_graphs_computed, fake_last_n_nodes;
+/* Tensors stored through the extra buffer type. */
+extern unsigned fake_weights_placed;
+
+#endif

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fake_ggml.h"
+#include "fd.h"
+#include "session.h"
+
+struct peer {
+	struct gg_device *device;
+	int fd;
+	struct wire_welcome welcome;
+};
+
+static struct peer connect_peer(struct gg_device *device, const char *machine, uint64_t quota)
+{
+	struct wire_hello hello = {.program = "test"};
+	struct session_opts opts = {.hello = &hello,
+				    .machine = machine,
+				    .quota_bytes = quota,
+				    .shm_ok = true};
+	struct timeval limit = {.tv_sec = 5};
+	struct peer p = {.device = device};
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	setsockopt(pair[1], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	opts.fd = pair[0];
+	p.fd = pair[1];
+	assert_int_equal(session_start(device, &opts, NULL), 0);
+	assert_int_equal(pil_read_all(p.fd, &p.welcome, sizeof(p.welcome)), 0);
+	assert_int_equal(p.welcome.status, WIRE_OK);
+	return p;
+}
+
+static void wait_until_gone(struct gg_device *device)
+{
+	for (int i = 0; i < 5000 && session_count(device); i++)
+		usleep(1000);
+	assert_int_equal(session_count(device), 0);
+}
+
+static void send_op(struct peer *p, uint16_t op, const void *fixed, const void *tail,
+		    uint32_t tail_bytes)
+{
+	static const char zero[8];
+	uint32_t fixed_bytes = wire_op_info[op].fixed_bytes;
+	struct wire_frame f = {.op = op, .body_bytes = fixed_bytes + tail_bytes};
+	struct iovec iov[] = {{&f, sizeof(f)},
+			      {(void *)fixed, fixed_bytes},
+			      {(void *)tail, tail_bytes},
+			      {(void *)zero, wire_padded(tail_bytes) - tail_bytes}};
+
+	assert_int_equal(pil_sendv_all(p->fd, iov, 4), 0);
+}
+
+static struct wire_answer expect_answer(struct peer *p, uint16_t op)
+{
+	struct wire_answer a;
+
+	assert_int_equal(pil_read_all(p->fd, &a, sizeof(a)), 0);
+	assert_int_equal(a.op, op);
+	return a;
+}
+
+static struct wire_answer fence(struct peer *p)
+{
+	send_op(p, WIRE_OP_FENCE, &(struct wire_empty){0}, NULL, 0);
+	return expect_answer(p, WIRE_OP_FENCE);
+}
+
+static enum wire_status alloc(struct peer *p, uint32_t handle, uint64_t bytes)
+{
+	send_op(p, WIRE_OP_BUFFER_ALLOC,
+		&(struct wire_buffer_alloc){.buffer = handle, .bytes = bytes}, NULL, 0);
+	return expect_answer(p, WIRE_OP_BUFFER_ALLOC).status;
+}
+
+static void expect_ended(struct peer *p)
+{
+	char c;
+
+	assert_int_equal(read(p->fd, &c, 1), 0);
+	wait_until_gone(p->device);
+}
+
+static int set_up(void **state)
+{
+	*state = fake_device_new();
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	fake_device_free(*state);
+	return 0;
+}
+
+static void test_what_is_set_comes_back(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	char data[1001], back[1001];
+	struct wire_answer a;
+
+	memset(data, 0x5a, sizeof(data));
+	data[1000] = 7;
+	assert_int_equal(alloc(&p, 1, 4096), WIRE_OK);
+	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = 99}, data, sizeof(data));
+	send_op(&p, WIRE_OP_GET,
+		&(struct wire_get){.buffer = 1, .offset = 99, .bytes = sizeof(data)}, NULL, 0);
+	a = expect_answer(&p, WIRE_OP_GET);
+	assert_int_equal(a.status, WIRE_OK);
+	assert_int_equal(a.body_bytes, sizeof(data));
+	assert_int_equal(pil_read_all(p.fd, back, sizeof(back)), 0);
+	assert_memory_equal(data, back, sizeof(data));
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static void test_new_memory_is_zero(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	char back[4096];
+
+	for (uint32_t round = 1; round <= 3; round++) {
+		assert_int_equal(alloc(&p, round, sizeof(back)), WIRE_OK);
+		send_op(&p, WIRE_OP_GET, &(struct wire_get){.buffer = round, .bytes = sizeof(back)},
+			NULL, 0);
+		expect_answer(&p, WIRE_OP_GET);
+		assert_int_equal(pil_read_all(p.fd, back, sizeof(back)), 0);
+		for (size_t i = 0; i < sizeof(back); i++)
+			assert_int_equal(back[i], 0);
+		send_op(&p, WIRE_OP_FILL,
+			&(struct wire_fill){.buffer = round, .value = 0xee, .bytes = 4096}, NULL,
+			0);
+		send_op(&p, WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = round}, NULL,
+			0);
+	}
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static void test_quota_holds_over_all_sessions_of_a_machine(void **state)
+{
+	struct peer a = connect_peer(*state, "small", 1 << 20),
+		    b = connect_peer(*state, "small", 1 << 20);
+	struct peer other = connect_peer(*state, "other", 0);
+
+	assert_int_equal(a.welcome.memory_total, 1 << 20);
+	assert_int_equal(alloc(&a, 1, 700 << 10), WIRE_OK);
+	assert_int_equal(alloc(&b, 1, 700 << 10), WIRE_E_NO_MEMORY);
+	assert_int_equal(alloc(&other, 1, 4 << 20), WIRE_OK);
+	close(a.fd);
+	for (int i = 0; i < 5000 && session_count(*state) > 2; i++)
+		usleep(1000);
+	assert_int_equal(alloc(&b, 1, 700 << 10), WIRE_OK);
+	close(b.fd);
+	close(other.fd);
+	wait_until_gone(*state);
+}
+
+static void test_out_of_range_access_ends_only_that_session(void **state)
+{
+	struct peer good = connect_peer(*state, "m", 0), bad = connect_peer(*state, "m", 0);
+
+	assert_int_equal(alloc(&bad, 1, 64), WIRE_OK);
+	send_op(&bad, WIRE_OP_FILL,
+		&(struct wire_fill){.buffer = 1, .offset = 32, .bytes = UINT64_MAX - 8}, NULL, 0);
+	for (char c; read(bad.fd, &c, 1) > 0;)
+		;
+	assert_int_equal(fence(&good).status, WIRE_OK);
+	close(good.fd);
+	close(bad.fd);
+	wait_until_gone(*state);
+}
+
+static void test_stale_handle_ends_the_session(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+
+	assert_int_equal(alloc(&p, wire_handle(3, 1), 64), WIRE_OK);
+	send_op(&p, WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = wire_handle(3, 2)},
+		NULL, 0);
+	expect_ended(&p);
+	close(p.fd);
+}
+
+static void test_whole_weight_goes_where_the_device_wants_it(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_weight w = {.buffer = 1,
+				.type = 0,
+				.ne = {64, 8, 1, 1},
+				.uses = WIRE_USE_MUL_MAT};
+	float data[64 * 8] = {1};
+
+	fake_weights_placed = 0;
+	assert_int_equal(alloc(&p, 1, sizeof(data) * 4), WIRE_OK);
+	send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1}, data, sizeof(data) / 2);
+	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = sizeof(data) / 2}, data,
+		sizeof(data) / 2);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_weights_placed, 1);
+	w.offset = sizeof(data);
+	w.uses = WIRE_USE_MUL_MAT | WIRE_USE_OTHER; /* read by rows as well: stays plain */
+	send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = sizeof(data)}, data,
+		sizeof(data));
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_weights_placed, 1);
+	send_op(&p, WIRE_OP_GET, &(struct wire_get){.buffer = 1, .bytes = 4}, NULL, 0);
+	assert_int_equal(expect_answer(&p, WIRE_OP_GET).status,
+			 WIRE_E_UNSUPPORTED); /* cannot be read back */
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static void test_shared_memory_must_be_sealed(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	struct {
+		struct wire_frame f;
+		struct wire_shm_add c;
+	} add = {{WIRE_OP_SHM_ADD, 1, sizeof(add.c)}, {.shm = 1, .bytes = 65536}};
+	char *mine = NULL;
+
+	assert_int_equal(ftruncate(fd, 65536), 0);
+	assert_int_equal(pil_send_fds(p.fd, &add, sizeof(add), &fd, 1), 0);
+	assert_int_equal(expect_answer(&p, WIRE_OP_SHM_ADD).status, WIRE_E_UNSUPPORTED);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	assert_int_equal(pil_send_fds(p.fd, &add, sizeof(add), &fd, 1), 0);
+	assert_int_equal(expect_answer(&p, WIRE_OP_SHM_ADD).status, WIRE_OK);
+	mine = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	strcpy(mine, "through memory");
+	assert_int_equal(alloc(&p, 1, 4096), WIRE_OK);
+	send_op(&p, WIRE_OP_SET_SHM, &(struct wire_set_shm){.buffer = 1, .shm = 1, .bytes = 32},
+		NULL, 0);
+	send_op(&p, WIRE_OP_GET_SHM,
+		&(struct wire_get_shm){.buffer = 1, .shm = 1, .shm_offset = 4096, .bytes = 32},
+		NULL, 0);
+	assert_int_equal(expect_answer(&p, WIRE_OP_GET_SHM).status, WIRE_OK);
+	assert_string_equal(mine + 4096, "through memory");
+	munmap(mine, 65536);
+	close(fd);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static struct wire_tensor f32(uint32_t op, uint32_t flags, uint64_t offset)
+{
+	return (struct wire_tensor){.op = op,
+				    .flags = flags,
+				    .buffer = 1,
+				    .offset = offset,
+				    .ne = {16, 1, 1, 1},
+				    .nb = {4, 64, 64, 64},
+				    .name = "t"};
+}
+
+static void test_graph_is_sent_once_patched_and_run_by_id(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_tensor t[3] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_NONE, 0, 64),
+				   f32(WIRE_T_ADD, WIRE_TENSOR_NODE, 128)};
+	struct {
+		struct wire_run run;
+		uint64_t word;
+	} patch = {{.tensor = 2, .first = offsetof(struct wire_tensor, offset) / 8, .n_words = 1},
+		   192};
+
+	t[2].src[0] = 1;
+	t[2].src[1] = 2;
+	fake_graphs_computed = 0;
+	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, WIRE_OP_GRAPH_PATCH, &(struct wire_graph_patch){.graph = 5, .n_runs = 1},
+		&patch, sizeof(patch));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_graphs_computed, 2);
+	assert_int_equal(fake_last_n_nodes, 1);
+	patch.word = 256; /* behind the buffer's end: refused, and the session goes on */
+	send_op(&p, WIRE_OP_GRAPH_PATCH, &(struct wire_graph_patch){.graph = 5, .n_runs = 1},
+		&patch, sizeof(patch));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_E_INVALID);
+	assert_int_equal(fake_graphs_computed, 2);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static void test_graph_on_a_freed_buffer_is_not_run(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 64)};
+
+	t[1].src[0] = 1;
+	fake_graphs_computed = 0;
+	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = 1}, NULL, 0);
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_E_INVALID);
+	assert_int_equal(fake_graphs_computed, 0);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static void test_stopped_reader_does_not_stop_another_session(void **state)
+{
+	struct peer stuck = connect_peer(*state, "a", 0), live = connect_peer(*state, "b", 0);
+
+	assert_int_equal(alloc(&stuck, 1, 4 << 20), WIRE_OK);
+	for (int i = 0; i < 4; i++) /* answers nobody reads: its thread blocks in the second */
+		send_op(&stuck, WIRE_OP_GET, &(struct wire_get){.buffer = 1, .bytes = 4 << 20},
+			NULL, 0);
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(fence(&live).status, WIRE_OK);
+	close(stuck.fd);
+	close(live.fd);
+	wait_until_gone(*state);
+}
+
+static void test_an_end_at_any_byte_is_an_end(void **state)
+{
+	struct {
+		struct wire_frame f;
+		struct wire_buffer_alloc c;
+	} command = {{WIRE_OP_BUFFER_ALLOC, 0, sizeof(command.c)}, {.buffer = 1, .bytes = 64}};
+
+	for (size_t n = 1; n < sizeof(command); n++) {
+		struct peer p = connect_peer(*state, "m", 0);
+
+		assert_int_equal(write(p.fd, &command, n), (ssize_t)n);
+		shutdown(p.fd, SHUT_WR);
+		expect_ended(&p);
+		close(p.fd);
+	}
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(test_what_is_set_comes_back),
+		TEST(test_new_memory_is_zero),
+		TEST(test_quota_holds_over_all_sessions_of_a_machine),
+		TEST(test_out_of_range_access_ends_only_that_session),
+		TEST(test_stale_handle_ends_the_session),
+		TEST(test_whole_weight_goes_where_the_device_wants_it),
+		TEST(test_shared_memory_must_be_sealed),
+		TEST(test_graph_is_sent_once_patched_and_run_by_id),
+		TEST(test_graph_on_a_freed_buffer_is_not_run),
+		TEST(test_stopped_reader_does_not_stop_another_session),
+		TEST(test_an_end_at_any_byte_is_an_end),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
