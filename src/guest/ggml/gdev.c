@@ -13,7 +13,7 @@
 #include "devbuf.h"
 #include "hostbuf.h"
 #include "log.h"
-#include "stream.h"
+#include "gstream.h"
 
 struct gplugin gplugin;
 
@@ -170,7 +170,7 @@ static void dev_get_props(struct ggml_backend_device *abi, struct ggml_backend_d
 static struct ggml_backend *dev_init_backend(struct ggml_backend_device *abi, const char *params)
 {
 	(void)params;
-	return stream_create(gdev_of(abi));
+	return gstream_create(gdev_of(abi));
 }
 
 static union abi_buffer_type *dev_get_buffer_type(struct ggml_backend_device *abi)
@@ -240,9 +240,9 @@ static const struct ggml_backend_device_i dev_iface = {
 	.supports_op = dev_supports_op,
 	.supports_buft = dev_supports_buft,
 	.offload_op = dev_offload_op,
-	.event_new = stream_event_new,
-	.event_free = stream_event_free,
-	.event_synchronize = stream_event_synchronize,
+	.event_new = gstream_event_new,
+	.event_free = gstream_event_free,
+	.event_synchronize = gstream_event_synchronize,
 };
 
 void gdev_init(struct gdev *dev, uint32_t index, const struct wire_device *info)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * stream.c -- see stream.h.  All streams of a device share its one channel, so their work is in one
- * order and an event is just a place in it. */
-#include "stream.h"
+ * gstream.c -- see gstream.h.  All streams of a device share its one channel, so their work is in
+ * one order and an event is just a place in it. */
+#include "gstream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -164,7 +164,7 @@ static void stream_event_record(struct ggml_backend *backend, struct ggml_backen
 	pthread_mutex_unlock(&chan->lock);
 }
 
-void stream_event_synchronize(struct ggml_backend_device *abi, struct ggml_backend_event *event)
+void gstream_event_synchronize(struct ggml_backend_device *abi, struct ggml_backend_event *event)
 {
 	struct channel *chan = gdev_of(abi)->chan;
 
@@ -181,7 +181,7 @@ static void stream_event_wait(struct ggml_backend *backend, struct ggml_backend_
 		event->device->iface.event_synchronize(event->device, event);
 }
 
-struct ggml_backend_event *stream_event_new(struct ggml_backend_device *abi)
+struct ggml_backend_event *gstream_event_new(struct ggml_backend_device *abi)
 {
 	struct stream_event *event = calloc(1, sizeof(*event));
 
@@ -191,13 +191,13 @@ struct ggml_backend_event *stream_event_new(struct ggml_backend_device *abi)
 	return &event->abi;
 }
 
-void stream_event_free(struct ggml_backend_device *abi, struct ggml_backend_event *event)
+void gstream_event_free(struct ggml_backend_device *abi, struct ggml_backend_event *event)
 {
 	(void)abi;
 	free(event->context);
 }
 
-struct ggml_backend *stream_create(struct gdev *dev)
+struct ggml_backend *gstream_create(struct gdev *dev)
 {
 	struct stream *stream;
 
