@@ -88,6 +88,7 @@ static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *op
 	if (place_fd(opts->stdin_fd, 0) || place_fd(opts->stdout_fd, 1) ||
 	    place_fd(opts->stderr_fd, 2))
 		goto fail;
+	syscall(SYS_close_range, 3, ~0u, 1 << 2 /* CLOSE_RANGE_CLOEXEC */);
 	for (int i = 0; i < opts->n_keep_fds; i++)
 		fcntl(opts->keep_fds[i], F_SETFD, 0);
 	if (opts->envp)

@@ -291,10 +291,8 @@ static int catch_signals(struct broker *b)
 static int set_up(struct broker *b, struct pil_err *err)
 {
 	_auto_free char *config_path = NULL;
-	int ret = state_dirs_init(&b->dirs, err);
+	int ret;
 
-	if (ret)
-		return ret;
 	config_path = str_printf("%s/config", b->dirs.config);
 	ret = config_load(&b->config, config_path, err);
 	if (!ret)
@@ -308,38 +306,87 @@ static int set_up(struct broker *b, struct pil_err *err)
 	return ret;
 }
 
+/* Forks; the parent waits until the child has said that it serves, or has ended, and exits. */
+static int detach(struct pil_err *err)
+{
+	int pipe_fds[2], status = 0;
+	pid_t pid;
+
+	if (pipe2(pipe_fds, O_CLOEXEC))
+		return pil_err_set(err, errno, "detach");
+	pid = fork();
+	if (pid < 0)
+		return pil_err_set(err, errno, "detach");
+	if (pid > 0) {
+		close(pipe_fds[1]);
+		_exit(pil_read_all(pipe_fds[0], &status, sizeof(status)) ? EXIT_FAILURE : status);
+	}
+	close(pipe_fds[0]);
+	setsid();
+	return pipe_fds[1];
+}
+
+static void report(int ready_fd, int status)
+{
+	if (ready_fd >= 0 && pil_write_all(ready_fd, &status, sizeof(status)))
+		log_dbg("nobody waits for us");
+}
+
+static void write_pid(int lock_fd)
+{
+	char text[32];
+	int len = snprintf(text, sizeof(text), "%d\n", getpid());
+
+	if (ftruncate(lock_fd, 0) || pwrite(lock_fd, text, (size_t)len, 0) < 0)
+		log_warn("write broker.pid: %s", strerror(errno));
+}
+
+static int serve(struct broker *b, int ready_fd, struct pil_err *err)
+{
+	_auto_free char *pid_path = NULL;
+	_auto_fd int lock_fd = -1;
+	int ret = state_dirs_init(&b->dirs, err);
+
+	if (ret)
+		return ret;
+	pid_path = str_printf("%s/broker.pid", b->dirs.runtime);
+	lock_fd = state_lock(pid_path, 0, err);
+	if (lock_fd == -EWOULDBLOCK)
+		return 0; /* somebody was faster; the caller connects to that one */
+	if (lock_fd < 0)
+		return lock_fd;
+	ret = set_up(b, err);
+	if (!ret)
+		ret = listen_on(b, err);
+	if (ret)
+		return ret;
+	write_pid(lock_fd);
+	report(ready_fd, EXIT_SUCCESS);
+	loop_timer_arm(b->loop, &b->idle, IDLE_MS);
+	loop_run(b->loop);
+	executors_finish(&b->executors);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct broker b = {.idle.expired = idle_expired};
-	_auto_free char *pid_path = NULL;
 	struct pil_err err = {0};
-	bool detach = argc > 1 && !strcmp(argv[1], "--detach");
-	int lock_fd, len;
-	char pid_text[32];
+	int ready_fd = -1, ret;
 
 	log_init("pillion-broker");
 	list_init(&b.pending);
-	if (state_dirs_init(&b.dirs, &err))
-		goto fail;
-	pid_path = str_printf("%s/broker.pid", b.dirs.runtime);
-	state_dirs_finish(&b.dirs);
-	lock_fd = state_lock(pid_path, 0, &err);
-	if (lock_fd == -EWOULDBLOCK)
-		return EXIT_SUCCESS; /* somebody was faster; the caller connects to that one */
-	if (lock_fd < 0 || set_up(&b, &err) || listen_on(&b, &err))
-		goto fail;
-	if (detach && daemon(1, 1))
-		goto fail;
-	len = snprintf(pid_text, sizeof(pid_text), "%d\n", getpid());
-	if (ftruncate(lock_fd, 0) || pwrite(lock_fd, pid_text, (size_t)len, 0) < 0)
-		log_warn("write '%s': %s", pid_path, strerror(errno));
-	loop_timer_arm(b.loop, &b.idle, IDLE_MS);
-	loop_run(b.loop);
-	executors_finish(&b.executors);
-	return EXIT_SUCCESS;
-fail:
-	log_err("%s", err.msg[0] ? err.msg : strerror(errno));
-	if (err.hint[0])
-		log_err("hint: %s", err.hint);
-	return EXIT_FAILURE;
+	if (argc > 1 && !strcmp(argv[1], "--detach")) {
+		ready_fd = detach(&err);
+		if (ready_fd < 0)
+			return EXIT_FAILURE;
+	}
+	ret = serve(&b, ready_fd, &err);
+	if (ret) {
+		log_err("%s", err.msg[0] ? err.msg : strerror(-ret));
+		if (err.hint[0])
+			log_err("hint: %s", err.hint);
+	}
+	report(ready_fd, ret ? EXIT_FAILURE : EXIT_SUCCESS);
+	return ret ? EXIT_FAILURE : EXIT_SUCCESS;
 }
