@@ -16,6 +16,7 @@
 
 /* Starts @argv as uid 0 of the namespace (also gid 0, all capabilities in it), otherwise as
  * proc_spawn() does.  -errno with a hint where the host lacks newuidmap or a subuid range. */
-pid_t userns_spawn(char *const *argv, const struct proc_opts *opts, struct pil_err *err) PIL_MUST_CHECK;
+pid_t userns_spawn(char *const *argv, const struct proc_opts *opts,
+		   struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

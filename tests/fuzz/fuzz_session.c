@@ -2,6 +2,7 @@
  *
  * What a program may send to an executor: the input is the stream after the welcome, with a memfd
  * attached to its first byte. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
