@@ -78,7 +78,7 @@ static bool listed(const struct wire_device *d, bool reference_wanted)
 
 int executors_init(struct executors *x, const struct jail *jail, struct pil_err *err)
 {
-	struct wire_device found[WIRE_MAX_DEVICES];
+	struct wire_device found[WIRE_MAX_DEVICES] = {0};
 	bool other = false;
 	int n;
 

@@ -190,6 +190,8 @@ static void remove_weights(struct buffers *b, struct gg_buffer *buffer, uint32_t
 	b->epoch++;
 	for (uint32_t i = first; i < end; i++)
 		drop_weight(b, &buffer->weights[i]);
+	if (first == end)
+		return; /* there may be no array at all */
 	memmove(buffer->weights + first, buffer->weights + end,
 		(buffer->n_weights - end) * sizeof(struct weight));
 	buffer->n_weights -= end - first;

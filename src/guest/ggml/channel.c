@@ -415,7 +415,7 @@ enum wire_status channel_call(struct channel *chan, enum wire_op op, const void 
 			      const void *tail, uint32_t tail_bytes,
 			      const struct channel_dest *dest, struct wire_answer *answer)
 {
-	struct wire_answer own;
+	struct wire_answer own = {0};
 	uint64_t seq;
 
 	if (!answer)
@@ -453,7 +453,7 @@ uint32_t channel_shm_add(struct channel *chan, int fd, uint64_t bytes)
 	if (err) {
 		fail_errno(chan, "send shared memory", -err);
 	} else {
-		struct wire_answer answer;
+		struct wire_answer answer = {0};
 
 		chan->seq++;
 		channel_expect(chan, WIRE_OP_SHM_ADD, NULL, &answer);
@@ -547,7 +547,7 @@ static int say_hello(int fd, const struct channel_target *target, enum wire_want
 int channel_list(const struct channel_target *target, struct wire_device *devices, uint32_t max,
 		 uint32_t *n, struct pil_err *err)
 {
-	struct wire_hello_answer answer;
+	struct wire_hello_answer answer = {0};
 	_auto_fd int fd = -1;
 	int rc = connect_broker(target, &fd, err);
 
