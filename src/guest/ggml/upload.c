@@ -52,6 +52,13 @@ static void staging_create(struct upload *up, struct channel *chan)
 		munmap(map, bytes);
 }
 
+void upload_finish(struct upload *up)
+{
+	if (up->base)
+		munmap(up->base, (uint64_t)UPLOAD_SLOTS * UPLOAD_SLOT_BYTES);
+	memset(up, 0, sizeof(*up));
+}
+
 static void set_staged(struct upload *up, struct channel *chan, const struct wire_set *set,
 		       const uint8_t *data, uint64_t bytes)
 {

@@ -24,6 +24,9 @@ struct upload {
 void upload_set(struct upload *up, struct channel *chan, uint32_t buffer, uint64_t offset,
 		const void *data, uint64_t bytes);
 
+/* Unmaps the staging memory; its channel is gone or going. */
+void upload_finish(struct upload *up);
+
 /* A memfd of @bytes, sealed against shrinking and mapped shared; -errno, or the descriptor. */
 int upload_shm_create(const char *name, uint64_t bytes, void **map);
 
