@@ -68,11 +68,9 @@ static int place_fd(int fd, int target)
 	return dup2(fd, target) < 0 ? -1 : 0;
 }
 
-static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *opts, int report_fd,
-				   pid_t parent)
+int proc_exec(char *const *argv, const struct proc_opts *opts)
 {
 	sigset_t none;
-	int err;
 
 	sigemptyset(&none);
 	for (int sig = 1; sig < NSIG; sig++)
@@ -80,23 +78,30 @@ static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *op
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (opts->new_session)
 		setsid();
+	if (place_fd(opts->stdin_fd, 0) || place_fd(opts->stdout_fd, 1) || place_fd(opts->stderr_fd, 2))
+		return -errno;
+	syscall(SYS_close_range, 3, ~0u, 1 << 2 /* CLOSE_RANGE_CLOEXEC */);
+	for (int i = 0; i < opts->n_keep_fds; i++)
+		fcntl(opts->keep_fds[i], F_SETFD, 0);
+	if (opts->die_with_us)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (opts->envp)
+		execvpe(argv[0], argv, opts->envp);
+	else
+		execvp(argv[0], argv);
+	return -errno;
+}
+
+static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *opts, int report_fd, pid_t parent)
+{
+	int err;
+
 	if (opts->die_with_us) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != parent)
 			_exit(127);
 	}
-	if (place_fd(opts->stdin_fd, 0) || place_fd(opts->stdout_fd, 1) ||
-	    place_fd(opts->stderr_fd, 2))
-		goto fail;
-	syscall(SYS_close_range, 3, ~0u, 1 << 2 /* CLOSE_RANGE_CLOEXEC */);
-	for (int i = 0; i < opts->n_keep_fds; i++)
-		fcntl(opts->keep_fds[i], F_SETFD, 0);
-	if (opts->envp)
-		execvpe(argv[0], argv, opts->envp);
-	else
-		execvp(argv[0], argv);
-fail:
-	err = errno;
+	err = -proc_exec(argv, opts);
 	if (write(report_fd, &err, sizeof(err)) < 0)
 		_exit(126);
 	_exit(127);

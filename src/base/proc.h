@@ -36,6 +36,10 @@ struct proc_opts {
 pid_t proc_spawn(char *const *argv, const struct proc_opts *opts,
 		 struct pil_err *err) PIL_MUST_CHECK;
 
+/* What proc_spawn() does in the child: places descriptors, resets signals, executes.  Returns only
+ * on failure, -errno. */
+int proc_exec(char *const *argv, const struct proc_opts *opts);
+
 /* Waits at most @timeout_ms (-1: no bound).  Returns the exit status, 128+N for signal N, or
  * -ETIMEDOUT with the child still running. */
 int proc_wait(pid_t pid, int timeout_ms);

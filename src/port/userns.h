@@ -2,9 +2,9 @@
  *
  * userns.h -- running something in the user namespace that owns the distro trees.
  *
- * Inside it, uids 0..65535 exist; outside they are a range that belongs to nobody else: written
- * straight to uid_map when we are root, through newuidmap/newgidmap and /etc/subuid when not.
- * Files of a distro tree are owned by that range, so they are made, changed and removed in here. */
+ * Inside it, uids 0..65535 exist.  Outside, for root, they are a high range that belongs to nobody
+ * else; for others, 0 is the user and the rest is the user's range in /etc/subuid (newuidmap).
+ * Files of a distro tree are owned by those ids, so they are made, changed and removed in here. */
 #ifndef PIL_USERNS_H
 #define PIL_USERNS_H
 
@@ -14,9 +14,27 @@
 #include "err.h"
 #include "proc.h"
 
-/* Starts @argv as uid 0 of the namespace (also gid 0, all capabilities in it), otherwise as
- * proc_spawn() does.  -errno with a hint where the host lacks newuidmap or a subuid range. */
-pid_t userns_spawn(char *const *argv, const struct proc_opts *opts,
-		   struct pil_err *err) PIL_MUST_CHECK;
+enum { USERNS_MAX_STAGES = 16 };
+
+/* Host paths the program needs.  As root the namespace could not walk to them (a home directory is
+ * 0700), so they are bound to a place of their own, in a mount namespace that ends with the
+ * program; for others that is not needed.  userns_path() tells where the program finds entry @i. */
+struct userns_stage {
+	const char *source[USERNS_MAX_STAGES]; /* borrowed; folders or files */
+	char path[USERNS_MAX_STAGES][256];
+	int n;
+};
+
+/* Adds a path and returns where it will be seen. */
+const char *userns_stage_add(struct userns_stage *stage, const char *source);
+
+/* Starts @argv as uid 0 of the namespace (gid 0, all capabilities in it), otherwise as proc_spawn()
+ * does.  @stage may be NULL.  -errno with a hint where the host lacks newuidmap or a subuid range.
+ */
+pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
+		   const struct proc_opts *opts, struct pil_err *err) PIL_MUST_CHECK;
+
+/* rm -rf of a tree whose files belong to the namespace; missing is fine.  Waits, bounded. */
+int userns_remove_tree(const char *path, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: the child enters a new user namespace and waits; the parent maps its ids and
+ * lets it go on; the child becomes uid 0 of the namespace and executes the program.
+ *
+ * Root writes the maps itself, for the range ROOT_FIRST_ID..+65535: above the ranges that useradd
+ * hands out in /etc/subuid and that systemd takes for its containers, below 2^31.  So root's
+ * machines are as unprivileged on the host as anybody's.  What they need of the host is bound below
+ * STAGE_DIR before the namespace is entered, because afterwards nobody in there could walk to it.
+ *
+ * Others ask newuidmap and newgidmap, which allow the user's own id (as 0) and what /etc/subuid and
+ * /etc/subgid grant.
+ */
+#include "userns.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "path.h"
+#include "str.h"
+
+enum { ID_COUNT = 65536 };
+#define STAGE_DIR     "/mnt"      /* of the program's own mount namespace */
+#define ROOT_FIRST_ID 2013265920u /* 0x78000000 */
+
+/* The first range of @user in /etc/subuid or /etc/subgid; false: none of at least ID_COUNT. */
+static bool find_subid_range(const char *path, const char *user, uid_t uid, unsigned long *first)
+{
+	_auto_free char *text = NULL;
+	_auto_free char *uid_text = str_printf("%u", uid);
+	char *save = NULL;
+
+	if (pil_read_file(path, 1 << 20, &text) < 0)
+		return false;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char *start = strchr(line, ':'), *count = start ? strchr(start + 1, ':') : NULL;
+		uint64_t s, c;
+
+		if (!count)
+			continue;
+		*start++ = '\0';
+		*count++ = '\0';
+		if ((strcmp(line, user) && strcmp(line, uid_text)) ||
+		    !str_to_u64(start, UINT32_MAX, &s) || !str_to_u64(count, UINT32_MAX, &c) ||
+		    c < ID_COUNT)
+			continue;
+		*first = s;
+		return true;
+	}
+	return false;
+}
+
+static int write_map(pid_t pid, const char *file, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("/proc/%d/%s", pid, file);
+	_auto_free char *map = str_printf("0 %u %u\n", ROOT_FIRST_ID, ID_COUNT);
+	_auto_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, map, strlen(map)) < 0)
+		return pil_err_set(err, errno, "map ids of a user namespace in %s", path);
+	return 0;
+}
+
+static int run_mapper(const char *program, pid_t pid, unsigned own_id, unsigned long first,
+		      struct pil_err *err)
+{
+	_auto_argv struct argv a = {0};
+	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
+	pid_t mapper;
+	int status;
+
+	argv_add(&a, program);
+	argv_addf(&a, "%d", pid);
+	argv_add(&a, "0");
+	argv_addf(&a, "%u", own_id);
+	argv_add(&a, "1");
+	argv_add(&a, "1");
+	argv_addf(&a, "%lu", first);
+	argv_addf(&a, "%d", ID_COUNT - 1);
+	mapper = proc_spawn(a.v, &opts, err);
+	if (mapper < 0) {
+		pil_err_hint(err, "sudo apt install uidmap");
+		return (int)mapper;
+	}
+	status = proc_wait(mapper, 10000);
+	if (status)
+		return pil_err_say(err, EPERM,
+				   "map ids of a user namespace: %s failed with status %d", program,
+				   status);
+	return 0;
+}
+
+static int map_ids(pid_t pid, struct pil_err *err)
+{
+	struct passwd *pw = getpwuid(getuid());
+	const char *user = pw ? pw->pw_name : "";
+	unsigned long uid_first, gid_first;
+	int ret;
+
+	if (getuid() == 0) {
+		ret = write_map(pid, "uid_map", err);
+		return ret ? ret : write_map(pid, "gid_map", err);
+	}
+	if (!find_subid_range("/etc/subuid", user, getuid(), &uid_first) ||
+	    !find_subid_range("/etc/subgid", user, getuid(), &gid_first)) {
+		pil_err_hint(
+			err,
+			"sudo usermod --add-subuids 231072-296607 --add-subgids 231072-296607 %s",
+			user);
+		return pil_err_say(
+			err, EPERM,
+			"user '%s' has no range of 65536 ids in /etc/subuid and /etc/subgid", user);
+	}
+	ret = run_mapper("newuidmap", pid, getuid(), uid_first, err);
+	return ret ? ret : run_mapper("newgidmap", pid, getgid(), gid_first, err);
+}
+
+const char *userns_stage_add(struct userns_stage *stage, const char *source)
+{
+	char *path = stage->path[stage->n];
+
+	if (stage->n == USERNS_MAX_STAGES - 1)
+		abort(); /* a bug: all callers know their number */
+	if (getuid() == 0)
+		snprintf(path, sizeof(stage->path[0]), STAGE_DIR "/%d", stage->n);
+	else
+		snprintf(path, sizeof(stage->path[0]), "%s", source);
+	stage->source[stage->n++] = source;
+	return path;
+}
+
+static int bind_one(const char *source, const char *target)
+{
+	struct stat st;
+	int fd;
+
+	if (stat(source, &st))
+		return -errno;
+	if (S_ISDIR(st.st_mode)) {
+		if (mkdir(target, 0755))
+			return -errno;
+	} else {
+		fd = open(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+		if (fd < 0)
+			return -errno;
+		close(fd);
+	}
+	return mount(source, target, NULL, MS_BIND | MS_REC, NULL) ? -errno : 0;
+}
+
+/* Root only: everything staged appears below STAGE_DIR of a mount namespace of our own. */
+static int bind_stages(const struct userns_stage *stage)
+{
+	char hidden[USERNS_MAX_STAGES][32];
+	int fds[USERNS_MAX_STAGES], ret = 0;
+
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		return -errno;
+	for (int i = 0; i < stage->n; i++) { /* a source may lie below STAGE_DIR itself */
+		fds[i] = open(stage->source[i], O_PATH | O_CLOEXEC);
+		if (fds[i] < 0)
+			return -errno;
+		snprintf(hidden[i], sizeof(hidden[i]), "/proc/self/fd/%d", fds[i]);
+	}
+	if (mount("pillion", STAGE_DIR, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=64k"))
+		return -errno;
+	for (int i = 0; i < stage->n && !ret; i++)
+		ret = bind_one(hidden[i], stage->path[i]);
+	return ret;
+}
+
+/* The child: waits for the go-ahead, becomes root of the namespace, executes. */
+static PIL_NORETURN void enter(char *const *argv, const struct userns_stage *stage,
+			       const struct proc_opts *opts, int ready_fd, int go_fd, int report_fd)
+{
+	char c = 0;
+	int code = 0;
+
+	if (stage && getuid() == 0)
+		code = -bind_stages(stage);
+	if (code)
+		goto fail;
+	if (unshare(CLONE_NEWUSER)) {
+		code = errno;
+		goto fail;
+	}
+	if (write(ready_fd, &c, 1) != 1 || read(go_fd, &c, 1) != 1)
+		_exit(126);
+	if (setresgid(0, 0, 0) || setgroups(0, NULL) || setresuid(0, 0, 0)) {
+		code = errno;
+		goto fail;
+	}
+	code = -proc_exec(argv, opts);
+fail:
+	if (write(report_fd, &code, sizeof(code)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
+		   const struct proc_opts *opts, struct pil_err *err)
+{
+	int ready[2], go[2], report[2], code = 0, ret;
+	char c = 0;
+	pid_t pid;
+
+	if (pipe2(ready, O_CLOEXEC) || pipe2(go, O_CLOEXEC) || pipe2(report, O_CLOEXEC))
+		return pil_err_set(err, errno, "start '%s'",
+				   argv[0]); /* descriptors end with the process */
+	pid = fork();
+	if (pid == 0) {
+		close(ready[0]);
+		close(go[1]);
+		close(report[0]);
+		enter(argv, stage, opts, ready[1], go[0], report[1]);
+	}
+	ret = pid < 0 ? pil_err_set(err, errno, "start '%s': fork", argv[0]) : 0;
+	close(ready[1]);
+	close(go[0]);
+	close(report[1]);
+	if (!ret && read(ready[0], &c, 1) != 1)
+		ret = -EPERM;
+	else if (!ret)
+		ret = map_ids(pid, err);
+	if (!ret && write(go[1], &c, 1) != 1)
+		ret = pil_err_set(err, errno, "start '%s'", argv[0]);
+	close(go[1]); /* without the go-ahead the child ends */
+	close(ready[0]);
+	if (pil_read_all(report[0], &code, sizeof(code)) == 0) {
+		ret = pil_err_set(err, code, "start '%s' in a user namespace", argv[0]);
+		if (code == EPERM || code == ENOSPC)
+			pil_err_hint(err, "sudo sysctl kernel.unprivileged_userns_clone=1 "
+					  "user.max_user_namespaces=65536");
+	}
+	close(report[0]);
+	if (ret && pid > 0)
+		waitpid(pid, NULL, 0);
+	return ret ? ret : pid;
+}
+
+int userns_remove_tree(const char *path, struct pil_err *err)
+{
+	struct userns_stage stage = {0};
+	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
+	const char *seen;
+	pid_t pid;
+	int status;
+
+	if (!path_exists(path))
+		return 0;
+	seen = userns_stage_add(&stage, path);
+	/* The folder itself belongs to us: only what is in it needs the namespace. */
+	pid = userns_spawn((char *[]){(char *)"find", (char *)seen, (char *)"-xdev",
+				      (char *)"-mindepth", (char *)"1", (char *)"-delete", NULL},
+			   &stage, &opts, err);
+	if (pid < 0)
+		return pid;
+	status = proc_wait(pid, 300000);
+	if (status)
+		return pil_err_say(err, EIO, "remove '%s': find -delete ended with status %d", path,
+				   status);
+	status = path_remove_tree(path);
+	return status ? pil_err_set(err, -status, "remove '%s'", path) : 0;
+}

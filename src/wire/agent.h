@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * agent.h -- how the command line talks to pillion-init, the agent in a machine.
+ *
+ * One stream per command (AF_UNIX to a sandbox, vsock to a microVM); no descriptors are passed.
+ * Frames: struct agent_frame, then len bytes.  The client sends START first.  Data for the
+ * command's input is sent within the credit the agent has granted, so that signals and window sizes
+ * never wait behind data the command does not read; output is held back by the stream itself.
+ *
+ * Both ends treat the other as hostile: a frame that breaks a rule ends the stream. */
+#ifndef PIL_AGENT_H
+#define PIL_AGENT_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	AGENT_VERSION = 1,
+	AGENT_MAX_FRAME = 64 << 10,
+	AGENT_CREDIT = 256 << 10, /* granted by STARTED */
+	AGENT_MAX_ARGS = 4096,
+};
+
+enum agent_type {
+	/* client -> agent */
+	AGENT_START = 1,  /* struct agent_start + its strings */
+	AGENT_STDIN,	  /* data; empty: end of input */
+	AGENT_WINSIZE,	  /* struct agent_winsize */
+	AGENT_SIGNAL,	  /* uint32_t signal number, for the command's process group */
+	/* agent -> client */
+	AGENT_STARTED,	  /* empty; AGENT_CREDIT bytes of input may be sent */
+	AGENT_CREDIT_MORE, /* uint32_t: so many bytes more */
+	AGENT_STDOUT,	  /* data */
+	AGENT_STDERR,	  /* data */
+	AGENT_EXIT,	  /* uint32_t: exit status, 128 + N for signal N; last frame */
+	AGENT_ERROR,	  /* text for people: the command could not be started; last frame */
+	AGENT_NUM_TYPES
+};
+
+struct agent_frame {
+	uint8_t type; /* enum agent_type */
+	uint8_t zero[3];
+	uint32_t len; /* <= AGENT_MAX_FRAME */
+};
+static_assert(sizeof(struct agent_frame) == 8, "agent_frame");
+
+struct agent_winsize {
+	uint16_t rows, cols;
+};
+
+enum agent_start_flags {
+	AGENT_START_TTY = 1 << 0,   /* give it a terminal */
+	AGENT_START_SHELL = 1 << 1, /* the user's shell; with arguments: as its -c command line */
+	AGENT_START_LOGIN = 1 << 2, /* the shell is a login shell */
+};
+
+/* Followed by NUL-terminated strings: user (empty: the distro's default), working directory (empty:
+ * the user's home; "~" likewise), then n_args arguments, then n_env NAME=VALUE settings. */
+struct agent_start {
+	uint16_t version;
+	uint16_t flags;
+	uint16_t n_args, n_env;
+	struct agent_winsize winsize;
+};
+static_assert(sizeof(struct agent_start) == 12, "agent_start");
+
+static inline bool agent_frame_valid(const struct agent_frame *f)
+{
+	return f->type > 0 && f->type < AGENT_NUM_TYPES && f->len <= AGENT_MAX_FRAME;
+}
+
+/* A start request taken apart; the pointers lie in the frame's body. */
+struct agent_request {
+	struct agent_start start;
+	const char *user, *cwd;
+	const char **args; /* NULL-terminated, in caller's storage */
+	const char **env;  /* likewise */
+};
+
+/* Parses @len bytes; @storage holds @capacity pointers.  False: malformed or too many strings. */
+bool agent_request_parse(struct agent_request *r, const char *body, size_t len, const char **storage, size_t capacity);
+
+#endif
