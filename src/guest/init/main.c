@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion-init: pid 1 of a machine, and the agent that runs commands for the command line.
+ *
+ *   pillion-init --distro NAME --listen-fd N --life-fd N --ready-fd N [--idle-ms N] [--user NAME]
+ *                [--resolv-conf TEXT]
+ *
+ * Theory of operation: sets the machine up, then accepts connections; each is a command
+ * (session.c).  It is the parent of every orphan and reaps them all.  The machine ends when the
+ * life descriptor reports end of file (its supervisor is gone or wants an end) or when no command
+ * has run for idle-ms: TERM to all processes, two seconds, KILL, exit -- and with pid 1 the whole
+ * pid namespace. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "log.h"
+#include "loop.h"
+#include "session.h"
+#include "str.h"
+
+struct init {
+	struct guest guest;
+	struct loop_source listener, life, signals;
+	struct loop_timer idle;
+	int64_t idle_ms; /* < 0: never */
+};
+
+struct options {
+	const char *distro, *user, *resolv_conf;
+	int listen_fd, life_fd, ready_fd;
+	int64_t idle_ms;
+};
+
+static void became_idle(struct guest *guest)
+{
+	struct init *init = container_of(guest, struct init, guest);
+
+	if (init->idle_ms >= 0)
+		loop_timer_arm(guest->loop, &init->idle, init->idle_ms);
+}
+
+static void idle_expired(struct loop_timer *timer)
+{
+	loop_stop(container_of(timer, struct init, idle)->guest.loop, 0);
+}
+
+static void listener_ready(struct loop_source *source, uint32_t events)
+{
+	struct init *init = container_of(source, struct init, listener);
+	int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC);
+
+	(void)events;
+	if (fd < 0)
+		return;
+	loop_timer_cancel(&init->idle);
+	guest_session_create(&init->guest, fd);
+}
+
+static void life_ready(struct loop_source *source, uint32_t events)
+{
+	(void)events;
+	loop_stop(container_of(source, struct init, life)->guest.loop, 0);
+}
+
+static void reap(struct guest *guest)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		guest_session_child_ended(guest, pid, status);
+}
+
+static void signal_ready(struct loop_source *source, uint32_t events)
+{
+	struct init *init = container_of(source, struct init, signals);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	while (read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD)
+			reap(&init->guest);
+		else
+			loop_stop(init->guest.loop, 0);
+	}
+}
+
+static int watch(struct init *init, const struct options *o)
+{
+	sigset_t set;
+	int ret;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	ret = loop_create(&init->guest.loop);
+	if (ret)
+		return ret;
+	init->listener = (struct loop_source){.fd = o->listen_fd, .ready = listener_ready};
+	init->life = (struct loop_source){.fd = o->life_fd, .ready = life_ready};
+	init->signals = (struct loop_source){.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
+					     .ready = signal_ready};
+	pil_set_nonblock(o->listen_fd, true);
+	fcntl(o->listen_fd, F_SETFD, FD_CLOEXEC);
+	fcntl(o->life_fd, F_SETFD, FD_CLOEXEC);
+	ret = loop_add(init->guest.loop, &init->listener, EPOLLIN);
+	if (!ret)
+		ret = loop_add(init->guest.loop, &init->life, EPOLLIN);
+	if (!ret)
+		ret = loop_add(init->guest.loop, &init->signals, EPOLLIN);
+	return ret;
+}
+
+static void end_everything(void)
+{
+	int64_t due = loop_now_ms() + 2000;
+
+	kill(-1, SIGTERM);
+	while (loop_now_ms() < due) {
+		pid_t pid = waitpid(-1, NULL, WNOHANG);
+
+		if (pid < 0 && errno == ECHILD)
+			return;
+		if (pid == 0)
+			poll(NULL, 0, 10);
+	}
+	kill(-1, SIGKILL);
+}
+
+static bool parse_int(const char *text, int *out)
+{
+	uint64_t v;
+
+	if (!str_to_u64(text, INT32_MAX, &v))
+		return false;
+	*out = (int)v;
+	return true;
+}
+
+static bool parse_options(int argc, char **argv, struct options *o)
+{
+	static const struct option options[] = {
+		{"distro", required_argument, NULL, 'd'},
+		{"listen-fd", required_argument, NULL, 'l'},
+		{"life-fd", required_argument, NULL, 'f'},
+		{"ready-fd", required_argument, NULL, 'r'},
+		{"idle-ms", required_argument, NULL, 'i'},
+		{"user", required_argument, NULL, 'u'},
+		{"resolv-conf", required_argument, NULL, 'n'},
+		{0},
+	};
+	bool ok = true;
+	int c, idle_ms;
+
+	*o = (struct options){
+		.user = "root", .listen_fd = -1, .life_fd = -1, .ready_fd = -1, .idle_ms = -1};
+	while (ok && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case 'd':
+			o->distro = optarg;
+			break;
+		case 'u':
+			o->user = optarg;
+			break;
+		case 'n':
+			o->resolv_conf = optarg;
+			break;
+		case 'l':
+			ok = parse_int(optarg, &o->listen_fd);
+			break;
+		case 'f':
+			ok = parse_int(optarg, &o->life_fd);
+			break;
+		case 'r':
+			ok = parse_int(optarg, &o->ready_fd);
+			break;
+		case 'i':
+			ok = parse_int(optarg, &idle_ms);
+			o->idle_ms = idle_ms;
+			break;
+		default:
+			ok = false;
+		}
+	}
+	return ok && o->distro && o->listen_fd >= 0 && o->life_fd >= 0 && o->ready_fd >= 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct init init = {.guest.became_idle = became_idle, .idle.expired = idle_expired};
+	struct options o;
+	int ret;
+
+	log_init("pillion-init");
+	if (!parse_options(argc, argv, &o)) {
+		log_err("this program is started by pillion as the first process of a machine");
+		return EXIT_FAILURE;
+	}
+	list_init(&init.guest.sessions);
+	init.guest.distro = o.distro;
+	init.guest.default_user = o.user;
+	init.idle_ms = o.idle_ms;
+	setup_machine(&init.guest.conf, o.distro, o.resolv_conf);
+	ret = watch(&init, &o);
+	if (ret) {
+		log_err("start the agent: %s", strerror(-ret));
+		return EXIT_FAILURE;
+	}
+	if (write(o.ready_fd, "", 1) != 1)
+		log_warn("nobody waits for the machine");
+	close(o.ready_fd);
+	became_idle(&init.guest);
+	loop_run(init.guest.loop);
+	end_everything();
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: everything here is best effort.  A distro may have a read-only /etc or lack
+ * ldconfig; the machine starts all the same, and what failed is said on the console. */
+#include "setup.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <net/if.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "log.h"
+#include "path.h"
+#include "proc.h"
+#include "str.h"
+
+#define GUEST_DIR   "/usr/lib/pillion"
+#define PLUGIN_NAME "libggml-pillion.so"
+
+/* ---- /etc/wsl.conf ---- */
+
+static char *trim(char *s)
+{
+	char *end;
+
+	while (isspace((unsigned char)*s))
+		s++;
+	end = s + strlen(s);
+	while (end > s && isspace((unsigned char)end[-1]))
+		*--end = '\0';
+	return s;
+}
+
+static void set_bool(bool *field, const char *value)
+{
+	if (!strcasecmp(value, "true") || !strcmp(value, "1"))
+		*field = true;
+	else if (!strcasecmp(value, "false") || !strcmp(value, "0"))
+		*field = false;
+}
+
+static void set_text(char *field, size_t size, const char *value)
+{
+	if (strlen(value) < size)
+		strcpy(field, value);
+}
+
+static void set_key(struct wsl_conf *c, const char *section, const char *key, const char *value)
+{
+	char name[128];
+
+	snprintf(name, sizeof(name), "%.60s.%.60s", section, key);
+	if (!strcasecmp(name, "gpu.enabled"))
+		set_bool(&c->gpu_enabled, value);
+	else if (!strcasecmp(name, "gpu.appendLibPath"))
+		set_bool(&c->gpu_append_lib_path, value);
+	else if (!strcasecmp(name, "network.generateHosts"))
+		set_bool(&c->generate_hosts, value);
+	else if (!strcasecmp(name, "network.generateResolvConf"))
+		set_bool(&c->generate_resolv, value);
+	else if (!strcasecmp(name, "network.hostname") && str_is_name(value))
+		set_text(c->hostname, sizeof(c->hostname), value);
+	else if (!strcasecmp(name, "user.default"))
+		set_text(c->default_user, sizeof(c->default_user), value);
+	else if (!strcasecmp(name, "boot.command"))
+		set_text(c->boot_command, sizeof(c->boot_command), value);
+}
+
+void wsl_conf_parse(const char *text, struct wsl_conf *out)
+{
+	_auto_free char *copy = strdup(text);
+	char *section = (char *)"", *save = NULL;
+
+	*out = (struct wsl_conf){.gpu_enabled = true,
+				 .gpu_append_lib_path = true,
+				 .generate_hosts = true,
+				 .generate_resolv = true};
+	for (char *line = copy ? strtok_r(copy, "\n", &save) : NULL; line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		char *equals, *close;
+
+		line = trim(line);
+		if (line[0] == '#' || line[0] == ';')
+			continue;
+		if (line[0] == '[' && (close = strchr(line, ']'))) {
+			*close = '\0';
+			section = trim(line + 1);
+		} else if ((equals = strchr(line, '='))) {
+			*equals = '\0';
+			set_key(out, section, trim(line), trim(equals + 1));
+		}
+	}
+}
+
+/* ---- files ---- */
+
+static void write_text(const char *path, const char *text)
+{
+	_auto_free char *old = NULL;
+	int ret;
+
+	if (pil_read_file(path, 1 << 16, &old) >= 0 && !strcmp(old, text))
+		return;
+	ret = pil_write_file(path, 0644, text, strlen(text));
+	if (ret)
+		log_warn("write %s: %s", path, strerror(-ret));
+}
+
+static void write_hosts(const char *hostname)
+{
+	_auto_free char *text = str_printf("127.0.0.1\tlocalhost\n127.0.1.1\t%s\n\n"
+					   "::1\tip6-localhost ip6-loopback\n",
+					   hostname);
+
+	write_text("/etc/hosts", text);
+}
+
+static void write_resolv_conf(const char *text)
+{
+	struct stat st;
+
+	/* A link points into a service that does not run here. */
+	if (lstat("/etc/resolv.conf", &st) == 0 && S_ISLNK(st.st_mode))
+		unlink("/etc/resolv.conf");
+	write_text("/etc/resolv.conf", text);
+}
+
+static void run(const char *const *args, int timeout_ms)
+{
+	_auto_argv struct argv a = {0};
+	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
+	struct pil_err err = {0};
+	pid_t pid;
+	int status;
+
+	argv_add_all(&a, args);
+	pid = proc_spawn(a.v, &opts, &err);
+	if (pid < 0) {
+		log_warn("%s", err.msg);
+		return;
+	}
+	status = proc_wait(pid, timeout_ms);
+	if (status)
+		log_warn("%s: status %d", args[0], status);
+	if (status == -ETIMEDOUT)
+		proc_stop(pid, 100);
+}
+
+/* New login shells (su -, sshd, cron's sh -l) start from a clean environment. */
+static void write_profile(void)
+{
+	if (!path_exists("/etc/profile.d"))
+		return;
+	write_text("/etc/profile.d/pillion.sh",
+		   "# Written by pillion at each start.\n"
+		   "export GGML_BACKEND_PATH=" GUEST_DIR "/lib/" PLUGIN_NAME "\n"
+		   "case :$PATH: in *:" GUEST_DIR "/bin:*) ;; *) PATH=$PATH:" GUEST_DIR
+		   "/bin:/usr/lib/wsl/lib ;; esac\n");
+}
+
+static void expose_libraries(const struct wsl_conf *conf)
+{
+	if (!conf->gpu_enabled) {
+		unlink("/etc/profile.d/pillion.sh");
+		unlink("/etc/ld.so.conf.d/ld.wsl.conf");
+		return;
+	}
+	write_profile();
+	if (!conf->gpu_append_lib_path || !path_exists("/etc/ld.so.conf.d"))
+		return;
+	if (!path_exists("/etc/ld.so.conf.d/ld.wsl.conf")) {
+		write_text("/etc/ld.so.conf.d/ld.wsl.conf", "/usr/lib/wsl/lib\n");
+		run((const char *const[]){"ldconfig", NULL}, 10000);
+	}
+}
+
+void setup_ollama(const struct wsl_conf *conf)
+{
+	static const char *const prefixes[] = {"/usr/local/lib/ollama", "/usr/lib/ollama",
+					       "/opt/ollama/lib/ollama"};
+
+	for (size_t i = 0; conf->gpu_enabled && i < ARRAY_SIZE(prefixes); i++) {
+		_auto_free char *dir = str_printf("%s/pillion", prefixes[i]);
+		_auto_free char *link = str_printf("%s/" PLUGIN_NAME, dir);
+		struct stat st;
+
+		if (!path_exists(prefixes[i]) || lstat(link, &st) == 0)
+			continue;
+		if ((mkdir(dir, 0755) && errno != EEXIST) ||
+		    symlink(GUEST_DIR "/lib/" PLUGIN_NAME, link))
+			log_warn("link %s: %s", link, strerror(errno));
+	}
+}
+
+static void bring_up_loopback(void)
+{
+	_auto_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq r = {.ifr_name = "lo"};
+
+	if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &r))
+		return;
+	r.ifr_flags |= IFF_UP;
+	if (ioctl(fd, SIOCSIFFLAGS, &r))
+		log_dbg("lo: %s", strerror(errno));
+}
+
+void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf)
+{
+	_auto_free char *text = NULL;
+
+	if (pil_read_file("/etc/wsl.conf", 1 << 16, &text) < 0 && !(text = strdup("")))
+		return;
+	wsl_conf_parse(text, conf);
+	if (!conf->hostname[0])
+		set_text(conf->hostname, sizeof(conf->hostname), hostname);
+	if (sethostname(conf->hostname, strlen(conf->hostname)))
+		log_warn("set the host name: %s", strerror(errno));
+	bring_up_loopback();
+	if (conf->generate_hosts)
+		write_hosts(conf->hostname);
+	if (conf->generate_resolv && resolv_conf)
+		write_resolv_conf(resolv_conf);
+	expose_libraries(conf);
+	setup_ollama(conf);
+	if (conf->boot_command[0])
+		run((const char *const[]){"/bin/sh", "-c", conf->boot_command, NULL}, 10000);
+}
