@@ -164,20 +164,27 @@ static void test_more_answers_than_the_ring_holds(void **state)
 	close_fake(chan, &x);
 }
 
-static void upload_through(uint32_t flags, bool shared)
+static void upload_through(uint32_t flags, bool shared, bool whole)
 {
-	enum { BYTES = 70 << 20 };
+	enum { BYTES = 70 << 20, WHOLE = 21 << 20 };
 	struct fake_exec x = {.flags = flags};
 	struct channel *chan = open_fake(&x);
 	uint32_t buffer = alloc_buffer(chan, BYTES + 8);
 	uint32_t *data = malloc(BYTES);
+	struct wire_set set = {.buffer = buffer};
 	struct upload up = {0};
 
 	for (uint32_t i = 0; i < BYTES / 4; i++)
 		data[i] = i * 2654435761u;
-	upload_set(&up, chan, buffer, 8, data, BYTES);
+	for (uint64_t at = 0; at < BYTES; at += WHOLE) {
+		set.offset = at + 8;
+		upload_set(&up, chan, &set, (char *)data + at,
+			   BYTES - at < WHOLE ? BYTES - at : WHOLE, whole);
+	}
 	assert_int_equal(up.shm != 0, shared);
 	assert_true(channel_wait(chan, chan->seq));
+	if (whole)
+		assert_int_equal(x.count[WIRE_OP_SET_SHM], 4);
 	assert_memory_equal(x.buffers[wire_slot(buffer)] + 8, data, BYTES);
 	upload_finish(&up);
 	free(data);
@@ -187,8 +194,9 @@ static void upload_through(uint32_t flags, bool shared)
 static void test_uploads_arrive_whole(void **state)
 {
 	(void)state;
-	upload_through(0, false);
-	upload_through(WIRE_WELCOME_SHM, true);
+	upload_through(0, false, false);
+	upload_through(WIRE_WELCOME_SHM, true, false);
+	upload_through(WIRE_WELCOME_SHM, true, true);
 }
 
 /* ---- a peer that goes away or talks nonsense ---- */

@@ -88,7 +88,8 @@ static bool weights_add(struct devbuf *buf, uint64_t offset)
 	return true;
 }
 
-static void announce_weight(struct devbuf *buf, const struct ggml_tensor *t, uint64_t offset)
+/* True if @t is a weight the executor may want to convert. */
+static bool announce_weight(struct devbuf *buf, const struct ggml_tensor *t, uint64_t offset)
 {
 	struct gdev *dev = buf->dev;
 	struct wire_weight weight = {.buffer = buf->handle,
@@ -96,10 +97,13 @@ static void announce_weight(struct devbuf *buf, const struct ggml_tensor *t, uin
 				     .offset = offset,
 				     .uses = query_uses(&dev->query, t->name)};
 
-	if (t->view_src || !weights_add(buf, offset))
-		return;
-	memcpy(weight.ne, t->ne, sizeof(weight.ne));
-	channel_queue(dev->chan, WIRE_OP_WEIGHT, &weight, NULL, 0);
+	if (t->view_src)
+		return false;
+	if (weights_add(buf, offset)) {
+		memcpy(weight.ne, t->ne, sizeof(weight.ne));
+		channel_queue(dev->chan, WIRE_OP_WEIGHT, &weight, NULL, 0);
+	}
+	return weight.uses == WIRE_USE_MUL_MAT || weight.uses == WIRE_USE_MUL_MAT_ID;
 }
 
 /* ---- data ---- */
@@ -110,26 +114,29 @@ void devbuf_set_locked(struct devbuf *buf, const struct ggml_tensor *t, const vo
 	struct gdev *dev = buf->dev;
 	struct channel *chan = dev->chan;
 	const struct gdev_shm *shm = NULL;
+	struct wire_set set = {.buffer = buf->handle};
+	bool whole = false;
 	uint64_t at;
 
 	if (chan->dead || !place(buf, t, offset, bytes, &at))
 		return;
 	if (offset == 0 && t->buffer && t->buffer->usage == ABI_USAGE_WEIGHTS)
-		announce_weight(buf, t, at);
+		whole = announce_weight(buf, t, at);
 	if (async && bytes > CHANNEL_MAX_INLINE)
 		shm = gdev_find_shm(dev, data, bytes);
 	if (shm) {
-		struct wire_set_shm set = {.buffer = buf->handle,
-					   .shm = shm->shm,
-					   .offset = at,
-					   .shm_offset = (uintptr_t)data - shm->base,
-					   .bytes = bytes};
+		struct wire_set_shm direct = {.buffer = buf->handle,
+					      .shm = shm->shm,
+					      .offset = at,
+					      .shm_offset = (uintptr_t)data - shm->base,
+					      .bytes = bytes};
 
-		chan->need = channel_queue(chan, WIRE_OP_SET_SHM, &set, NULL, 0);
+		chan->need = channel_queue(chan, WIRE_OP_SET_SHM, &direct, NULL, 0);
 		channel_flush(chan);
 		return;
 	}
-	upload_set(&dev->upload, chan, buf->handle, at, data, bytes);
+	set.offset = at;
+	upload_set(&dev->upload, chan, &set, data, bytes, whole);
 }
 
 void devbuf_get_locked(struct devbuf *buf, const struct ggml_tensor *t, void *data, uint64_t offset,

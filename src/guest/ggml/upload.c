@@ -2,10 +2,11 @@
  *
  * upload.c -- large data on its way to a device.
  *
- * With shared memory the data is copied once into a ring of slots that the executor has mapped, and
- * the next slot is filled while the executor empties the last one.  A fence behind each slot says
- * when it is ours again.  Slots are small enough to stay in the processors' cache between the two
- * copies.  Without shared memory the data goes from where it lies into the socket. */
+ * With shared memory the data is copied once into a ring that the executor has mapped, and the next
+ * span of it is filled while the executor empties the last one.  A fence behind each span says when
+ * it is ours again.  Pieces are small and go round in a small part of the ring, so that it stays in
+ * the processors' cache between the two copies and little memory is touched for the first time.
+ * Without shared memory the data goes from where it lies into the socket. */
 #include "upload.h"
 
 #include <errno.h>
@@ -35,7 +36,7 @@ int upload_shm_create(const char *name, uint64_t bytes, void **map)
 
 static void staging_create(struct upload *up, struct channel *chan)
 {
-	const uint64_t bytes = (uint64_t)UPLOAD_SLOTS * UPLOAD_SLOT_BYTES;
+	const uint64_t bytes = UPLOAD_RING_BYTES;
 	_auto_fd int fd = -1;
 	void *map = NULL;
 
@@ -55,53 +56,90 @@ static void staging_create(struct upload *up, struct channel *chan)
 void upload_finish(struct upload *up)
 {
 	if (up->base)
-		munmap(up->base, (uint64_t)UPLOAD_SLOTS * UPLOAD_SLOT_BYTES);
+		munmap(up->base, UPLOAD_RING_BYTES);
 	memset(up, 0, sizeof(*up));
 }
 
+/* Waits until the oldest span is free. */
+static bool retire(struct upload *up, struct channel *chan)
+{
+	if (!channel_wait(chan, up->spans[up->first].seq))
+		return false;
+	up->first = (up->first + 1) % UPLOAD_MAX_SPANS;
+	up->n--;
+	return true;
+}
+
+/* A span of @bytes that nobody uses; false: the channel is dead. */
+static bool take_span(struct upload *up, struct channel *chan, uint64_t bytes, uint64_t *start)
+{
+	uint64_t window = bytes > UPLOAD_PIECE_BYTES ? UPLOAD_RING_BYTES : UPLOAD_WINDOW_BYTES;
+
+	if (up->cursor + bytes > window)
+		up->cursor = 0;
+	while (up->n == UPLOAD_MAX_SPANS)
+		if (!retire(up, chan))
+			return false;
+	for (uint32_t i = 0; i < up->n;) {
+		const struct upload_span *s = &up->spans[(up->first + i) % UPLOAD_MAX_SPANS];
+
+		if (s->start < up->cursor + bytes && up->cursor < s->end) {
+			if (!retire(up, chan)) /* in order: all older ones go first */
+				return false;
+			i = 0;
+		} else {
+			i++;
+		}
+	}
+	*start = up->cursor;
+	up->cursor += (bytes + 63) & ~(uint64_t)63;
+	return true;
+}
+
 static void set_staged(struct upload *up, struct channel *chan, const struct wire_set *set,
-		       const uint8_t *data, uint64_t bytes)
+		       const uint8_t *data, uint64_t bytes, uint64_t piece)
 {
 	static const struct wire_empty none;
 
 	for (uint64_t at = 0; at < bytes && !chan->dead;) {
-		uint32_t slot = up->next;
-		uint64_t n = bytes - at < UPLOAD_SLOT_BYTES ? bytes - at : UPLOAD_SLOT_BYTES;
+		uint64_t n = bytes - at < piece ? bytes - at : piece;
 		struct wire_set_shm cmd = {.buffer = set->buffer,
 					   .shm = up->shm,
 					   .offset = set->offset + at,
-					   .shm_offset = (uint64_t)slot * UPLOAD_SLOT_BYTES,
 					   .bytes = n};
+		uint64_t seq;
 
-		up->next = (slot + 1) % UPLOAD_SLOTS;
-		if (!channel_wait(chan, up->free_at[slot]))
+		if (!take_span(up, chan, n, &cmd.shm_offset))
 			return;
 		memcpy(up->base + cmd.shm_offset, data + at, n);
 		channel_queue(chan, WIRE_OP_SET_SHM, &cmd, NULL, 0);
-		up->free_at[slot] = channel_queue(chan, WIRE_OP_FENCE, &none, NULL, 0);
+		seq = channel_queue(chan, WIRE_OP_FENCE, &none, NULL, 0);
 		channel_expect(chan, WIRE_OP_FENCE, NULL, NULL);
 		channel_flush(chan);
+		up->spans[(up->first + up->n++) % UPLOAD_MAX_SPANS] =
+			(struct upload_span){cmd.shm_offset, cmd.shm_offset + n, seq};
 		at += n;
 	}
 }
 
-void upload_set(struct upload *up, struct channel *chan, uint32_t buffer, uint64_t offset,
-		const void *data, uint64_t bytes)
+void upload_set(struct upload *up, struct channel *chan, const struct wire_set *set,
+		const void *data, uint64_t bytes, bool whole)
 {
-	struct wire_set set = {.buffer = buffer, .offset = offset};
+	struct wire_set part = *set;
 	const uint8_t *p = data;
 
 	if (bytes > CHANNEL_MAX_INLINE && !up->tried)
 		staging_create(up, chan);
 	if (bytes > CHANNEL_MAX_INLINE && up->shm) {
-		set_staged(up, chan, &set, p, bytes);
+		set_staged(up, chan, set, p, bytes,
+			   whole && bytes <= UPLOAD_MAX_WHOLE ? bytes : UPLOAD_PIECE_BYTES);
 		return;
 	}
 	for (uint64_t at = 0; at < bytes && !chan->dead;) {
 		uint64_t n = bytes - at < WIRE_MAX_DATA ? bytes - at : WIRE_MAX_DATA;
 
-		set.offset = offset + at;
-		channel_queue(chan, WIRE_OP_SET, &set, p + at, (uint32_t)n);
+		part.offset = set->offset + at;
+		channel_queue(chan, WIRE_OP_SET, &part, p + at, (uint32_t)n);
 		at += n;
 	}
 }

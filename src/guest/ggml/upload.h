@@ -9,20 +9,34 @@
 #include <stdint.h>
 
 struct channel;
+struct wire_set;
 
-enum { UPLOAD_SLOTS = 4, UPLOAD_SLOT_BYTES = 4 << 20 };
+enum {
+	UPLOAD_PIECE_BYTES = 4 << 20,
+	UPLOAD_WINDOW_BYTES = 16 << 20, /* of the ring, used for pieces */
+	UPLOAD_MAX_WHOLE = 32 << 20,
+	UPLOAD_RING_BYTES = 64 << 20, /* touched only as far as it is needed */
+	UPLOAD_MAX_SPANS = 64,
+};
+
+struct upload_span { /* of the ring, in use until command @seq is carried out */
+	uint64_t start, end, seq;
+};
 
 struct upload {
 	bool tried;
 	uint32_t shm; /* 0: none, data goes over the stream */
 	uint8_t *base;
-	uint32_t next;
-	uint64_t free_at[UPLOAD_SLOTS]; /* the slot is ours again when this command is done */
+	uint64_t cursor;
+	struct upload_span spans[UPLOAD_MAX_SPANS]; /* oldest first, from @first */
+	uint32_t first, n;
 };
 
-/* Writes @bytes at @offset of @buffer.  @data may be reused on return. */
-void upload_set(struct upload *up, struct channel *chan, uint32_t buffer, uint64_t offset,
-		const void *data, uint64_t bytes);
+/* Writes @bytes at @offset of @buffer.  @data may be reused on return.  With @whole the executor
+ * gets it in one piece if that is possible: it can then convert a weight without storing it twice.
+ */
+void upload_set(struct upload *up, struct channel *chan, const struct wire_set *set,
+		const void *data, uint64_t bytes, bool whole);
 
 /* Unmaps the staging memory; its channel is gone or going. */
 void upload_finish(struct upload *up);
