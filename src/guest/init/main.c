@@ -27,7 +27,7 @@
 #include "fd.h"
 #include "log.h"
 #include "loop.h"
-#include "session.h"
+#include "guest_session.h"
 #include "str.h"
 
 struct init {

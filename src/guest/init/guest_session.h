@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * session.h -- one command run for a client of the agent. */
+ * guest_session.h -- one command run for a client of the agent. */
 #ifndef PIL_GUEST_SESSION_H
 #define PIL_GUEST_SESSION_H
 

@@ -13,7 +13,7 @@
  * The end: the command is reaped, then what it left in its pipes is read until they are empty for
  * now (a background process may hold them open for ever), then EXIT is sent and the stream closed.
  * A client that goes away before that hangs the command up. */
-#include "session.h"
+#include "guest_session.h"
 
 #include <errno.h>
 #include <fcntl.h>
