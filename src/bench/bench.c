@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation.  A machine under test shares its host with whatever else runs there, and
+ * clocks, caches and neighbours drift over minutes.  So each round measures native and then
+ * inside, right after each other (A B A B ...), and the ratio is taken per round: what slows a
+ * round down slows both of its halves.  llama-bench itself repeats nothing (-r 1); it still warms
+ * up before it measures, as it always does.
+ *
+ * Load time: llama-bench does not report it, and what other programs report starts at different
+ * points.  What a person waits for is taken instead: wall time from exec to exit of a llama-bench
+ * that loads the model and generates one token without warm-up.  Inside, that includes entering
+ * the running machine and reaching the device; outside, starting bwrap.  The speed rounds come
+ * first, so the file is in the page cache for both.
+ *
+ * The model must be visible on both sides.  Outside it is bound into the tree; inside, a model
+ * that does not lie in the machine's tree already is copied there for the time of the bench. */
+#include "bench.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "capture.h"
+#include "fd.h"
+#include "llama_json.h"
+#include "proc.h"
+#include "str.h"
+
+#define NATIVE_MODEL "/tmp/pillion-bench.gguf"
+
+enum { RUN_TIMEOUT_MS = 30 * 60 * 1000, COPY_TIMEOUT_MS = 10 * 60 * 1000 };
+
+enum side { NATIVE, INSIDE };
+
+struct bench {
+	const struct bench_opts *opts;
+	char *model;      /* host path without links; heap */
+	char *tree_model; /* the same file as seen from the machine's root, or NULL; heap */
+	char *copy;       /* path of the copy in the machine, or NULL; heap */
+	int done, all;    /* steps, for progress */
+};
+
+static void bench_finish(struct bench *b)
+{
+	free(b->model);
+	free(b->tree_model);
+	free(b->copy);
+}
+#define _auto_bench __attribute__((cleanup(bench_finish)))
+
+static void step(struct bench *b, const char *text)
+{
+	if (b->opts->progress)
+		b->opts->progress(text, b->done, b->all);
+	b->done++;
+}
+
+static void add_native(struct argv *a, const struct bench *b)
+{
+	argv_add_all(a, (const char *const[]){"bwrap", "--die-with-parent", "--unshare-pid",
+					      "--ro-bind", NULL});
+	argv_add(a, b->opts->rootfs);
+	argv_add_all(a, (const char *const[]){"/", "--dev-bind", "/dev", "/dev", "--ro-bind",
+					      "/sys", "/sys", "--proc", "/proc", "--tmpfs", "/tmp",
+					      "--unsetenv", "GGML_BACKEND_PATH", "--setenv", "PATH",
+					      "/usr/local/bin:/usr/bin:/bin", NULL});
+	if (!b->tree_model) {
+		argv_add_all(a, (const char *const[]){"--ro-bind", b->model, NATIVE_MODEL, NULL});
+	}
+	argv_add(a, "--");
+}
+
+static void add_inside(struct argv *a, const struct bench *b)
+{
+	argv_add_all(a, (const char *const[]){b->opts->pillion, "-d", b->opts->machine, "-u",
+					      "root", "--cd", "/", "-e", NULL});
+}
+
+static void add_llama_bench(struct argv *a, const struct bench *b, enum side side)
+{
+	const char *device = side == NATIVE ? b->opts->native_device : b->opts->inside_device;
+	const char *model = b->tree_model ? b->tree_model : side == NATIVE ? NATIVE_MODEL : b->copy;
+
+	if (side == NATIVE)
+		add_native(a, b);
+	else
+		add_inside(a, b);
+	argv_add_all(a, (const char *const[]){"llama-bench", "-m", model, "-r", "1", "-o", "json",
+					      NULL});
+	if (device)
+		argv_add_all(a, (const char *const[]){"-dev", device, NULL});
+}
+
+static int run_llama(const struct bench *b, struct argv *a, enum side side, struct llama_run *run,
+		     double *seconds, struct pil_err *err)
+{
+	struct capture got;
+	int ret = capture_run(&(struct capture_opts){.argv = a->v,
+						     .stdin_fd = -1,
+						     .timeout_ms = RUN_TIMEOUT_MS,
+						     .stop = b->opts->stop},
+			      &got, err);
+
+	if (!ret)
+		ret = llama_json_parse(got.out, got.len, run, err);
+	*seconds = got.seconds;
+	free(got.out);
+	if (ret && ret != -EINTR)
+		pil_err_prefix(err, side == NATIVE ? "native" : "inside '%s'", b->opts->machine);
+	return ret;
+}
+
+/* One half of a round: all tests in one llama-bench. */
+static int measure_speed(struct bench *b, enum side side, int round, struct bench_report *report,
+			 struct pil_err *err)
+{
+	_auto_argv struct argv a = {0};
+	struct llama_run run;
+	double seconds;
+	int ret;
+
+	step(b, side == NATIVE ? "speed, native" : "speed, inside");
+	add_llama_bench(&a, b, side);
+	argv_addf(&a, "-p");
+	argv_addf(&a, "%u", b->opts->n_prompt);
+	argv_addf(&a, "-n");
+	argv_addf(&a, "%u", b->opts->n_gen);
+	ret = run_llama(b, &a, side, &run, &seconds, err);
+	if (ret)
+		return ret;
+	if (round == 0 && side == NATIVE) {
+		memcpy(report->model_type, run.model_type, sizeof(run.model_type));
+		report->model_bytes = run.model_bytes;
+		report->model_params = run.model_params;
+		report->n_tests = run.n_tests;
+		for (int i = 0; i < run.n_tests; i++)
+			memcpy(report->tests[i].name, run.tests[i].name, sizeof(run.tests[i].name));
+	}
+	if (run.n_tests != report->n_tests)
+		return pil_err_say(err, EPROTO, "llama-bench ran %d tests, then %d",
+				   report->n_tests, run.n_tests);
+	for (int i = 0; i < run.n_tests; i++) {
+		struct bench_test *test = &report->tests[i];
+
+		if (strcmp(test->name, run.tests[i].name) != 0)
+			return pil_err_say(err, EPROTO, "llama-bench ran test %s, then %s",
+					   test->name, run.tests[i].name);
+		(side == NATIVE ? test->native : test->inside)[round] = run.tests[i].tokens_per_s;
+	}
+	return 0;
+}
+
+static int measure_load(struct bench *b, enum side side, int round, struct bench_report *report,
+			struct pil_err *err)
+{
+	_auto_argv struct argv a = {0};
+	struct llama_run run;
+
+	step(b, side == NATIVE ? "load, native" : "load, inside");
+	add_llama_bench(&a, b, side);
+	argv_add_all(&a, (const char *const[]){"-p", "0", "-n", "1", "--no-warmup", NULL});
+	return run_llama(b, &a, side, &run,
+			 &(side == NATIVE ? report->load_native : report->load_inside)[round], err);
+}
+
+static int measure(struct bench *b, struct bench_report *report, struct pil_err *err)
+{
+	int ret;
+
+	for (int round = 0; round < b->opts->n_rounds; round++) {
+		if ((ret = measure_speed(b, NATIVE, round, report, err)) ||
+		    (ret = measure_speed(b, INSIDE, round, report, err)))
+			return ret;
+	}
+	for (int round = 0; round < b->opts->n_rounds; round++) {
+		if ((ret = measure_load(b, NATIVE, round, report, err)) ||
+		    (ret = measure_load(b, INSIDE, round, report, err)))
+			return ret;
+	}
+	return 0;
+}
+
+/* Runs a shell line in the machine with @path as its $0. */
+static int shell_inside(const struct bench *b, const char *line, const char *path, int stdin_fd,
+			const volatile sig_atomic_t *stop, struct pil_err *err)
+{
+	_auto_argv struct argv a = {0};
+	struct capture got;
+	int ret;
+
+	add_inside(&a, b);
+	argv_add_all(&a, (const char *const[]){"/bin/sh", "-c", line, path, NULL});
+	ret = capture_run(&(struct capture_opts){.argv = a.v,
+						 .stdin_fd = stdin_fd,
+						 .timeout_ms = COPY_TIMEOUT_MS,
+						 .stop = stop},
+			  &got, err);
+	free(got.out);
+	return ret;
+}
+
+static int bring_model(struct bench *b, struct pil_err *err)
+{
+	_auto_free char *root = realpath(b->opts->rootfs, NULL);
+	_auto_fd int fd = -1;
+	size_t len;
+	int ret;
+
+	if (!root)
+		return pil_err_set(err, errno, "find the tree of '%s' in '%s'", b->opts->machine,
+				   b->opts->rootfs);
+	len = strlen(root);
+	if (strncmp(b->model, root, len) == 0 && b->model[len] == '/') {
+		b->tree_model = str_printf("%s", b->model + len);
+		return 0;
+	}
+	step(b, "copying the model into the machine");
+	fd = open(b->model, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return pil_err_set(err, errno, "open model '%s'", b->model);
+	b->copy = str_printf("/var/tmp/pillion-bench-%d.gguf", (int)getpid());
+	ret = shell_inside(b, "cat >\"$0\"", b->copy, fd, b->opts->stop, err);
+	if (ret && ret != -EINTR)
+		pil_err_prefix(err, "copy '%s' into '%s'", b->model, b->opts->machine);
+	return ret;
+}
+
+int bench_run(const struct bench_opts *opts, struct bench_report *report, struct pil_err *err)
+{
+	_auto_bench struct bench b = {.opts = opts};
+	int ret;
+
+	*report = (struct bench_report){.n_rounds = opts->n_rounds};
+	b.all = 4 * opts->n_rounds + 1;
+	b.model = realpath(opts->model, NULL);
+	if (!b.model)
+		return pil_err_set(err, errno, "open model '%s'", opts->model);
+	ret = bring_model(&b, err);
+	if (!ret)
+		ret = measure(&b, report, err);
+	/* also after an interrupt, so without a look at the stop flag */
+	if (b.copy && shell_inside(&b, "rm -f \"$0\"", b.copy, -1, NULL, ret ? NULL : err) && !ret)
+		ret = pil_err_prefix(err, "remove the model's copy from '%s'", opts->machine);
+	return ret;
+}

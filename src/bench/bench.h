@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bench.h -- the speed of a model in a machine beside its speed outside, measured in turn.
+ *
+ * Native is the machine's own llama-bench, run from the machine's own file tree on the host's
+ * kernel: no machine, no plugin, all of its defaults.  Inside is the same program in the machine,
+ * with nothing set by hand. */
+#ifndef PIL_BENCH_H
+#define PIL_BENCH_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "compiler.h"
+#include "err.h"
+#include "stats.h"
+
+#define BENCH_VERDICT 0.97 /* the reported figure to beat; the project's own aim is 0.99 */
+
+enum { BENCH_MAX_TESTS = 8 };
+
+struct bench_opts {
+	const char *pillion;       /* the program that runs commands in machines */
+	const char *model;         /* host path */
+	const char *machine;       /* distro name */
+	const char *rootfs;        /* its file tree on the host */
+	const char *native_device; /* ggml's name of it outside; NULL: what programs choose */
+	const char *inside_device; /* ggml's name of it inside; NULL: what programs choose */
+	unsigned n_prompt, n_gen;  /* either may be 0 */
+	int n_rounds;              /* 1 to STATS_MAX */
+	const volatile sig_atomic_t *stop; /* nonzero: clean up and fail with -EINTR; or NULL */
+	void (*progress)(const char *text, int done, int all); /* or NULL */
+};
+
+struct bench_test {
+	char name[32];                               /* "pp512" */
+	double native[STATS_MAX], inside[STATS_MAX]; /* tokens per second, one per round */
+};
+
+struct bench_report {
+	char model_type[128];
+	uint64_t model_bytes, model_params;
+	int n_rounds, n_tests;
+	struct bench_test tests[BENCH_MAX_TESTS];
+	double load_native[STATS_MAX], load_inside[STATS_MAX]; /* seconds, one per round */
+};
+
+/* 0 or -errno; takes minutes.  Leaves nothing in the machine. */
+int bench_run(const struct bench_opts *opts, struct bench_report *report,
+	      struct pil_err *err) PIL_MUST_CHECK;
+
+#endif

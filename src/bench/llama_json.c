@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "llama_json.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <jansson.h>
+
+#include "str.h"
+
+enum { MAX_TOKENS = 100000000 };
+
+static void name_test(struct llama_test *test, json_int_t n_prompt, json_int_t n_gen)
+{
+	if (n_prompt && n_gen)
+		snprintf(test->name, sizeof(test->name), "pp%d+tg%d", (int)n_prompt, (int)n_gen);
+	else if (n_prompt)
+		snprintf(test->name, sizeof(test->name), "pp%d", (int)n_prompt);
+	else
+		snprintf(test->name, sizeof(test->name), "tg%d", (int)n_gen);
+}
+
+static int parse_test(json_t *item, struct llama_run *run, struct pil_err *err)
+{
+	struct llama_test *test = &run->tests[run->n_tests];
+	json_int_t n_prompt, n_gen, bytes, params, threads;
+	const char *type;
+	json_error_t why;
+	double tps;
+
+	if (json_unpack_ex(item, &why, 0, "{s:I, s:I, s:I, s:I, s:I, s:s, s:F}", "n_prompt",
+			   &n_prompt, "n_gen", &n_gen, "model_size", &bytes, "model_n_params",
+			   &params, "n_threads", &threads, "model_type", &type, "avg_ts", &tps))
+		return pil_err_say(err, EPROTO, "llama-bench: %s", why.text);
+	if (n_prompt < 0 || n_prompt > MAX_TOKENS || n_gen < 0 || n_gen > MAX_TOKENS ||
+	    n_prompt + n_gen == 0 || bytes < 0 || params < 0 || threads < 0)
+		return pil_err_say(err, EPROTO, "llama-bench: a number is out of range");
+	if (!isfinite(tps) || tps <= 0)
+		return pil_err_say(err, EPROTO, "llama-bench: it measured no speed");
+	name_test(test, n_prompt, n_gen);
+	test->tokens_per_s = tps;
+	str_escape(run->model_type, sizeof(run->model_type), type);
+	run->model_bytes = (uint64_t)bytes;
+	run->model_params = (uint64_t)params;
+	run->n_threads = (uint64_t)threads;
+	run->n_tests++;
+	return 0;
+}
+
+int llama_json_parse(const char *text, size_t len, struct llama_run *run, struct pil_err *err)
+{
+	json_error_t why;
+	json_auto_t *root = json_loadb(text, len, 0, &why);
+
+	*run = (struct llama_run){0};
+	if (!root)
+		return pil_err_say(err, EPROTO, "llama-bench: not JSON: line %d: %s", why.line,
+				   why.text);
+	if (!json_is_array(root) || json_array_size(root) < 1 ||
+	    json_array_size(root) > LLAMA_MAX_TESTS)
+		return pil_err_say(err, EPROTO, "llama-bench: not a list of 1 to %d tests",
+				   LLAMA_MAX_TESTS);
+	for (size_t i = 0; i < json_array_size(root); i++) {
+		int ret = parse_test(json_array_get(root, i), run, err);
+
+		if (ret)
+			return ret;
+	}
+	return 0;
+}

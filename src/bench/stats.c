@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "stats.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+struct stats stats_of(const double *values, int n)
+{
+	double sorted[STATS_MAX], mean = 0, sum = 0;
+	struct stats s = {0};
+
+	assert(n >= 1 && n <= STATS_MAX);
+	memcpy(sorted, values, sizeof(*values) * (size_t)n);
+	qsort(sorted, (size_t)n, sizeof(*sorted), by_value);
+	s.min = sorted[0];
+	s.max = sorted[n - 1];
+	s.median = n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+	for (int i = 0; i < n; i++)
+		mean += values[i] / n;
+	for (int i = 0; i < n; i++)
+		sum += (values[i] - mean) * (values[i] - mean);
+	s.deviation = n > 1 ? sqrt(sum / (n - 1)) : 0;
+	return s;
+}
+
+struct stats stats_of_ratio(const double *values, const double *base, int n)
+{
+	double ratio[STATS_MAX];
+
+	assert(n >= 1 && n <= STATS_MAX);
+	for (int i = 0; i < n; i++)
+		ratio[i] = values[i] / base[i];
+	return stats_of(ratio, n);
+}

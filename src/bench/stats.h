@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stats.h -- median and spread of a few measurements. */
+#ifndef PIL_STATS_H
+#define PIL_STATS_H
+
+#include "compiler.h"
+
+enum { STATS_MAX = 64 };
+
+struct stats {
+	double median, min, max;
+	double deviation; /* of the sample; 0 with one value */
+};
+
+/* @n is 1 to STATS_MAX. */
+struct stats stats_of(const double *values, int n);
+
+/* Of values[i] / base[i], so that what slows both of a pair down cancels. */
+struct stats stats_of_ratio(const double *values, const double *base, int n);
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a program in a machine may print in place of llama-bench's JSON. */
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "llama_json.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct llama_run run;
+	struct pil_err err = {0};
+
+	if (!llama_json_parse((const char *)data, size, &run, &err) && run.n_tests < 1)
+		abort();
+	return 0;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "report.h"
+
+static const struct bench_report report = {
+	.model_type = "gemma3 270M Q4_K - Medium",
+	.model_bytes = 253113024,
+	.model_params = 268098176,
+	.n_rounds = 3,
+	.n_tests = 2,
+	.tests = {{"pp512", {500, 510, 490}, {495, 505, 480}},
+		  {"tg128", {80, 40, 80}, {79.5, 39, 80}}},
+	.load_native = {0.5, 0.5, 0.5},
+	.load_inside = {0.6, 0.6, 0.7},
+};
+static const struct report_names names = {.device = "CPU",
+					  .reference = true,
+					  .machine = "debian",
+					  .backend = "ns",
+					  .model = "/m/g.gguf"};
+
+static char *printed(int (*print)(FILE *, const struct bench_report *, const struct report_names *))
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *f = open_memstream(&text, &size);
+
+	assert_non_null(f);
+	assert_int_equal(print(f, &report, &names), 0);
+	fclose(f);
+	return text;
+}
+
+static void test_json_has_the_promised_members(void **state)
+{
+	char *text = printed(report_print_json);
+	json_t *root = json_loads(text, 0, NULL);
+	const char *version, *device, *machine, *backend, *file, *test;
+	double median, min, max, native, inside;
+	int reference;
+	json_t *samples;
+
+	(void)state;
+	assert_non_null(root);
+	assert_int_equal(
+		json_unpack(root,
+			    "{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s}, s:[{}, {s:s, s:o, s:{s:F, "
+			    "s:F, s:F}}], s:{s:F, s:F}}",
+			    "pillion", &version, "device", "name", &device, "reference", &reference,
+			    "machine", "name", &machine, "backend", &backend, "model", "file",
+			    &file, "tests", "name", &test, "native", &samples, "ratio", "median",
+			    &median, "min", &min, "max", &max, "load_s", "native", &native,
+			    "inside", &inside),
+		0);
+	assert_string_equal(version, PILLION_VERSION);
+	assert_true(reference);
+	assert_string_equal(test, "tg128");
+	assert_int_equal(json_array_size(samples), 3);
+	assert_true(median > 0.9937 && median < 0.9938 && min > 0.97 && min < 0.98 && max == 1);
+	assert_true(native == 0.5 && inside == 0.6);
+	json_decref(root);
+	free(text);
+}
+
+static void test_table_calls_the_host_cpu_the_reference_device(void **state)
+{
+	char *text = printed(report_print_table);
+
+	(void)state;
+	assert_non_null(strstr(text, "reference device (host CPU)"));
+	assert_non_null(strstr(text, "pp512"));
+	assert_non_null(strstr(text, "0.994"));
+	assert_non_null(strstr(text, "load"));
+	assert_non_null(strstr(text, "verdict: passed"));
+	free(text);
+}
+
+static void test_verdict_is_missed_when_one_test_is_slow(void **state)
+{
+	struct bench_report slow = report;
+
+	(void)state;
+	assert_true(report_passed(&report));
+	for (int i = 0; i < 3; i++)
+		slow.tests[1].inside[i] = slow.tests[1].native[i] * 0.96;
+	assert_false(report_passed(&slow));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_json_has_the_promised_members),
+		cmocka_unit_test(test_table_calls_the_host_cpu_the_reference_device),
+		cmocka_unit_test(test_verdict_is_missed_when_one_test_is_slow),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
