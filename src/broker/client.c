@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
@@ -16,10 +17,13 @@
 
 #include "fd.h"
 #include "log.h"
+#include "loop.h"
 #include "path.h"
 #include "proc.h"
 #include "str.h"
 #include "token.h"
+
+enum { ENSURE_MS = 10000, LOG_MAX_BYTES = 256 << 10 };
 
 char *broker_socket_path(const struct state_dirs *dirs)
 {
@@ -46,17 +50,44 @@ static int connect_broker(const struct state_dirs *dirs)
 	return pil_take_fd(&fd);
 }
 
-static int start_broker(const struct state_dirs *dirs, struct pil_err *err)
+/* What the broker said last, after @from in its log: the reason why it did not start. */
+static int start_failed(const char *log_path, off_t from, int status, struct pil_err *err)
+{
+	_auto_free char *text = NULL;
+	ssize_t len = pil_read_file(log_path, LOG_MAX_BYTES * 2, &text);
+	char *save = NULL;
+
+	pil_err_say(err, EIO, "start broker: it ended with status %d", status);
+	pil_err_hint(err, "see %s", log_path);
+	if (len < from)
+		return -EIO;
+	for (char *line = strtok_r(text + from, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		static const char said[] = "pillion-broker: err: ", hint[] = "hint: ";
+
+		if (strncmp(line, said, sizeof(said) - 1))
+			continue;
+		line += sizeof(said) - 1;
+		if (strncmp(line, hint, sizeof(hint) - 1))
+			pil_err_say(err, EIO, "start broker: %s", line);
+		else
+			pil_err_hint(err, "%s", line + sizeof(hint) - 1);
+	}
+	return -EIO;
+}
+
+static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pil_err *err)
 {
 	_auto_free char *program = state_find_program("broker", "pillion-broker");
 	_auto_free char *log_path = str_printf("%s/broker.log", dirs->runtime);
-	_auto_fd int log_fd =
-		open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	_auto_fd int log_fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	char *argv[] = {program, (char *)"--detach", NULL};
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = log_fd,
 				 .stderr_fd = log_fd,
 				 .new_session = true};
+	struct stat st = {0};
+	int64_t left;
 	pid_t pid;
 	int status;
 
@@ -65,29 +96,46 @@ static int start_broker(const struct state_dirs *dirs, struct pil_err *err)
 			err, ENOENT,
 			"start broker: pillion-broker is not beside this program nor in %s",
 			PILLION_LIBEXEC);
+	if (log_fd < 0 || fstat(log_fd, &st))
+		return pil_err_set(err, errno, "start broker: open '%s'", log_path);
+	if (st.st_size > LOG_MAX_BYTES && ftruncate(log_fd, 0) == 0)
+		st.st_size = 0;
 	pid = proc_spawn(argv, &opts, err);
 	if (pid < 0)
 		return (int)pid;
-	status = proc_wait(pid, 10000); /* it detaches once it listens */
-	if (status) {
-		pil_err_hint(err, "see %s", log_path);
-		return pil_err_say(err, EIO, "start broker: it ended with status %d", status);
-	}
-	return 0;
+	left = due_ms - loop_now_ms();
+	status = proc_wait(pid, left > 0 ? (int)left : 0); /* it detaches once it serves */
+	if (status == -ETIMEDOUT)
+		proc_stop(pid, 0);
+	return status ? start_failed(log_path, st.st_size, status, err) : 0;
 }
 
+/* A broker that has just been started by somebody else holds the lock before it listens, and one
+ * that leaves stops listening before it lets the lock go: hence trying again for a while. */
 int broker_ensure(const struct state_dirs *dirs, struct pil_err *err)
 {
-	for (int try = 0; try < 3; try++) {
+	int64_t due_ms = loop_now_ms() + ENSURE_MS;
+
+	do {
+		const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
 		_auto_fd int fd = connect_broker(dirs);
 		int ret;
 
 		if (fd >= 0)
 			return 0;
-		ret = start_broker(dirs, err);
+		if (fd == -ENAMETOOLONG || fd == -EACCES)
+			return pil_err_set(err, -fd, "connect to the broker below '%s'",
+					   dirs->runtime);
+		ret = start_broker(dirs, due_ms, err);
 		if (ret)
 			return ret;
-	}
+		pil_close_p(&fd);
+		fd = connect_broker(dirs);
+		if (fd >= 0)
+			return 0;
+		nanosleep(&pause, NULL);
+	} while (loop_now_ms() < due_ms);
+	pil_err_hint(err, "is the process in %s/broker.pid stopped?", dirs->runtime);
 	return pil_err_say(err, ETIMEDOUT, "start broker: nobody answers at its socket");
 }
 

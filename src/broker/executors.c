@@ -1,184 +1,222 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: an executor is started at the first session on its device and stays.  It
- * holds one end of a SOCK_SEQPACKET pair; sending to an executor that died fails with EPIPE or
- * ECONNRESET, whereupon it is started anew and the message sent again, once.  One that keeps dying
- * at once is not started more than once a second. */
+ * Theory of operation: an executor is started at the first session on its device.  It holds one end
+ * of a SOCK_SEQPACKET pair; messages sent before it has loaded its libraries wait there.  When it
+ * dies the kernel closes its streams, so programs learn of it at once, and the next session starts
+ * another: at first without delay, then, when it keeps dying young, after a pause that doubles.
+ *
+ * Letting go of an executor is closing our end: it serves what it has and leaves.  So `control` may
+ * be -1 while `pid` still lives; a new session then gets a new executor and the old pid is
+ * forgotten (it is reaped as a stranger). */
 #include "executors.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "fd.h"
-#include "log.h"
-#include "loop.h"
 #include "str.h"
 
-/* Reads until the end of file or @max bytes, at most until @due_ms. */
-static ssize_t read_until(int fd, void *buf, size_t max, int64_t due_ms)
+enum { YOUNG_MS = 2000, FREE_RETRIES = 2, MAX_PAUSE_MS = 30000 };
+
+void executors_init(struct executors *x, struct loop *loop, const struct jail *jail,
+		    const struct wire_device *devices, int n)
 {
-	size_t len = 0;
-
-	while (len < max) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		int64_t left = due_ms - loop_now_ms();
-		ssize_t n;
-
-		if (left <= 0 || poll(&p, 1, (int)left) <= 0)
-			return -ETIMEDOUT;
-		n = read(fd, (char *)buf + len, max - len);
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		len += (size_t)n;
-	}
-	return (ssize_t)len;
-}
-
-static int probe(const struct jail *jail, struct wire_device *out, struct pil_err *err)
-{
-	_auto_fd int read_fd = -1;
-	_auto_fd int write_fd = -1;
-	struct proc_opts opts = {.stdin_fd = -1, .stderr_fd = -1, .new_session = true};
-	int pipe_fds[2], status;
-	ssize_t n;
-	pid_t pid;
-
-	if (pipe2(pipe_fds, O_CLOEXEC))
-		return pil_err_set(err, errno, "list devices");
-	read_fd = pipe_fds[0];
-	write_fd = opts.stdout_fd = pipe_fds[1];
-	pid = jail_spawn(jail, (const char *const[]){"--probe", NULL}, &opts, err);
-	if (pid < 0)
-		return (int)pid;
-	pil_close_p(&write_fd);
-	n = read_until(read_fd, out, sizeof(*out) * WIRE_MAX_DEVICES, loop_now_ms() + 30000);
-	status = proc_stop(pid, n < 0 ? 0 : 5000);
-	if (n < 0)
-		return pil_err_set(err, (int)-n, "list devices");
-	if (status && status != 128 + SIGTERM)
-		return pil_err_say(err, EIO,
-				   "list devices: pillion-exec ended with status %d in its jail",
-				   status);
-	return (int)((size_t)n / sizeof(*out));
-}
-
-static bool listed(const struct wire_device *d, bool reference_wanted)
-{
-	return reference_wanted || !(d->flags & WIRE_DEVICE_REFERENCE);
-}
-
-int executors_init(struct executors *x, const struct jail *jail, struct pil_err *err)
-{
-	struct wire_device found[WIRE_MAX_DEVICES] = {0};
-	bool other = false;
-	int n;
-
-	*x = (struct executors){.jail = jail};
-	n = probe(jail, found, err);
-	if (n < 0)
-		return n;
-	for (int i = 0; i < n; i++)
-		other = other || !(found[i].flags & WIRE_DEVICE_REFERENCE);
+	*x = (struct executors){.jail = jail, .loop = loop, .n = n};
 	for (int i = 0; i < n; i++) {
-		struct wire_device *d = &x->devices[x->n];
-
-		if (!listed(&found[i], jail->config->reference_always || !other))
-			continue;
-		*d = found[i];
-		d->name[sizeof(d->name) - 1] = '\0';
-		d->description[sizeof(d->description) - 1] = '\0';
-		x->executor[x->n] = (struct executor){.ggml_index = d->index, .control_fd = -1};
-		d->index = (uint32_t)x->n++;
+		x->executor[i] = (struct executor){
+			.table = x,
+			.device = devices[i],
+			.ggml_index = devices[i].index,
+			.control.fd = -1,
+		};
+		x->executor[i].device.index = (uint32_t)i;
 	}
-	return 0;
+}
+
+static void let_go(struct executor *e)
+{
+	loop_remove(&e->control);
+	pil_close_p(&e->control.fd);
+	e->n_sessions = 0;
+	e->reported = false;
 }
 
 void executors_finish(struct executors *x)
 {
 	for (int i = 0; i < x->n; i++)
-		pil_close_p(&x->executor[i].control_fd);
+		let_go(&x->executor[i]);
 }
 
-void executors_reap(struct executors *x)
+int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_device *out)
+{
+	for (int i = 0; i < x->n; i++) {
+		out[i] = x->executor[i].device;
+		if (quota_bytes && quota_bytes < out[i].memory_total)
+			out[i].memory_total = quota_bytes;
+		if (out[i].memory_free > out[i].memory_total)
+			out[i].memory_free = out[i].memory_total;
+	}
+	return x->n;
+}
+
+/* It died, or never came up. */
+static void note_failure(struct executor *e)
+{
+	int64_t now = loop_now_ms();
+	unsigned doublings;
+
+	e->failures = now - e->started_ms < YOUNG_MS ? e->failures + 1 : 0;
+	doublings = e->failures > FREE_RETRIES ? e->failures - FREE_RETRIES : 0;
+	e->retry_ms = now;
+	if (doublings)
+		e->retry_ms += doublings < 6 ? 500 << doublings : MAX_PAUSE_MS;
+}
+
+bool executors_reaped(struct executors *x, pid_t pid, int status)
 {
 	for (int i = 0; i < x->n; i++) {
 		struct executor *e = &x->executor[i];
-		int status;
 
-		if (e->pid <= 0 || waitpid(e->pid, &status, WNOHANG) != e->pid)
+		if (e->pid != pid)
 			continue;
-		log_warn("executor of device %s ended (%s %d)", x->devices[i].name,
-			 WIFSIGNALED(status) ? "signal" : "status",
-			 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-		e->failures = loop_now_ms() - e->started_ms < 1000 ? e->failures + 1 : 0;
 		e->pid = 0;
-		pil_close_p(&e->control_fd);
+		if (e->control.fd < 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+			log_info("executor of %s left", e->device.name);
+			return true;
+		}
+		if (log_allowed(&e->complaints))
+			log_warn("executor of %s ended (%s %d)", e->device.name,
+				 WIFSIGNALED(status) ? "signal" : "status",
+				 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		let_go(e);
+		note_failure(e);
+		return true;
 	}
+	return false;
 }
 
-static int start(struct executors *x, struct executor *e)
+static void control_ready(struct loop_source *source, uint32_t events)
+{
+	struct executor *e = container_of(source, struct executor, control);
+	struct control_report report;
+	ssize_t n = recv(source->fd, &report, sizeof(report), MSG_DONTWAIT);
+
+	(void)events;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n != (ssize_t)sizeof(report) || report.kind != CONTROL_REPORT) {
+		let_go(e); /* dying; the rest is said when it is reaped */
+		return;
+	}
+	e->reported = true;
+	e->n_sessions = report.n_sessions;
+	e->device.memory_total = report.memory_total;
+	e->device.memory_free = report.memory_free;
+	if (report.n_sessions)
+		e->used_ms = loop_now_ms();
+}
+
+static int spawn(struct executor *e, int control_fd)
 {
 	_auto_free char *index = str_printf("%u", e->ggml_index);
-	_auto_free char *fd_text = NULL;
-	_auto_fd int ours = -1;
-	_auto_fd int theirs = -1;
+	_auto_free char *fd_text = str_printf("%d", control_fd);
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = -1,
 				 .stderr_fd = -1,
 				 .new_session = true,
+				 .keep_fds = &control_fd,
 				 .n_keep_fds = 1};
+	const char *const args[] = {"--device", index, "--control-fd", fd_text, NULL};
 	struct pil_err err = {0};
-	int pair[2];
+	pid_t pid = jail_spawn(e->table->jail, args, &opts, &err);
 
-	if (e->failures && loop_now_ms() - e->started_ms < 1000)
+	if (pid < 0) {
+		if (log_allowed(&e->complaints))
+			log_err("%s", err.msg);
+		return (int)pid;
+	}
+	e->pid = pid;
+	return 0;
+}
+
+static int start(struct executor *e)
+{
+	_auto_fd int ours = -1;
+	_auto_fd int theirs = -1;
+	int pair[2], ret;
+
+	if (loop_now_ms() < e->retry_ms)
 		return -EAGAIN;
+	e->started_ms = e->used_ms = loop_now_ms();
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	ours = pair[0];
 	theirs = pair[1];
-	opts.keep_fds = &theirs;
-	fd_text = str_printf("%d", theirs);
-	e->started_ms = loop_now_ms();
-	e->pid = jail_spawn(x->jail,
-			    (const char *const[]){"--device", index, "--control-fd", fd_text, NULL},
-			    &opts, &err);
-	if (e->pid < 0) {
-		log_err("%s", err.msg);
-		e->pid = 0;
-		e->failures++;
-		return -EIO;
+	ret = spawn(e, theirs);
+	if (ret) {
+		note_failure(e);
+		return ret;
 	}
-	e->control_fd = pil_take_fd(&ours);
+	e->control = (struct loop_source){.fd = ours, .ready = control_ready};
+	ret = loop_add(e->table->loop, &e->control, EPOLLIN);
+	if (ret) {
+		e->control.fd = -1;
+		return ret;
+	}
+	pil_take_fd(&ours);
 	return 0;
 }
 
-enum wire_status executors_open(struct executors *x, uint32_t index,
-				const struct control_open *open, int stream_fd)
+enum wire_status executors_open(struct executors *x, uint32_t index, struct control_open *open,
+				int stream_fd)
 {
 	struct executor *e;
+	int ret;
 
 	if (index >= (uint32_t)x->n)
 		return WIRE_E_NO_DEVICE;
 	e = &x->executor[index];
-	executors_reap(x);
+	open->kind = CONTROL_OPEN;
 	for (int try = 0; try < 2; try++) {
-		if (e->control_fd < 0 && start(x, e))
+		if (e->control.fd < 0 && start(e))
 			return WIRE_E_EXECUTOR;
-		if (pil_send_fds(e->control_fd, open, sizeof(*open), &stream_fd, 1) == 0)
+		pil_set_nonblock(e->control.fd, true);
+		ret = pil_send_fds(e->control.fd, open, sizeof(*open), &stream_fd, 1);
+		if (ret == -EAGAIN || ret == -ETOOMANYREFS)
+			return WIRE_E_BUSY; /* it does not take them up: starting, or stuck */
+		if (ret == 0) {
+			e->used_ms = loop_now_ms();
 			return WIRE_OK;
-		pil_close_p(&e->control_fd); /* it died: the next round starts another */
-		if (e->pid > 0)
-			proc_stop(e->pid, 1000);
+		}
+		let_go(e); /* it died, and has not been reaped: the next round starts another */
 		e->pid = 0;
+		note_failure(e);
 	}
 	return WIRE_E_EXECUTOR;
+}
+
+unsigned executors_tick(struct executors *x, int64_t idle_ms)
+{
+	const struct control_open query = {.kind = CONTROL_QUERY};
+	int64_t now = loop_now_ms();
+	unsigned n_sessions = 0;
+
+	for (int i = 0; i < x->n; i++) {
+		struct executor *e = &x->executor[i];
+
+		n_sessions += e->n_sessions;
+		if (e->control.fd < 0)
+			continue;
+		if (e->reported && !e->n_sessions && now - e->used_ms >= idle_ms)
+			let_go(e);
+		else if (send(e->control.fd, &query, sizeof(query), MSG_DONTWAIT | MSG_NOSIGNAL) <
+			 0)
+			log_dbg("executor of %s: query: %s", e->device.name, strerror(errno));
+	}
+	return n_sessions;
 }

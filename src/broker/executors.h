@@ -1,42 +1,55 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * executors.h -- the table of devices and the executor process of each. */
+ * executors.h -- the table of devices and the executor process of each.  Nothing here blocks. */
 #ifndef PIL_EXECUTORS_H
 #define PIL_EXECUTORS_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "control.h"
 #include "jail.h"
+#include "log.h"
+#include "loop.h"
 #include "wire.h"
 
 struct executor {
-	uint32_t ggml_index; /* of the device in ggml's own order */
-	pid_t pid;           /* of bwrap; 0: not running */
-	int control_fd;
-	int64_t started_ms;
-	unsigned failures; /* starts in a row that ended within a second */
+	struct executors *table;
+	struct wire_device device;  /* as machines see it; index = position in the table */
+	uint32_t ggml_index;        /* in ggml's own order */
+	pid_t pid;                  /* of bwrap; 0: not running */
+	struct loop_source control; /* fd -1: it gets no more sessions */
+	int64_t started_ms, used_ms, retry_ms; /* when it began; last had work; may begin again */
+	unsigned failures;                     /* starts in a row that did not last */
+	unsigned n_sessions;                   /* by its last report */
+	bool reported;                         /* has its device open */
+	struct log_limit complaints;
 };
 
 struct executors {
 	const struct jail *jail;
-	struct wire_device devices[WIRE_MAX_DEVICES]; /* as machines see them; index = position */
+	struct loop *loop;
 	struct executor executor[WIRE_MAX_DEVICES];
 	int n;
 };
 
-/* Asks ggml in the jail which devices there are; at most 30 s.  The host CPU is listed, as the
- * reference device, when there is nothing else or the config says always. */
-int executors_init(struct executors *x, const struct jail *jail,
-		   struct pil_err *err) PIL_MUST_CHECK;
-void executors_finish(
-	struct executors *x); /* lets go of them: they leave after their last session */
+/* Takes over the @n devices (copied); executors start when they are wanted. */
+void executors_init(struct executors *x, struct loop *loop, const struct jail *jail,
+		    const struct wire_device *devices, int n);
+void executors_finish(struct executors *x); /* they leave after their last session */
+
+/* The table as a machine with @quota_bytes (0: none) sees it, into @out (WIRE_MAX_DEVICES). */
+int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_device *out);
 
 /* Hands @stream_fd (borrowed) to the executor of device @index, starting it if it is not there. */
-enum wire_status executors_open(struct executors *x, uint32_t index,
-				const struct control_open *open, int stream_fd);
+enum wire_status executors_open(struct executors *x, uint32_t index, struct control_open *open,
+				int stream_fd);
 
-/* Reaps what has ended; call on SIGCHLD or now and then. */
-void executors_reap(struct executors *x);
+/* Call on SIGCHLD, with a process that was reaped.  False: it is none of these. */
+bool executors_reaped(struct executors *x, pid_t pid, int status);
+
+/* Call now and then: asks for reports, lets go of those without work since @idle_ms.  Returns how
+ * many sessions there were by the reports before. */
+unsigned executors_tick(struct executors *x, int64_t idle_ms);
 
 #endif

@@ -1,136 +1,49 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Theory of operation: an executor runs code of vendors on data of guests, so it is given nothing
- * but its device.  bubblewrap makes the jail: a read-only root (the runtime kit, or the host when
- * the user points at a ggml of the host), no network, its own pid, ipc, uts and user namespaces, no
- * capabilities, no_new_privs, and a seccomp filter.
+ * but its device.  bubblewrap makes the jail: a read-only root, no network, its own pid, ipc, uts
+ * and mount namespaces, no capabilities, no_new_privs, and a list of system calls (filter.c).
  *
- * The filter names what is forbidden, not what is allowed: drivers and compilers of shaders inside
- * the vendors' libraries make system calls nobody can list in advance, and a list that breaks a
- * card is one people switch off.  Forbidden is what leads out of the jail or deeper into the
- * kernel: namespaces, mounts, modules, tracing, keys, bpf, handles, clocks, and any new socket but
- * AF_UNIX and netlink (which drivers use to hear about devices; there is no network to reach).
+ * The root is the runtime kit.  Its libraries are Debian's of today and need a C library as new;
+ * pillion-exec needs libc alone and was built against an older one, so it runs there.  With
+ * accel.ggml_dir it is the parts of the host that hold programs and libraries, and that folder: no
+ * home folders, no /var, no secrets of /etc.
  *
- * The libraries of the kit are Debian's of today and need a C library as new; pillion-exec needs
- * libc alone and was built against an older one, so it runs there. */
+ * Who it is: a user starts it in a user namespace, as himself, groups and all, which the device
+ * nodes need.  Root starts it as JAIL_UID, in no user namespace (the kit may lie where only root
+ * may go, and some hosts keep those namespaces from everybody but root): bubblewrap leaves it the
+ * capabilities to change its user, and --as makes it do so before it loads anything.
+ *
+ * It does not die with the broker: programs in the middle of their work do not notice. */
 #include "jail.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <seccomp.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fd.h"
+#include "filter.h"
 #include "path.h"
 #include "str.h"
 
-static const char *const forbidden[] = {
-	"acct",
-	"add_key",
-	"adjtimex",
-	"bpf",
-	"chroot",
-	"clock_adjtime",
-	"clock_settime",
-	"create_module",
-	"delete_module",
-	"fanotify_init",
-	"finit_module",
-	"fsconfig",
-	"fsmount",
-	"fsopen",
-	"fspick",
-	"init_module",
-	"ioperm",
-	"iopl",
-	"kcmp",
-	"kexec_file_load",
-	"kexec_load",
-	"keyctl",
-	"lookup_dcookie",
-	"mount",
-	"mount_setattr",
-	"move_mount",
-	"nfsservctl",
-	"open_by_handle_at",
-	"open_tree",
-	"perf_event_open",
-	"personality",
-	"pidfd_getfd",
-	"pivot_root",
-	"process_madvise",
-	"process_vm_readv",
-	"process_vm_writev",
-	"ptrace",
-	"quotactl",
-	"reboot",
-	"request_key",
-	"setdomainname",
-	"sethostname",
-	"setns",
-	"settimeofday",
-	"swapoff",
-	"swapon",
-	"syslog",
-	"umount2",
-	"unshare",
-	"uselib",
-	"userfaultfd",
-	"vhangup",
+enum {
+	JAIL_UID = 65534,         /* nobody: in here it meets no other process and no file */
+	SCRATCH_BYTES = 256 << 20 /* of /tmp, and of /dev/shm: caches of compilers of shaders */
 };
-
-static int add_rules(scmp_filter_ctx filter)
-{
-	int ret = 0;
-
-	for (size_t i = 0; i < ARRAY_SIZE(forbidden) && !ret; i++) {
-		int nr = seccomp_syscall_resolve_name(forbidden[i]);
-
-		if (nr != __NR_SCMP_ERROR)
-			ret = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), nr, 0);
-	}
-	for (int family = 0; family < AF_MAX && !ret; family++)
-		if (family != AF_UNIX && family != AF_NETLINK)
-			ret = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT),
-					       SCMP_SYS(socket), 1,
-					       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family));
-	return ret;
-}
-
-int jail_seccomp_fd(struct pil_err *err)
-{
-	_auto_fd int fd = memfd_create("seccomp", MFD_CLOEXEC);
-	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
-	int ret;
-
-	if (fd < 0 || !filter)
-		ret = -(filter ? errno : ENOMEM);
-	else
-		ret = add_rules(filter);
-	if (!ret)
-		ret = seccomp_export_bpf(filter, fd);
-	if (filter)
-		seccomp_release(filter);
-	if (!ret && lseek(fd, 0, SEEK_SET) < 0)
-		ret = -errno;
-	if (ret)
-		return pil_err_set(err, -ret, "make the executor's seccomp filter");
-	return pil_take_fd(&fd);
-}
 
 int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct config *config,
 	      struct pil_err *err)
 {
 	*jail = (struct jail){.config = config, .ggml_dir = config->ggml_dir};
 	jail->program = state_find_program("exec", "pillion-exec");
-	jail->root =
-		config->ggml_dir ? strdup("/") : str_printf("%s/kits/runtime/rootfs", dirs->data);
+	if (!config->ggml_dir)
+		jail->root = str_printf("%s/kits/runtime/rootfs", dirs->data);
 	if (!jail->program) {
 		jail_finish(jail);
 		return pil_err_say(
@@ -138,10 +51,15 @@ int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct con
 			"start executor: pillion-exec is not beside this program nor in %s",
 			PILLION_LIBEXEC);
 	}
-	if (!jail->root || !path_exists(jail->root)) {
-		pil_err_hint(err, "run 'pillion --update' to make it");
+	if (!path_exists(jail->root ? jail->root : jail->ggml_dir)) {
+		pil_err_say(err, ENOENT, "start executor: no %s '%s'",
+			    jail->root ? "runtime kit in" : "folder ggml_dir =",
+			    jail->root ? jail->root : jail->ggml_dir);
+		pil_err_hint(err, jail->root
+					  ? "run 'pillion --update' to make the kit"
+					  : "mend ggml_dir in the [accel] section of the config");
 		jail_finish(jail);
-		return pil_err_say(err, ENOENT, "start executor: the runtime kit is not installed");
+		return -ENOENT;
 	}
 	return 0;
 }
@@ -171,14 +89,19 @@ static void add_device_nodes(struct argv *a)
 	globfree(&found);
 }
 
-static void add_environment(struct argv *a, const struct config *config)
+static void add_environment(struct argv *a, const struct jail *jail)
 {
+	const struct config *config = jail->config;
+
 	argv_add(a, "--clearenv");
 	argv_add_all(a, (const char *const[]){"--setenv", "PATH", "/usr/bin:/bin", "--setenv",
 					      "HOME", "/tmp", NULL});
 	if (getenv("PILLION_LOG"))
 		argv_add_all(a, (const char *const[]){"--setenv", "PILLION_LOG",
 						      getenv("PILLION_LOG"), NULL});
+	if (jail->ggml_dir)
+		argv_add_all(a, (const char *const[]){"--setenv", "LD_LIBRARY_PATH", jail->ggml_dir,
+						      NULL});
 	for (int i = 0; i < config->n_env; i++) {
 		const char *value = strchr(config->env[i], '=');
 
@@ -188,13 +111,88 @@ static void add_environment(struct argv *a, const struct config *config)
 	}
 }
 
+/* The parts of the host that its libraries live in; a merged /usr shows as links. */
+static void add_host_root(struct argv *a, const char *ggml_dir)
+{
+	static const char *const parts[] = {
+		"/usr",
+		"/bin",
+		"/sbin",
+		"/lib",
+		"/lib32",
+		"/lib64",
+		"/opt",
+		"/nix/store",
+		"/gnu/store",
+		"/run/opengl-driver",
+		"/etc/OpenCL",
+		"/etc/alternatives",
+		"/etc/glvnd",
+		"/etc/ld.so.cache",
+		"/etc/ld.so.conf",
+		"/etc/ld.so.conf.d",
+		"/etc/nvidia",
+		"/etc/vulkan",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		char target[PATH_MAX];
+		ssize_t n = readlink(parts[i], target, sizeof(target) - 1);
+
+		if (n > 0) {
+			target[n] = '\0';
+			argv_add_all(a, (const char *const[]){"--symlink", target, parts[i], NULL});
+		} else {
+			argv_add_all(a, (const char *const[]){"--ro-bind-try", parts[i], parts[i],
+							      NULL});
+		}
+	}
+	argv_add_all(a, (const char *const[]){"--ro-bind", ggml_dir, ggml_dir, NULL});
+}
+
+static void add_namespaces(struct argv *a)
+{
+	argv_add_all(a,
+		     (const char *const[]){"bwrap", "--unshare-ipc", "--unshare-pid",
+					   "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
+					   "--hostname", "executor", "--new-session", "--as-pid-1",
+					   "--cap-drop", "ALL", NULL});
+	if (getuid())
+		argv_add(a, "--unshare-user");
+	else
+		argv_add_all(a, (const char *const[]){"--cap-add", "CAP_SETUID", "--cap-add",
+						      "CAP_SETGID", NULL});
+}
+
+static void add_folders(struct argv *a, const struct jail *jail)
+{
+	static const char *const writable[] = {"/tmp", "/dev/shm"};
+
+	if (jail->root)
+		argv_add_all(a, (const char *const[]){"--ro-bind", jail->root, "/", NULL});
+	argv_add_all(a,
+		     (const char *const[]){"--dev", "/dev", "--proc", "/proc", "--ro-bind", "/sys",
+					   "/sys", "--perms", "0755", "--tmpfs", "/run", NULL});
+	for (size_t i = 0; i < ARRAY_SIZE(writable); i++) {
+		argv_add_all(a, (const char *const[]){"--perms", "1777", "--size", NULL});
+		argv_addf(a, "%u", SCRATCH_BYTES);
+		argv_add_all(a, (const char *const[]){"--tmpfs", writable[i], NULL});
+	}
+	if (!jail->root)
+		add_host_root(a, jail->ggml_dir);
+	add_device_nodes(a);
+	argv_add_all(a, (const char *const[]){"--ro-bind", jail->program, "/run/pillion-exec",
+					      "--remount-ro", "/run", "--remount-ro", "/", NULL});
+}
+
 pid_t jail_spawn(const struct jail *jail, const char *const *args, const struct proc_opts *opts,
 		 struct pil_err *err)
 {
-	_auto_fd int filter_fd = jail_seccomp_fd(err);
+	_auto_fd int filter_fd = filter_create(err);
 	_auto_argv struct argv a = {0};
 	struct proc_opts with_filter = *opts;
 	int keep[PIL_MAX_PASSED_FDS];
+	pid_t pid;
 
 	if (filter_fd < 0)
 		return filter_fd;
@@ -206,23 +204,21 @@ pid_t jail_spawn(const struct jail *jail, const char *const *args, const struct 
 	with_filter.keep_fds = keep;
 	with_filter.n_keep_fds = opts->n_keep_fds + 1;
 
-	argv_add_all(&a, (const char *const[]){"bwrap",      "--unshare-all", "--unshare-user",
-					       "--cap-drop", "ALL",           "--new-session",
-					       "--as-pid-1", "--hostname",    "executor",
-					       "--ro-bind",  jail->root,      "/",
-					       "--dev",      "/dev",          "--proc",
-					       "/proc",      "--ro-bind",     "/sys",
-					       "/sys",       "--tmpfs",       "/tmp",
-					       "--tmpfs",    "/run",          NULL});
-	add_device_nodes(&a);
-	argv_add_all(&a,
-		     (const char *const[]){"--ro-bind", jail->program, "/run/pillion-exec", NULL});
-	add_environment(&a, jail->config);
+	add_namespaces(&a);
+	add_folders(&a, jail);
+	add_environment(&a, jail);
 	argv_add(&a, "--seccomp");
 	argv_addf(&a, "%d", filter_fd);
 	argv_add_all(&a, (const char *const[]){"--", "/run/pillion-exec", NULL});
+	if (getuid() == 0) {
+		argv_add(&a, "--as");
+		argv_addf(&a, "%u", JAIL_UID);
+	}
 	if (jail->ggml_dir)
 		argv_add_all(&a, (const char *const[]){"--ggml-dir", jail->ggml_dir, NULL});
 	argv_add_all(&a, args);
-	return proc_spawn(a.v, &with_filter, err);
+	pid = proc_spawn(a.v, &with_filter, err);
+	if (pid == -ENOENT)
+		pil_err_hint(err, "apt install bubblewrap");
+	return pid;
 }

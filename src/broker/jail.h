@@ -10,7 +10,7 @@
 #include "state.h"
 
 struct jail {
-	char *root;           /* what the executor sees as /; read only */
+	char *root;           /* what the executor sees as /; NULL: parts of the host */
 	char *program;        /* pillion-exec on the host */
 	const char *ggml_dir; /* borrowed from the config; NULL: the root's own ggml */
 	const struct config *config;
@@ -24,8 +24,5 @@ void jail_finish(struct jail *jail);
 /* Starts pillion-exec with @args (NULL-terminated) in the jail; @opts as for proc_spawn(). */
 pid_t jail_spawn(const struct jail *jail, const char *const *args, const struct proc_opts *opts,
 		 struct pil_err *err) PIL_MUST_CHECK;
-
-/* A memfd with the filter as BPF, as bwrap --seccomp takes it. */
-int jail_seccomp_fd(struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

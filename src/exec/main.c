@@ -2,21 +2,30 @@
  *
  * pillion-exec: one device, served.  Started by the broker inside the jail (src/broker/jail.c):
  *
- *   pillion-exec [--ggml-dir DIR] --probe            struct wire_device[] on standard output
- *   pillion-exec [--ggml-dir DIR] --device N --control-fd FD
+ *   pillion-exec [--as UID] [--ggml-dir DIR] --probe     struct wire_device[] on standard output
+ *   pillion-exec [--as UID] [--ggml-dir DIR] --device N --control-fd FD
  *
  * It depends on libc alone, so that it runs in any runtime root as new as the host's libc.
  *
  * When the broker goes away the sessions go on: programs in the middle of their work do not notice.
- * The executor leaves when the last of them ends. */
+ * The executor leaves when the last of them ends.
+ *
+ * Root starts it with the one capability --as needs: it becomes that user and group, in the groups
+ * that own device nodes, before a vendor's code is loaded. */
 #include <errno.h>
 #include <getopt.h>
+#include <glob.h>
+#include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "control.h"
@@ -42,6 +51,31 @@ static int probe(struct ggml_host *host)
 										     : 0;
 }
 
+static unsigned machine_sessions(struct gg_device *device, const char *machine)
+{
+	struct account *a;
+	unsigned n = 0;
+
+	pthread_mutex_lock(&device->lock);
+	list_for_each (a, &device->accounts, link)
+		if (!strcmp(a->machine, machine))
+			n = a->n_sessions;
+	pthread_mutex_unlock(&device->lock);
+	return n;
+}
+
+/* Takes @fd. */
+static void refuse(int fd, enum wire_status status)
+{
+	struct wire_welcome sorry = {.magic = WIRE_MAGIC,
+				     .version = WIRE_VERSION,
+				     .status = (uint16_t)status};
+
+	if (send(fd, &sorry, sizeof(sorry), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_dbg("refuse a session: %s", strerror(errno));
+	close(fd);
+}
+
 static void open_session(struct gg_device *device, struct control_open *open, int fd)
 {
 	struct session_opts opts = {
@@ -54,12 +88,27 @@ static void open_session(struct gg_device *device, struct control_open *open, in
 	struct pil_err err = {0};
 
 	open->machine[sizeof(open->machine) - 1] = '\0';
-	if (session_start(device, &opts, &err))
+	if (open->max_sessions && machine_sessions(device, open->machine) >= open->max_sessions)
+		refuse(fd, WIRE_E_BUSY);
+	else if (session_start(device, &opts, &err))
 		log_err("%s", err.msg);
+}
+
+static void report(struct gg_device *device, int control_fd)
+{
+	struct control_report r = {.kind = CONTROL_REPORT, .n_sessions = session_count(device)};
+	size_t free_bytes = 0, total_bytes = 0;
+
+	device->host->api.ggml_backend_dev_memory(device->dev, &free_bytes, &total_bytes);
+	r.memory_free = free_bytes;
+	r.memory_total = total_bytes;
+	if (send(control_fd, &r, sizeof(r), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_dbg("report: %s", strerror(errno)); /* the broker is gone, or asks again */
 }
 
 static int serve(struct gg_device *device, int control_fd)
 {
+	report(device, control_fd);
 	for (;;) {
 		struct control_open open;
 		int fds[1], n_fds = 1;
@@ -67,20 +116,57 @@ static int serve(struct gg_device *device, int control_fd)
 
 		if (n <= 0)
 			break;
-		if (n == (ssize_t)sizeof(open) && n_fds == 1)
+		if (n == (ssize_t)sizeof(open) && n_fds == 1 && open.kind == CONTROL_OPEN)
 			open_session(device, &open, fds[0]);
 		else if (n_fds == 1)
 			close(fds[0]);
+		else
+			report(device, control_fd);
 	}
 	close(control_fd);
 	while (session_count(device))
-		poll(NULL, 0, 100);
+		poll(NULL, 0, 200);
+	return 0;
+}
+
+/* Adds the group of each node matching @pattern to @groups. */
+static int add_groups(const char *pattern, gid_t *groups, int n, int max)
+{
+	glob_t found = {0};
+	struct stat st;
+
+	glob(pattern, 0, NULL, &found);
+	for (size_t i = 0; i < found.gl_pathc && n < max; i++)
+		if (stat(found.gl_pathv[i], &st) == 0 && S_ISCHR(st.st_mode) && st.st_gid)
+			groups[n++] = st.st_gid;
+	globfree(&found);
+	return n;
+}
+
+static int become(uid_t uid)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	const struct __user_cap_data_struct none[2] = {0};
+	static const char *const nodes[] = {"/dev/dri/*",    "/dev/kfd",      "/dev/nvidia*",
+					    "/dev/dxg",      "/dev/accel/*",  "/dev/dma_heap/*",
+					    "/dev/davinci*", "/dev/fastrpc-*"};
+	gid_t groups[32];
+	int n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++)
+		n = add_groups(nodes[i], groups, n, ARRAY_SIZE(groups));
+	if (setgroups((size_t)n, groups) || setresgid(uid, uid, uid) || setresuid(uid, uid, uid) ||
+	    syscall(SYS_capset, &header, none)) {
+		log_err("become user %u: %s", uid, strerror(errno));
+		return -1;
+	}
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
+		{"as", required_argument, NULL, 'a'},
 		{"ggml-dir", required_argument, NULL, 'g'},
 		{"probe", no_argument, NULL, 'p'},
 		{"device", required_argument, NULL, 'd'},
@@ -89,7 +175,7 @@ int main(int argc, char **argv)
 	};
 	const struct rlimit no_core = {0, 0};
 	const char *ggml_dir = NULL;
-	uint64_t device_index = UINT64_MAX, control_fd = UINT64_MAX;
+	uint64_t device_index = UINT64_MAX, control_fd = UINT64_MAX, uid = 0;
 	struct ggml_host *host;
 	struct gg_device *device;
 	struct pil_err err = {0};
@@ -102,6 +188,8 @@ int main(int argc, char **argv)
 			ggml_dir = optarg;
 		else if (c == 'p')
 			want_probe = true;
+		else if (c == 'a' && !str_to_u64(optarg, UINT32_MAX - 1, &uid))
+			return EXIT_FAILURE;
 		else if (c == 'd' && !str_to_u64(optarg, WIRE_MAX_DEVICES * 4, &device_index))
 			return EXIT_FAILURE;
 		else if (c == 'c' && !str_to_u64(optarg, 1024, &control_fd))
@@ -110,6 +198,8 @@ int main(int argc, char **argv)
 			return EXIT_FAILURE;
 	}
 	setrlimit(RLIMIT_CORE, &no_core);
+	if (uid && become((uid_t)uid))
+		return EXIT_FAILURE;
 	if (ggml_host_load(&host, ggml_dir, &err))
 		return fail(&err);
 	if (want_probe)

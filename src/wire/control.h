@@ -1,19 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * control.h -- what the broker tells an executor: one SOCK_SEQPACKET message per session, with the
- * program's stream as its only descriptor.  Both ends are ours and of one version. */
+ * control.h -- between the broker and an executor: a SOCK_SEQPACKET pair, one message per packet.
+ * Both ends are ours and of one version; the broker still checks what an executor says, because the
+ * executor runs code of vendors on data of guests.
+ *
+ * The broker closing its end means: take no more sessions, leave when the last one ends. */
 #ifndef PIL_CONTROL_H
 #define PIL_CONTROL_H
 
 #include "wire.h"
 
+enum control_kind {
+	CONTROL_OPEN = 1, /* struct control_open, with the program's stream as its descriptor */
+	CONTROL_QUERY,    /* struct control_open of which only the kind counts */
+	CONTROL_REPORT,   /* executor -> broker: when the device is open, and on each query */
+};
+
 struct control_open {
+	uint32_t kind;         /* CONTROL_OPEN or CONTROL_QUERY */
+	uint32_t max_sessions; /* of this machine on this device */
 	struct wire_hello hello;
 	char machine[WIRE_MAX_NAME]; /* NUL-terminated */
 	uint64_t quota_bytes;        /* 0: the whole device */
 	uint32_t shm_ok;
 	uint32_t reserved;
 };
-static_assert(sizeof(struct control_open) == 208, "control_open");
+static_assert(sizeof(struct control_open) == 216, "control_open");
+
+struct control_report {
+	uint32_t kind;
+	uint32_t n_sessions; /* alive now */
+	uint64_t memory_total;
+	uint64_t memory_free;
+};
+static_assert(sizeof(struct control_report) == 24, "control_report");
 
 #endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * devices.h -- which devices there are, as ggml in the jail sees them. */
+#ifndef PIL_DEVICES_H
+#define PIL_DEVICES_H
+
+#include <stdbool.h>
+
+#include "compiler.h"
+#include "err.h"
+#include "jail.h"
+#include "state.h"
+#include "wire.h"
+
+/* Fills @out (WIRE_MAX_DEVICES) with what the jail's ggml lists, its own index in each record: from
+ * cache/devices.json while nothing it depends on has changed, else by asking, at most 30 s.
+ * Returns their number or -errno. */
+int devices_find(const struct state_dirs *dirs, const struct jail *jail, struct wire_device *out,
+		 struct pil_err *err) PIL_MUST_CHECK;
+
+/* Drops the reference device from the @n records where something else is there, unless @reference
+ * is wanted in any case; else it comes last.  Returns how many are left. */
+int devices_select(struct wire_device *devices, int n, bool reference);
+
+/* The cache's text and back.  devices_parse() returns their number, or -EINVAL when the text is not
+ * a table made for @key. */
+char *devices_format(const char *key, const struct wire_device *devices, int n);
+int devices_parse(const char *text, const char *key, struct wire_device *out);
+
+#endif

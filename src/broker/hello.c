@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hello.h"
+
+void *hello_room(struct hello *hello, size_t *len)
+{
+	*len = sizeof(hello->wire) - hello->have;
+	return (char *)&hello->wire + hello->have;
+}
+
+enum hello_state hello_received(struct hello *hello, size_t len)
+{
+	struct wire_hello *w = &hello->wire;
+
+	if (len > sizeof(*w) - hello->have)
+		return HELLO_BAD;
+	hello->have += len;
+	if (hello->have >= offsetof(struct wire_hello, version) && w->magic != WIRE_MAGIC)
+		return HELLO_BAD;
+	if (hello->have >= offsetof(struct wire_hello, want) && w->version != WIRE_VERSION)
+		return HELLO_OTHER; /* whose hello may be longer or shorter: do not wait for it */
+	if (hello->have < sizeof(*w))
+		return HELLO_MORE;
+	w->program[sizeof(w->program) - 1] = '\0';
+	if (w->reserved)
+		return HELLO_BAD;
+	if (w->want == WIRE_WANT_LIST)
+		return HELLO_LIST;
+	return w->want == WIRE_WANT_OPEN ? HELLO_OPEN : HELLO_BAD;
+}
