@@ -184,9 +184,13 @@ static int ask_devices(const struct state_dirs *dirs, const char *hex, struct wi
 				   answer.status < WIRE_NUM_STATUSES
 					   ? wire_status_str[answer.status]
 					   : "bad answer");
-	for (; n < max && n < (int)answer.n_devices; n++)
-		if (pil_read_all(fd, &out[n], sizeof(out[n])))
-			break;
+	for (; n < max && (uint32_t)n < answer.n_devices; n++) {
+		ret = pil_read_all(fd, &out[n], sizeof(out[n]));
+		if (ret)
+			return pil_err_set(err, -ret, "read the broker's list of devices");
+		out[n].name[sizeof(out[n].name) - 1] = '\0';
+		out[n].description[sizeof(out[n].description) - 1] = '\0';
+	}
 	return n;
 }
 

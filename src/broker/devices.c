@@ -156,21 +156,22 @@ static char *make_key(const struct jail *jail)
 	return key;
 }
 
+static json_t *format_device(const struct wire_device *d)
+{
+	return json_pack("{s:i, s:i, s:I, s:I, s:s%, s:s%}", "index", (int)d->index, "flags",
+			 (int)d->flags, "memory_total", (json_int_t)d->memory_total, "memory_free",
+			 (json_int_t)d->memory_free, "name", d->name,
+			 strnlen(d->name, sizeof(d->name)), "description", d->description,
+			 strnlen(d->description, sizeof(d->description)));
+}
+
 char *devices_format(const char *key, const struct wire_device *devices, int n)
 {
 	json_auto_t *list = json_array(), *root = NULL;
 
 	for (int i = 0; i < n; i++)
-		json_array_append_new(
-			list,
-			json_pack("{s:i, s:i, s:I, s:I, s:s%, s:s%}", "index",
-				  (int)devices[i].index, "flags", (int)devices[i].flags,
-				  "memory_total", (json_int_t)devices[i].memory_total,
-				  "memory_free", (json_int_t)devices[i].memory_free, "name",
-				  devices[i].name,
-				  strnlen(devices[i].name, sizeof(devices[i].name)), "description",
-				  devices[i].description,
-				  strnlen(devices[i].description, sizeof(devices[i].description))));
+		if (json_array_append_new(list, format_device(&devices[i])))
+			return NULL; /* a name that is not UTF-8 */
 	root = json_pack("{s:s, s:O}", "key", key, "devices", list);
 	return root ? json_dumps(root, JSON_INDENT(1)) : NULL;
 }
@@ -229,7 +230,7 @@ int devices_find(const struct state_dirs *dirs, const struct jail *jail, struct 
 		return n;
 	free(text);
 	text = devices_format(key, out, n);
-	ret = text ? pil_write_file(path, 0600, text, strlen(text)) : -ENOMEM;
+	ret = text ? pil_write_file(path, 0600, text, strlen(text)) : -EILSEQ;
 	if (ret)
 		log_warn("write '%s': %s", path, strerror(-ret));
 	return n;
@@ -237,7 +238,7 @@ int devices_find(const struct state_dirs *dirs, const struct jail *jail, struct 
 
 int devices_select(struct wire_device *devices, int n, bool reference)
 {
-	struct wire_device sorted[WIRE_MAX_DEVICES];
+	struct wire_device sorted[WIRE_MAX_DEVICES] = {0};
 	int count = 0;
 
 	for (int i = 0; i < n; i++)

@@ -22,8 +22,8 @@ int devices_find(const struct state_dirs *dirs, const struct jail *jail, struct 
  * is wanted in any case; else it comes last.  Returns how many are left. */
 int devices_select(struct wire_device *devices, int n, bool reference);
 
-/* The cache's text and back.  devices_parse() returns their number, or -EINVAL when the text is not
- * a table made for @key. */
+/* The cache's text (heap; NULL: a name is not UTF-8) and back.  devices_parse() returns their
+ * number, or -EINVAL when the text is not a table made for @key. */
 char *devices_format(const char *key, const struct wire_device *devices, int n);
 int devices_parse(const char *text, const char *key, struct wire_device *out);
 

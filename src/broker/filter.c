@@ -31,47 +31,43 @@
 /* One line per purpose, names separated by blanks. */
 static const char *const allowed[] = {
 	/* files */
-	"access chdir chmod close close_range copy_file_range creat dup dup2 dup3 faccessat",
-	"faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fcntl fdatasync fgetxattr flock",
-	"fstat fstatfs fsync ftruncate getcwd getdents getdents64 getxattr lgetxattr link linkat",
-	"listxattr lseek lstat mkdir mkdirat newfstatat open openat openat2 pipe pipe2 pread64",
-	"preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv rename",
-	"renameat renameat2 rmdir sendfile splice stat statfs statx symlink symlinkat "
-	"sync_file_range",
-	"tee truncate umask unlink unlinkat utime utimensat utimes write writev",
+	"access chdir chmod close close_range copy_file_range creat dup dup2 dup3",
+	"faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fcntl fdatasync",
+	"fgetxattr flock fstat fstatfs fsync ftruncate getcwd getdents getdents64",
+	"getxattr lgetxattr link linkat listxattr lseek lstat mkdir mkdirat newfstatat",
+	"open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev pwritev2",
+	"read readahead readlink readlinkat readv rename renameat renameat2 rmdir",
+	"sendfile splice stat statfs statx symlink symlinkat sync_file_range tee truncate",
+	"umask unlink unlinkat utime utimensat utimes write writev",
 	/* memory */
-	"brk get_mempolicy madvise mbind memfd_create mincore mlock mlock2 mlockall mmap "
-	"move_pages",
-	"mprotect mremap msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect",
-	"remap_file_pages set_mempolicy set_mempolicy_home_node",
+	"brk get_mempolicy madvise mbind memfd_create mincore mlock mlock2 mlockall mmap",
+	"move_pages mprotect mremap msync munlock munlockall munmap pkey_alloc pkey_free",
+	"pkey_mprotect remap_file_pages set_mempolicy set_mempolicy_home_node",
 	/* threads and processes */
-	"arch_prctl capget capset execve exit exit_group fork futex futex_requeue futex_wait",
-	"futex_waitv futex_wake get_robust_list getcpu getpgid getpgrp getpid getppid getpriority",
-	"getrlimit getrusage getsid gettid membarrier pidfd_open pidfd_send_signal prctl prlimit64",
-	"rseq sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr",
-	"sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr",
-	"sched_setparam sched_setscheduler sched_yield set_robust_list set_tid_address setpgid",
-	"setpriority setrlimit setsid vfork wait4 waitid",
+	"arch_prctl capget capset execve exit exit_group fork futex futex_requeue",
+	"futex_wait futex_waitv futex_wake get_robust_list getcpu getpgid getpgrp getpid",
+	"getppid getpriority getrlimit getrusage getsid gettid membarrier pidfd_open",
+	"pidfd_send_signal prctl prlimit64 rseq sched_get_priority_max",
+	"sched_get_priority_min sched_getaffinity sched_getattr sched_getparam",
+	"sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr",
+	"sched_setparam sched_setscheduler sched_yield set_robust_list set_tid_address",
+	"setpgid setpriority setrlimit setsid vfork wait4 waitid",
 	/* who one is: an executor started as root drops to a user of its own */
-	"getegid geteuid getgid getgroups getresgid getresuid getuid setgid setgroups setregid",
-	"setresgid setresuid setreuid setuid",
+	"getegid geteuid getgid getgroups getresgid getresuid getuid setgid setgroups",
+	"setregid setresgid setresuid setreuid setuid",
 	/* signals */
-	"alarm kill pause restart_syscall rt_sigaction rt_sigpending rt_sigprocmask "
-	"rt_sigqueueinfo",
-	"rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sigaltstack signalfd",
-	"signalfd4 tgkill tkill",
+	"alarm kill pause restart_syscall rt_sigaction rt_sigpending rt_sigprocmask",
+	"rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo",
+	"sigaltstack signalfd signalfd4 tgkill tkill",
 	/* waiting and time */
-	"clock_getres clock_gettime clock_nanosleep epoll_create epoll_create1 epoll_ctl "
-	"epoll_pwait",
-	"epoll_pwait2 epoll_wait eventfd eventfd2 getitimer gettimeofday inotify_add_watch",
-	"inotify_init inotify_init1 inotify_rm_watch nanosleep poll ppoll pselect6 select "
-	"setitimer",
-	"time timer_create timer_delete timer_getoverrun timer_gettime timer_settime "
-	"timerfd_create",
-	"timerfd_gettime timerfd_settime times",
+	"clock_getres clock_gettime clock_nanosleep epoll_create epoll_create1 epoll_ctl",
+	"epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 getitimer gettimeofday",
+	"inotify_add_watch inotify_init inotify_init1 inotify_rm_watch nanosleep poll",
+	"ppoll pselect6 select setitimer time timer_create timer_delete timer_getoverrun",
+	"timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times",
 	/* local sockets */
-	"accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg",
-	"recvmsg sendmmsg sendmsg sendto setsockopt shutdown socketpair",
+	"accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom",
+	"recvmmsg recvmsg sendmmsg sendmsg sendto setsockopt shutdown socketpair",
 	/* the rest */
 	"getrandom sysinfo uname",
 };

@@ -51,6 +51,13 @@ int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct con
 			"start executor: pillion-exec is not beside this program nor in %s",
 			PILLION_LIBEXEC);
 	}
+	if (jail->ggml_dir && jail->ggml_dir[0] != '/') {
+		pil_err_hint(err, "mend ggml_dir in the [accel] section of the config");
+		pil_err_say(err, EINVAL, "start executor: ggml_dir = '%s' is not a whole path",
+			    jail->ggml_dir);
+		jail_finish(jail);
+		return -EINVAL;
+	}
 	if (!path_exists(jail->root ? jail->root : jail->ggml_dir)) {
 		pil_err_say(err, ENOENT, "start executor: no %s '%s'",
 			    jail->root ? "runtime kit in" : "folder ggml_dir =",
@@ -111,6 +118,16 @@ static void add_environment(struct argv *a, const struct jail *jail)
 	}
 }
 
+/* Makes the folders above @path that are not there, open to all: bwrap's own would be for its user
+ * alone, which is not the executor. */
+static void add_parents(struct argv *a, const char *path)
+{
+	for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		argv_add_all(a, (const char *const[]){"--perms", "0755", "--dir", NULL});
+		argv_addf(a, "%.*s", (int)(slash - path), path);
+	}
+}
+
 /* The parts of the host that its libraries live in; a merged /usr shows as links. */
 static void add_host_root(struct argv *a, const char *ggml_dir)
 {
@@ -143,10 +160,13 @@ static void add_host_root(struct argv *a, const char *ggml_dir)
 			target[n] = '\0';
 			argv_add_all(a, (const char *const[]){"--symlink", target, parts[i], NULL});
 		} else {
+			if (path_exists(parts[i]))
+				add_parents(a, parts[i]);
 			argv_add_all(a, (const char *const[]){"--ro-bind-try", parts[i], parts[i],
 							      NULL});
 		}
 	}
+	add_parents(a, ggml_dir);
 	argv_add_all(a, (const char *const[]){"--ro-bind", ggml_dir, ggml_dir, NULL});
 }
 

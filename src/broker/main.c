@@ -3,6 +3,7 @@
  * pillion-broker: who may use which device.
  *
  *   pillion-broker [--detach] [--idle-ms N]
+ *   pillion-broker --list      the devices it offers, one per line; starts it if need be
  *
  * Theory of operation: one event loop, nothing in it blocks.  A program connects and sends a hello;
  * the broker finds its machine by the token and either lists the devices or hands the stream, with
@@ -22,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -357,7 +359,7 @@ static int listen_on(struct broker *b, struct pil_err *err)
 	unlink(tmp);
 	if (path_mkdirs(dir, 0755) || chmod(dir, 0755) ||
 	    bind(fd, (struct sockaddr *)&address, sizeof(address)) || chmod(tmp, 0666) ||
-	    listen(fd, 128) || rename(tmp, path))
+	    listen(fd, SOMAXCONN) || rename(tmp, path))
 		return pil_err_set(err, errno, "listen on '%s'", path);
 	b->listener = (struct loop_source){.fd = pil_take_fd(&fd), .ready = listener_ready};
 	return 0;
@@ -488,11 +490,30 @@ static int run(struct broker *b, int ready_fd, struct pil_err *err)
 	return ret;
 }
 
+static int list(struct pil_err *err)
+{
+	struct wire_device devices[WIRE_MAX_DEVICES];
+	struct state_dirs dirs = {0};
+	int ret = state_dirs_init(&dirs, err), n;
+
+	if (ret)
+		return ret;
+	n = broker_devices(&dirs, devices, WIRE_MAX_DEVICES, err);
+	for (int i = 0; i < n; i++)
+		printf("%u\t%s\t%s\t%" PRIu64 "\t%" PRIu64 "\t%s\n", devices[i].index,
+		       devices[i].name,
+		       devices[i].flags & WIRE_DEVICE_REFERENCE ? "reference device" : "device",
+		       devices[i].memory_total, devices[i].memory_free, devices[i].description);
+	state_dirs_finish(&dirs);
+	return n < 0 ? n : 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"detach", no_argument, NULL, 'd'},
 		{"idle-ms", required_argument, NULL, 'i'},
+		{"list", no_argument, NULL, 'l'},
 		{0},
 	};
 	struct broker b = {.idle.expired = idle_expired,
@@ -502,7 +523,7 @@ int main(int argc, char **argv)
 	char *const again[] = {argv[0], (char *)"--idle-ms", idle_text, NULL};
 	uint64_t idle_ms;
 	struct pil_err err = {0};
-	bool want_detach = false;
+	bool want_detach = false, want_list = false;
 	int c, ret, ready_fd = -1;
 
 	log_init("pillion-broker");
@@ -510,14 +531,19 @@ int main(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'd')
 			want_detach = true;
+		else if (c == 'l')
+			want_list = true;
 		else if (c == 'i' && str_to_u64(optarg, 86400000, &idle_ms) && idle_ms >= 100)
 			b.idle_ms = (int64_t)idle_ms;
 		else
 			return EXIT_FAILURE;
 	}
-	ret = want_detach ? ready_fd = detach(&err) : 0;
-	if (ret >= 0)
-		ret = run(&b, ready_fd, &err);
+	if (want_detach)
+		ready_fd = detach(&err);
+	if (want_list)
+		ret = list(&err);
+	else
+		ret = want_detach && ready_fd < 0 ? ready_fd : run(&b, ready_fd, &err);
 	if (ret == RESULT_RESTART) {
 		snprintf(idle_text, sizeof(idle_text), "%lld", (long long)b.idle_ms);
 		execv("/proc/self/exe", again);

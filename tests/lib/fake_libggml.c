@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libggml.so and libggml-base.so for tests of whole programs: the plain memory of fake_ggml.c under
+ * the names of the real functions.  Its environment decides what there is:
+ *
+ *   FAKE_GGML_GPU=1      a GPU "Fake1" beside the CPU "Fake"
+ *   FAKE_GGML_DIES=1     opening a device ends the process
+ *   FAKE_GGML_LINE=TEXT  written to standard error when loaded */
+#include "fake_ggml.c"
+
+#include <stdio.h>
+
+#include "compiler.h"
+
+static size_t lib_ggml_backend_dev_count(void)
+{
+	return getenv("FAKE_GGML_GPU") ? 2 : 1;
+}
+
+static struct ggml_backend_device *lib_ggml_backend_dev_get(size_t i)
+{
+	static char devices[2];
+
+	return (struct ggml_backend_device *)&devices[i];
+}
+
+/* The GPU comes second, so that the order the broker gives is its own. */
+static int lib_ggml_backend_dev_type(struct ggml_backend_device *d)
+{
+	return d == lib_ggml_backend_dev_get(0) ? GGML_DEVICE_CPU : GGML_DEVICE_GPU;
+}
+
+static const char *lib_ggml_backend_dev_name(struct ggml_backend_device *d)
+{
+	return d == lib_ggml_backend_dev_get(0) ? "Fake" : "Fake1";
+}
+
+static struct ggml_backend_buffer_type *
+lib_ggml_backend_dev_buffer_type(struct ggml_backend_device *d)
+{
+	if (getenv("FAKE_GGML_DIES"))
+		_Exit(3);
+	return fake_ggml_backend_dev_buffer_type(d);
+}
+
+static void lib_ggml_backend_load_all_from_path(const char *path)
+{
+	if (getenv("FAKE_GGML_LINE"))
+		fprintf(stderr, "%s: %s\n", path, getenv("FAKE_GGML_LINE"));
+}
+
+#define fake_ggml_backend_dev_count          lib_ggml_backend_dev_count
+#define fake_ggml_backend_dev_get            lib_ggml_backend_dev_get
+#define fake_ggml_backend_dev_type           lib_ggml_backend_dev_type
+#define fake_ggml_backend_dev_name           lib_ggml_backend_dev_name
+#define fake_ggml_backend_dev_buffer_type    lib_ggml_backend_dev_buffer_type
+#define fake_ggml_backend_load_all_from_path lib_ggml_backend_load_all_from_path
+
+#define TEXT(x)                 TEXT_(x)
+#define TEXT_(x)                #x
+#define EXPORT(ret, name, args) ret name args PIL_EXPORT __attribute__((alias(TEXT(fake_##name))));
+GGML_API_FUNCTIONS(EXPORT)
