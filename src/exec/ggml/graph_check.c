@@ -1,32 +1,329 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: one pass over the tensors.  Each must be sound by itself: a known type,
+ * sizes that do not overflow, an extent inside its buffer, references to lower entries only.  Each
+ * node must then obey the rule of its operation (op_rules.h).
+ *
+ * What is left is the one case in which not the shapes but the data decides which memory is
+ * touched: the index operand of a few operations.  Where its data comes from is decided by memory
+ * and not by the graph's edges, since a peer may let tensors overlap at will: the last node before
+ * the use that writes to any byte of the index.  Without such a node the data is the peer's, or
+ * left by an earlier graph, and is checked before each run.  With one, it must be an operation
+ * whose results are in range by nature (a sort), or a copy of something for which the same holds.
+ */
 #include "graph_check.h"
+
 #include <string.h>
+
+#include "op_rules.h"
+
+enum {
+	MAX_COPIES = 8,           /* of an index, between its source and its use */
+	MAX_SCANS_PER_NODE = 256, /* nodes looked at on the search for writers, on average */
+};
+
+#define MAX_ELEMENTS (INT64_C(1) << 40)
+
+struct check {
+	const struct graph_env *env;
+	const struct wire_tensor *t;
+	uint32_t n;
+	bool query;
+	struct graph_index *index;
+	uint32_t n_index, max_index;
+	uint64_t scans_left;
+	uint32_t buffer; /* the last one asked for */
+	uint64_t buffer_bytes;
+};
+
+/* ---- a tensor by itself ---- */
+
+static const char *check_shape(const struct graph_types *types, const struct wire_tensor *t)
+{
+	int64_t n = 1;
+	bool empty = tensor_empty(t);
+	uint32_t bytes;
+
+	if (t->type >= WIRE_MAX_TYPES || !types->block[t->type] || !types->bytes[t->type])
+		return "an unknown type";
+	bytes = types->bytes[t->type];
+	for (int i = 0; i < WIRE_MAX_DIMS; i++) {
+		if (t->ne[i] < 0 || t->ne[i] > INT32_MAX)
+			return "a dimension out of range";
+		if (t->nb[i] % bytes)
+			return "a stride that is no multiple of the element";
+		if (!empty && t->nb[i] == 0 && t->ne[i] > 1)
+			return "a stride of 0";
+		n = empty ? 0 : n * t->ne[i];
+		if (n > MAX_ELEMENTS)
+			return "too many elements";
+	}
+	if (!empty && n / t->ne[0] > INT32_MAX)
+		return "too many rows";
+	if (t->ne[0] % types->block[t->type])
+		return "a row that is no whole number of blocks";
+	if (types->block[t->type] > 1 && t->nb[0] != bytes)
+		return "blocks with gaps";
+	return NULL;
+}
+
+static const char *check_place(struct check *c, const struct wire_tensor *t)
+{
+	uint64_t extent;
+
+	if (t->buffer != c->buffer || !c->buffer) {
+		c->buffer = 0;
+		if (!t->buffer || !c->env->buffer_size(c->env->ctx, t->buffer, &c->buffer_bytes))
+			return "no such buffer";
+		c->buffer = t->buffer;
+	}
+	if (!tensor_extent(c->env->types, t, &extent) || t->offset > c->buffer_bytes ||
+	    extent > c->buffer_bytes - t->offset)
+		return "outside of its buffer";
+	if (c->env->types->block[t->type] == 1 ? t->offset % c->env->types->bytes[t->type]
+					       : t->offset % 2)
+		return "not aligned to its elements";
+	return NULL;
+}
+
+static const char *check_references(const struct check *c, uint32_t at)
+{
+	const struct wire_tensor *t = &c->t[at];
+	bool node = t->flags & WIRE_TENSOR_NODE;
+
+	if (t->flags & ~(uint32_t)WIRE_TENSOR_ALL)
+		return "unknown flags";
+	if (!memchr(t->name, 0, sizeof(t->name)))
+		return "a name without an end";
+	if (!node && t->op != WIRE_T_NONE)
+		return "a leaf with an operation";
+	for (int i = 0; i < WIRE_MAX_SRC; i++)
+		if (t->src[i] > at || (t->src[i] && t->op == WIRE_T_NONE))
+			return "a source that does not come before";
+	if (t->view_src > at)
+		return "a view of what does not come before";
+	return NULL;
+}
+
+/* Back ends find the data of a view through the tensor viewed. */
+static const char *check_view(const struct check *c, const struct wire_tensor *t)
+{
+	const struct wire_tensor *base;
+
+	if (!t->view_src)
+		return t->view_offset ? "an offset into nothing" : NULL;
+	base = &c->t[t->view_src - 1];
+	if (base->view_src)
+		return "a view of a view";
+	if (t->buffer != base->buffer || t->view_offset > UINT64_MAX - base->offset ||
+	    t->offset != base->offset + t->view_offset)
+		return "a view that lies elsewhere";
+	return NULL;
+}
+
+/* ---- where index values come from ---- */
+
+static bool writes(const struct wire_tensor *t)
+{
+	return (t->flags & WIRE_TENSOR_NODE) && t->op != WIRE_T_NONE && t->op != WIRE_T_VIEW &&
+	       t->op != WIRE_T_RESHAPE && t->op != WIRE_T_PERMUTE && t->op != WIRE_T_TRANSPOSE;
+}
+
+struct span {
+	uint32_t buffer;
+	uint64_t begin, end;
+};
+
+static struct span span_of(const struct check *c, const struct wire_tensor *t)
+{
+	struct span s = {.buffer = t->buffer, .begin = t->offset};
+	uint64_t extent = 0;
+
+	tensor_extent(c->env->types, t, &extent); /* cannot overflow: check_place() */
+	s.end = s.begin + extent;
+	return s;
+}
+
+/* The last node in [@from, @until) that writes into @x; -1: none, -2: gave up. */
+static int64_t last_writer(struct check *c, struct span x, uint32_t from, uint32_t until)
+{
+	for (uint32_t i = until; i-- > from;) {
+		const struct wire_tensor *t = &c->t[i];
+		struct span s;
+
+		if (!c->scans_left--) {
+			c->scans_left = 0;
+			return -2;
+		}
+		if (t->buffer != x.buffer || t->offset >= x.end || !writes(t))
+			continue;
+		s = span_of(c, t);
+		if (s.begin < x.end && x.begin < s.end)
+			return i;
+	}
+	return -1;
+}
+
+/* Entries for the same elements at the same place are one. */
+static struct graph_index *find_index(const struct check *c, const struct wire_tensor *t)
+{
+	for (uint32_t i = c->n_index; i-- > 0;) {
+		const struct wire_tensor *e = &c->t[c->index[i].tensor];
+
+		if (e->buffer == t->buffer && e->offset == t->offset && e->type == t->type &&
+		    !memcmp(e->ne, t->ne, sizeof(e->ne)) && !memcmp(e->nb, t->nb, sizeof(e->nb)))
+			return &c->index[i];
+	}
+	return NULL;
+}
+
+static const char *index_from_peer(struct check *c, uint32_t at, uint32_t until, int64_t limit)
+{
+	const struct wire_tensor *t = &c->t[at];
+	struct graph_index *e = find_index(c, t);
+
+	if (t->nb[0] != c->env->types->bytes[t->type])
+		return "an index with gaps";
+	if (!e) {
+		if (c->n_index == c->max_index)
+			return "too many index tensors";
+		e = &c->index[c->n_index++];
+		*e = (struct graph_index){.tensor = at, .limit = limit};
+	}
+	if (limit < e->limit)
+		e->limit = limit;
+	if (until > e->clean_until)
+		e->clean_until = until;
+	return NULL;
+}
+
+/* How far the nodes are known not to write into @x. */
+static uint32_t clean_until(const struct check *c, struct span x)
+{
+	uint32_t until = 0;
+
+	for (uint32_t i = 0; i < c->n_index; i++) {
+		const struct graph_index *e = &c->index[i];
+		struct span s;
+
+		if (e->clean_until <= until || c->t[e->tensor].buffer != x.buffer)
+			continue;
+		s = span_of(c, &c->t[e->tensor]);
+		if (s.begin <= x.begin && x.end <= s.end)
+			until = e->clean_until;
+	}
+	return until;
+}
+
+/* Is tensor @at, read by a node just before @until, within [0, @limit) at that time?  The node
+ * itself counts as a writer. */
+static const char *check_index(struct check *c, uint32_t at, uint32_t until, int64_t limit)
+{
+	static const char COMPUTED[] = "an index computed by the graph";
+	const struct wire_tensor *t = &c->t[at];
+
+	for (int copies = 0; copies < MAX_COPIES; copies++) {
+		const struct wire_tensor *w;
+		struct span x = span_of(c, t), s;
+		int64_t writer;
+
+		if (tensor_empty(t))
+			return NULL;
+		writer = last_writer(c, x, clean_until(c, x), until);
+		if (writer == -1)
+			return index_from_peer(c, at, until, limit);
+		if (writer < 0 || writer == (int64_t)until - 1)
+			return COMPUTED;
+		w = &c->t[writer];
+		s = span_of(c, w);
+		if (w->type != t->type || !(w->flags & WIRE_TENSOR_COMPUTE) || s.begin > x.begin ||
+		    s.end < x.end || !tensor_dense(c->env->types, w))
+			return COMPUTED;
+		if (w->op == WIRE_T_ARGSORT || w->op == WIRE_T_TOP_K || w->op == WIRE_T_ARGMAX)
+			return c->t[w->src[0] - 1].ne[0] <= limit ? NULL : COMPUTED;
+		if (w->op != WIRE_T_CPY && w->op != WIRE_T_CONT && w->op != WIRE_T_DUP &&
+		    w->op != WIRE_T_REPEAT && w->op != WIRE_T_GET_ROWS)
+			return COMPUTED;
+		at = w->src[0] - 1;
+		until = (uint32_t)writer + 1;
+		t = &c->t[at];
+		if (t->type != w->type)
+			return COMPUTED;
+	}
+	return COMPUTED;
+}
+
+/* ---- a node ---- */
+
+static const char *check_node(struct check *c, uint32_t at)
+{
+	const struct wire_tensor *t = &c->t[at];
+	const struct op_rule *rule = op_rule_find(t->op);
+	struct op_args a = {.env = c->env, .dst = t, .query = c->query};
+	const char *why;
+
+	if (!rule || !wire_bit(c->env->ops, t->op))
+		return "an operation that is not offered";
+	for (int i = 0; i < WIRE_MAX_SRC; i++)
+		a.src[i] = t->src[i] ? &c->t[t->src[i] - 1] : NULL;
+	why = op_rule_check(rule, &a);
+	if (why || rule->limit == OP_LIMIT_NONE || c->query || tensor_empty(t))
+		return why;
+	return check_index(c, t->src[rule->index] - 1, at + 1, op_rule_limit(rule, &a));
+}
+
+static const char *check_tensor(struct check *c, uint32_t at)
+{
+	const struct wire_tensor *t = &c->t[at];
+	const char *why = check_references(c, at);
+
+	if (!why)
+		why = check_shape(c->env->types, t);
+	if (!why && !c->query)
+		why = check_place(c, t);
+	if (!why && !c->query)
+		why = check_view(c, t);
+	if (!why && t->op != WIRE_T_NONE)
+		why = check_node(c, at);
+	return why;
+}
+
 bool graph_check(const struct graph_env *env, const struct wire_tensor *t, uint32_t n,
 		 struct graph_index *index, uint32_t *n_index, struct graph_fault *fault)
 {
-	(void)index;
+	struct check c = {
+		.env = env,
+		.t = t,
+		.n = n,
+		.index = index,
+		.max_index = *n_index,
+		.scans_left = (uint64_t)n * MAX_SCANS_PER_NODE + (1 << 16),
+	};
+
 	*n_index = 0;
 	for (uint32_t i = 0; i < n; i++) {
-		uint64_t bytes;
-
-		*fault = (struct graph_fault){i, "outside of its buffer"};
-		if (!env->buffer_size(env->ctx, t[i].buffer, &bytes) || t[i].offset >= bytes)
+		*fault = (struct graph_fault){i, check_tensor(&c, i)};
+		if (fault->why)
 			return false;
 	}
+	*n_index = c.n_index;
 	return true;
 }
 
 bool graph_check_query(const struct graph_env *env, const struct wire_tensor *t, uint32_t n,
 		       struct graph_fault *fault)
 {
-	(void)env;
-	(void)t;
-	(void)n;
-	(void)fault;
-	return true;
+	struct check c = {.env = env, .t = t, .n = n, .query = true};
+
+	for (uint32_t i = 0; i < n; i++) {
+		*fault = (struct graph_fault){i, check_tensor(&c, i)};
+		if (fault->why)
+			return false;
+	}
+	return n > 0;
 }
+
 bool graph_check_knows(uint32_t op)
 {
-	(void)op;
-	return true;
+	return op_rule_find(op) != NULL;
 }

@@ -1,29 +1,57 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * graph_check.h -- decides whether a graph that came over the wire may be shown to a vendor's ggml.
+ *
+ * ggml trusts its callers: an operation given shapes, strides, types or parameters that do not fit
+ * together aborts the process or reads and writes outside of its tensors.  A graph that passes here
+ * does neither: each access of each operation stays inside the buffers the graph names, as long as
+ * the values listed in the index table are checked before every run.
+ *
+ * Pure functions: no I/O, no allocation, no state; any thread. */
 #ifndef PIL_GRAPH_CHECK_H
 #define PIL_GRAPH_CHECK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "wire.h"
-struct graph_types {
+
+struct graph_types { /* how the host's ggml lays out its types; block 0: unknown */
 	uint32_t block[WIRE_MAX_TYPES], bytes[WIRE_MAX_TYPES];
 };
+
 struct graph_env {
 	const struct graph_types *types;
-	const uint8_t *ops;
+	const uint8_t *ops; /* bit sets of what may be asked for: WIRE_T_, WIRE_UNARY_, WIRE_GLU_ */
 	const uint8_t *unary, *glu;
+	/* Size of a live buffer of this session; false: no such buffer.  Not used by queries. */
 	bool (*buffer_size)(void *ctx, uint32_t buffer, uint64_t *bytes);
 	void *ctx;
 };
+
+/* Before each run every element of @tensor (I32 or I64) must be in [0, limit). */
 struct graph_index {
 	uint32_t tensor;
-	uint32_t allow_minus_one;
+	uint32_t allow_minus_one; /* -1 is fine too */
 	int64_t limit;
+	uint32_t clean_until; /* nodes below this one do not write to it; for the check itself */
 };
+
 struct graph_fault {
 	uint32_t tensor;
-	const char *why;
+	const char *why; /* a literal */
 };
+
+/* Checks @n tensors.  @index has room for *n_index entries, and gets what has to be checked before
+ * each run.  On false @fault says which tensor breaks which rule. */
 bool graph_check(const struct graph_env *env, const struct wire_tensor *t, uint32_t n,
 		 struct graph_index *index, uint32_t *n_index, struct graph_fault *fault);
+
+/* The same rules for the last of @n tensors alone, whose place in memory is not known yet. */
 bool graph_check_query(const struct graph_env *env, const struct wire_tensor *t, uint32_t n,
 		       struct graph_fault *fault);
+
+/* Whether there are rules for operation @op at all; without, it is always refused. */
 bool graph_check_knows(uint32_t op);
+
 #endif
