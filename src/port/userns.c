@@ -250,6 +250,38 @@ pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
 	return ret ? ret : pid;
 }
 
+pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts *opts,
+			struct pil_err *err)
+{
+	_auto_free char *path = str_printf("/proc/%d/ns/user", target);
+	_auto_fd int ns_fd = open(path, O_RDONLY | O_CLOEXEC);
+	int report[2], code = 0;
+	pid_t pid;
+
+	if (ns_fd < 0 || pipe2(report, O_CLOEXEC))
+		return pil_err_set(err, errno, "start '%s' in the namespace of process %d", argv[0],
+				   target);
+	pid = fork();
+	if (pid == 0) {
+		if (setns(ns_fd, CLONE_NEWUSER) || setresgid(0, 0, 0) || setresuid(0, 0, 0))
+			code = errno;
+		else
+			code = -proc_exec(argv, opts);
+		if (write(report[1], &code, sizeof(code)) < 0)
+			_exit(126);
+		_exit(127);
+	}
+	close(report[1]);
+	if (pid < 0)
+		code = errno;
+	else if (pil_read_all(report[0], &code, sizeof(code)) == 0)
+		waitpid(pid, NULL, 0);
+	close(report[0]);
+	return code ? pil_err_set(err, code, "start '%s' in the namespace of process %d", argv[0],
+				  target)
+		    : pid;
+}
+
 int userns_remove_tree(const char *path, struct pil_err *err)
 {
 	struct userns_stage stage = {0};

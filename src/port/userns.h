@@ -34,6 +34,10 @@ const char *userns_stage_add(struct userns_stage *stage, const char *source);
 pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
 		   const struct proc_opts *opts, struct pil_err *err) PIL_MUST_CHECK;
 
+/* The same in the user namespace process @target lives in; no stages. */
+pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts *opts,
+			struct pil_err *err) PIL_MUST_CHECK;
+
 /* rm -rf of a tree whose files belong to the namespace; missing is fine.  Waits, bounded. */
 int userns_remove_tree(const char *path, struct pil_err *err) PIL_MUST_CHECK;
 

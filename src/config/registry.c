@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "registry.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "fd.h"
+#include "log.h"
+#include "path.h"
+#include "str.h"
+
+enum { MAX_JSON = 64 << 10, MAX_DISTROS = 1024 };
+
+bool registry_parse(const char *text, size_t len, struct distro *out)
+{
+	json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+	const char *name, *flavor;
+	int version, uid;
+	bool ok = root && json_unpack(root, "{s:s, s:s, s:i, s:i}", "name", &name, "flavor",
+				      &flavor, "version", &version, "defaultUid", &uid) == 0;
+
+	ok = ok && str_is_name(name) && str_is_name(flavor) && version >= 0 && version <= 2 &&
+	     uid >= 0 && uid < 65534;
+	if (ok) {
+		*out = (struct distro){.version = (unsigned)version, .default_uid = (unsigned)uid};
+		snprintf(out->name, sizeof(out->name), "%s", name);
+		snprintf(out->flavor, sizeof(out->flavor), "%s", flavor);
+	}
+	json_decref(root);
+	return ok;
+}
+
+static char *json_path(const struct state_dirs *dirs, const char *name)
+{
+	return str_printf("%s/distros/%s/distro.json", dirs->data, name);
+}
+
+/* 0, -ENOENT, or -EINVAL for a file that is not one of ours. */
+static int load(const struct state_dirs *dirs, const char *name, struct distro *out)
+{
+	_auto_free char *path = json_path(dirs, name);
+	_auto_free char *text = NULL;
+	ssize_t len = pil_read_file(path, MAX_JSON, &text);
+
+	if (len < 0)
+		return (int)len;
+	return registry_parse(text, (size_t)len, out) && !strcmp(out->name, name) ? 0 : -EINVAL;
+}
+
+int registry_find(const struct state_dirs *dirs, const char *name, struct distro *out,
+		  struct pil_err *err)
+{
+	int ret = str_is_name(name) ? load(dirs, name, out) : -ENOENT;
+
+	if (ret == -ENOENT) {
+		pil_err_hint(err, "pillion --list shows what is installed, pillion --list --online "
+				  "what can be");
+		return pil_err_say(err, ENOENT, "There is no distribution with the supplied name.");
+	}
+	return ret ? pil_err_set(err, -ret, "read distros/%s/distro.json", name) : 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct distro *)a)->name, ((const struct distro *)b)->name);
+}
+
+int registry_list(const struct state_dirs *dirs, struct distro **out, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/distros", dirs->data);
+	_auto_free struct distro *list = calloc(MAX_DISTROS, sizeof(*list));
+	DIR *dir = opendir(path);
+	struct dirent *e;
+	int n = 0;
+
+	if (!list) {
+		if (dir)
+			closedir(dir);
+		return pil_err_set(err, ENOMEM, "list distributions");
+	}
+	while (dir && n < MAX_DISTROS && (e = readdir(dir))) {
+		int ret;
+
+		if (!str_is_name(e->d_name))
+			continue;
+		ret = load(dirs, e->d_name, &list[n]);
+		if (ret == 0)
+			n++;
+		else if (ret != -ENOENT)
+			log_warn("distros/%s/distro.json: %s", e->d_name, strerror(-ret));
+	}
+	if (dir)
+		closedir(dir);
+	qsort(list, (size_t)n, sizeof(*list), by_name);
+	*out = pil_take_ptr(&list);
+	return n;
+}
+
+int registry_add(const struct state_dirs *dirs, const struct distro *distro, struct pil_err *err)
+{
+	_auto_free char *path = json_path(dirs, distro->name);
+	json_t *root =
+		json_pack("{s:s, s:s, s:i, s:i}", "name", distro->name, "flavor", distro->flavor,
+			  "version", (int)distro->version, "defaultUid", (int)distro->default_uid);
+	_auto_free char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+	int ret;
+
+	json_decref(root);
+	if (!text)
+		return pil_err_set(err, ENOMEM, "register '%s'", distro->name);
+	ret = pil_write_file(path, 0600, text, strlen(text));
+	return ret ? pil_err_set(err, -ret, "register '%s': write '%s'", distro->name, path) : 0;
+}
+
+int registry_remove(const struct state_dirs *dirs, const char *name, struct pil_err *err)
+{
+	_auto_free char *path = json_path(dirs, name);
+
+	return unlink(path) && errno != ENOENT ? pil_err_set(err, errno, "remove '%s'", path) : 0;
+}
+
+int registry_default(const struct state_dirs *dirs, struct distro *out, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/default", dirs->data);
+	_auto_free char *text = NULL;
+	_auto_free struct distro *list = NULL;
+	int n;
+
+	if (pil_read_file(path, 256, &text) > 0) {
+		text[strcspn(text, "\n")] = '\0';
+		if (str_is_name(text) && load(dirs, text, out) == 0)
+			return 0;
+	}
+	n = registry_list(dirs, &list, err);
+	if (n < 0)
+		return n;
+	if (n == 0) {
+		pil_err_hint(err, "pillion --install debian");
+		return pil_err_say(err, ENOENT, "pillion has no installed distributions");
+	}
+	*out = list[0];
+	return 0;
+}
+
+int registry_set_default(const struct state_dirs *dirs, const char *name, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/default", dirs->data);
+	_auto_free char *line = str_printf("%s\n", name);
+	struct distro distro;
+	int ret = registry_find(dirs, name, &distro, err);
+
+	if (ret)
+		return ret;
+	ret = pil_write_file(path, 0600, line, strlen(line));
+	return ret ? pil_err_set(err, -ret, "write '%s'", path) : 0;
+}

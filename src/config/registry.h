@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * registry.h -- the installed distributions: data/distros/NAME/distro.json, written last and at
+ * once, so that a distribution is there when, and only when, its file is. */
+#ifndef PIL_REGISTRY_H
+#define PIL_REGISTRY_H
+
+#include <stdbool.h>
+
+#include "compiler.h"
+#include "err.h"
+#include "state.h"
+
+struct distro {
+	char name[65];
+	char flavor[65];      /* what it was made from: "debian" */
+	unsigned version;     /* 0 auto, 1 sandbox, 2 microVM */
+	unsigned default_uid; /* user of commands without -u */
+};
+
+/* Exact text of wsl for an unknown name is in the message.  -ENOENT. */
+int registry_find(const struct state_dirs *dirs, const char *name, struct distro *out,
+		  struct pil_err *err) PIL_MUST_CHECK;
+
+/* All of them by name; the caller frees *@out.  Returns the count or -errno.  A folder whose file
+ * is missing or malformed is left out (with a warning for the latter). */
+int registry_list(const struct state_dirs *dirs, struct distro **out,
+		  struct pil_err *err) PIL_MUST_CHECK;
+
+int registry_add(const struct state_dirs *dirs, const struct distro *distro,
+		 struct pil_err *err) PIL_MUST_CHECK;
+
+/* Forgets it: from here on it is a folder to be cleaned up. */
+int registry_remove(const struct state_dirs *dirs, const char *name,
+		    struct pil_err *err) PIL_MUST_CHECK;
+
+/* The default one: as set, or the only one, or the first.  -ENOENT with what to do when there is
+ * none. */
+int registry_default(const struct state_dirs *dirs, struct distro *out,
+		     struct pil_err *err) PIL_MUST_CHECK;
+int registry_set_default(const struct state_dirs *dirs, const char *name,
+			 struct pil_err *err) PIL_MUST_CHECK;
+
+/* Parses the text of a distro.json; for tests and fuzzing. */
+bool registry_parse(const char *text, size_t len, struct distro *out);
+
+#endif

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "loop.h"
+#include "path.h"
+#include "proc.h"
+#include "str.h"
+
+extern const struct machine_ops machine_ns;
+
+const struct machine_ops *const machine_backends[] = {&machine_ns, NULL};
+
+const struct machine_ops *machine_backend(unsigned wanted, struct pil_err *err)
+{
+	char why[256] = "";
+
+	if (wanted == 3)
+		wanted = 2;
+	for (const struct machine_ops *const *ops = machine_backends; *ops; ops++) {
+		if (wanted && (*ops)->version != wanted)
+			continue;
+		if ((*ops)->usable(why, sizeof(why)))
+			return *ops;
+		pil_err_say(err, ENOTSUP, "no %s on this host: %s", (*ops)->title, why);
+		return NULL;
+	}
+	pil_err_hint(err, "pillion --set-default-version 1");
+	pil_err_say(
+		err, ENOTSUP,
+		"this pillion has no machines of version %u yet: version 1, the sandbox, is there",
+		wanted);
+	return NULL;
+}
+
+void machine_spec_finish(struct machine_spec *spec)
+{
+	for (int i = 0; i < spec->n_shares; i++) {
+		free(spec->shares[i].host);
+		free(spec->shares[i].guest);
+	}
+	free(spec->name);
+	free(spec->rootfs);
+	free(spec->default_user);
+	*spec = (struct machine_spec){0};
+}
+
+static int try_connect(const struct state_dirs *dirs, const char *name)
+{
+	_auto_free char *path = str_printf("%s/machines/%s/agent.sock", dirs->runtime, name);
+	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, path);
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)))
+		return -errno;
+	return pil_take_fd(&fd);
+}
+
+static int start_supervisor(const char *name, struct pil_err *err)
+{
+	_auto_free char *program = state_find_program("machine", "pillion-machine");
+	char *argv[] = {program, (char *)name, NULL};
+	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
+	_auto_fd int read_fd = -1;
+	_auto_fd int write_fd = -1;
+	int pipe_fds[2], status;
+	char text[1024] = "", *newline;
+	pid_t pid;
+	ssize_t n;
+
+	if (!program)
+		return pil_err_say(
+			err, ENOENT,
+			"start machine: pillion-machine is not beside this program nor in %s",
+			PILLION_LIBEXEC);
+	if (pipe2(pipe_fds, O_CLOEXEC))
+		return pil_err_set(err, errno, "start machine");
+	read_fd = pipe_fds[0];
+	write_fd = opts.stdout_fd = pipe_fds[1]; /* it says there what went wrong */
+	pid = proc_spawn(argv, &opts, err);
+	if (pid < 0)
+		return pid;
+	pil_close_p(&write_fd);
+	status = proc_wait(pid, 60000);
+	if (status == 0)
+		return 0;
+	pil_set_nonblock(read_fd, true);
+	n = read(read_fd, text, sizeof(text) - 1);
+	if (n > 0)
+		text[n] = '\0';
+	newline = strchr(text, '\n'); /* message, newline, hint */
+	if (newline) {
+		*newline++ = '\0';
+		newline[strcspn(newline, "\n")] = '\0';
+		if (newline[0])
+			pil_err_hint(err, "%s", newline);
+	}
+	return pil_err_say(err, EIO, "%s", text[0] ? text : "its supervisor ended without a word");
+}
+
+int machine_connect(const struct state_dirs *dirs, const char *name, struct pil_err *err)
+{
+	for (int try = 0; try < 3; try++) {
+		int fd = try_connect(dirs, name), ret;
+
+		if (fd >= 0)
+			return fd;
+		ret = start_supervisor(name, err);
+		if (ret)
+			return pil_err_prefix(err, "start '%s'", name);
+	}
+	return pil_err_say(err, ETIMEDOUT, "start '%s': its agent does not answer", name);
+}
+
+/* The supervisor's pid if it holds its lock, else 0. */
+static pid_t supervisor(const struct state_dirs *dirs, const char *name)
+{
+	_auto_free char *lock = str_printf("%s/machines/%s/lock", dirs->runtime, name);
+	_auto_free char *path = str_printf("%s/machines/%s/pid", dirs->runtime, name);
+	_auto_free char *text = NULL;
+	_auto_fd int fd = open(lock, O_RDWR | O_CLOEXEC);
+	uint64_t pid;
+
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	if (pil_read_file(path, 32, &text) <= 0)
+		return 0;
+	text[strcspn(text, "\n")] = '\0';
+	return str_to_u64(text, INT32_MAX, &pid) ? (pid_t)pid : 0;
+}
+
+bool machine_running(const struct state_dirs *dirs, const char *name)
+{
+	return supervisor(dirs, name) > 0;
+}
+
+static bool wait_gone(const struct state_dirs *dirs, const char *name, int timeout_ms)
+{
+	int64_t due = loop_now_ms() + timeout_ms;
+
+	while (machine_running(dirs, name)) {
+		if (loop_now_ms() > due)
+			return false;
+		poll(NULL, 0, 20);
+	}
+	return true;
+}
+
+int machine_stop(const struct state_dirs *dirs, const char *name, bool force, struct pil_err *err)
+{
+	pid_t pid = supervisor(dirs, name);
+
+	if (pid <= 0)
+		return 0;
+	if (kill(pid, force ? SIGKILL : SIGTERM) && errno != ESRCH)
+		return pil_err_set(err, errno, "stop '%s'", name);
+	if (wait_gone(dirs, name, 8000))
+		return 0;
+	kill(pid, SIGKILL);
+	return wait_gone(dirs, name, 2000)
+		       ? 0
+		       : pil_err_say(err, ETIMEDOUT, "stop '%s': it does not end", name);
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * machine.h -- running machines: start, reach, stop.
+ *
+ * A running machine is a supervisor process (pillion-machine) that holds the lock in
+ * runtime/machines/NAME and everything the machine consists of.  Its agent answers on agent.sock
+ * there.  The supervisor is the same for all back ends; a back end is a struct machine_ops. */
+#ifndef PIL_MACHINE_H
+#define PIL_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "compiler.h"
+#include "err.h"
+#include "state.h"
+
+enum { MACHINE_MAX_SHARES = 8 };
+
+struct machine_share { /* a host folder seen in the machine */
+	char *host, *guest;
+	bool writable;
+};
+
+struct machine_spec { /* owned strings: machine_spec_finish() */
+	char *name;
+	char *rootfs;
+	char *default_user;
+	unsigned version; /* 1 sandbox, 2 microVM, 0 whichever serves */
+	int64_t idle_ms;  /* < 0: never stops by itself */
+	struct machine_share shares[MACHINE_MAX_SHARES];
+	int n_shares;
+};
+void machine_spec_finish(struct machine_spec *spec);
+
+/* What a supervisor gives its back end. */
+struct machine_run {
+	const struct machine_spec *spec;
+	const struct state_dirs *dirs;
+	const char *dir;   /* runtime/machines/NAME */
+	const char *token; /* 64 hex digits */
+	int listen_fd;     /* of agent.sock; connections are the agent's */
+};
+
+struct machine_ops {
+	const char *name;  /* "ns", "kvm" */
+	const char *title; /* "sandbox", "microVM" */
+	unsigned version;  /* as --list -v shows it */
+	/* Can this host run it well?  @why: one line, also when it can. */
+	bool (*usable)(char *why, int why_size);
+	/* Starts it; returns a descriptor (a pidfd) that becomes readable when the machine has
+	 * ended.
+	 * @ready_fd becomes readable when the agent serves, or at end of file when it never will.
+	 */
+	int (*start)(void **state, const struct machine_run *run, int *ready_fd,
+		     struct pil_err *err);
+	/* Ends it: politely, then by force; frees @state.  Bounded to about five seconds. */
+	void (*stop)(void *state);
+};
+extern const struct machine_ops *const machine_backends[]; /* best first, NULL-terminated */
+
+/* The back end for version @wanted (0: the first usable one).  NULL with the reason in @err. */
+const struct machine_ops *machine_backend(unsigned wanted, struct pil_err *err);
+
+/* Makes sure machine @name runs and connects to its agent: a descriptor, or -errno.  Two callers at
+ * once get the same machine. */
+int machine_connect(const struct state_dirs *dirs, const char *name,
+		    struct pil_err *err) PIL_MUST_CHECK;
+
+bool machine_running(const struct state_dirs *dirs, const char *name);
+
+/* Stops it and waits, at most about ten seconds.  0 also when it does not run. */
+int machine_stop(const struct state_dirs *dirs, const char *name, bool force,
+		 struct pil_err *err) PIL_MUST_CHECK;
+
+#endif

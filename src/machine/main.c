@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion-machine NAME: the supervisor of one machine.
+ *
+ * Theory of operation: takes the machine's lock, so that there is one; goes to the background once
+ * the agent serves (or says on standard output why not: a message and a hint, a line each); then
+ * waits for the end of the machine or for SIGTERM.  While the machine runs it sees to it that a
+ * broker is there: one that was killed is missed within BROKER_CHECK_MS.
+ *
+ * Everything the machine consists of is our child and ends with us. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "config.h"
+#include "daemon.h"
+#include "fd.h"
+#include "log.h"
+#include "machine.h"
+#include "path.h"
+#include "registry.h"
+#include "str.h"
+
+enum { READY_MS = 30000, BROKER_CHECK_MS = 2000 };
+
+struct supervisor {
+	struct state_dirs dirs;
+	struct config config;
+	struct machine_spec spec;
+	char *dir;
+	char token[65];
+	int lock_fd, listen_fd, log_fd;
+	const struct machine_ops *ops;
+	void *state;
+	int ended_fd;
+};
+
+static int load_spec(struct supervisor *s, const char *name, struct pil_err *err)
+{
+	_auto_free char *config_path = str_printf("%s/config", s->dirs.config);
+	struct distro distro = {0};
+	int ret = config_load(&s->config, config_path, err);
+
+	if (!ret)
+		ret = registry_find(&s->dirs, name, &distro, err);
+	if (ret)
+		return ret;
+	s->spec = (struct machine_spec){
+		.name = strdup(distro.name),
+		.rootfs = str_printf("%s/distros/%s/rootfs", s->dirs.data, distro.name),
+		.default_user = str_printf("%u", distro.default_uid),
+		.version = distro.version,
+		.idle_ms = s->config.vm_idle_timeout_ms,
+	};
+	s->spec.shares[s->spec.n_shares++] =
+		(struct machine_share){.host = str_printf("%s/models", s->dirs.cache),
+				       .guest = strdup("/mnt/models")};
+	return path_mkdirs(s->spec.shares[0].host, 0755)
+		       ? pil_err_set(err, errno, "make the folder of models")
+		       : 0;
+}
+
+static int take_lock(struct supervisor *s, struct pil_err *err)
+{
+	_auto_free char *lock = str_printf("%s/lock", s->dir);
+	_auto_free char *pid_path = str_printf("%s/pid", s->dir);
+	_auto_free char *pid = str_printf("%d\n", getpid());
+	int ret = path_mkdirs(s->dir, 0700);
+
+	if (ret)
+		return pil_err_set(err, -ret, "make folder '%s'", s->dir);
+	s->lock_fd = state_lock(lock, 0, err);
+	if (s->lock_fd < 0)
+		return s->lock_fd;
+	ret = pil_write_file(pid_path, 0600, pid, strlen(pid));
+	return ret ? pil_err_set(err, -ret, "write '%s'", pid_path) : 0;
+}
+
+static int listen_agent(struct supervisor *s, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/agent.sock", s->dir);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (strlen(path) >= sizeof(address.sun_path))
+		return pil_err_set(err, ENAMETOOLONG, "listen on '%s'", path);
+	strcpy(address.sun_path, path);
+	unlink(path);
+	if (s->listen_fd < 0 || bind(s->listen_fd, (struct sockaddr *)&address, sizeof(address)) ||
+	    listen(s->listen_fd, 128))
+		return pil_err_set(err, errno, "listen on '%s'", path);
+	return 0;
+}
+
+/* What the machine's parts print goes to a file of its own; our standard output stays the caller's.
+ */
+static void open_log(struct supervisor *s)
+{
+	_auto_free char *path = str_printf("%s/machines/%s.log", s->dirs.runtime, s->spec.name);
+
+	s->log_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+	if (s->log_fd >= 0)
+		dup2(s->log_fd, STDERR_FILENO);
+}
+
+static int wait_ready(struct supervisor *s, int ready_fd, struct pil_err *err)
+{
+	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
+	char c;
+
+	if (poll(&p, 1, READY_MS) <= 0)
+		return pil_err_say(err, ETIMEDOUT, "no sign of its agent after %d s",
+				   READY_MS / 1000);
+	if (read(ready_fd, &c, 1) != 1) {
+		pil_err_hint(err, "see %s/machines/%s.log", s->dirs.runtime, s->spec.name);
+		return pil_err_say(err, EIO, "it ended while starting");
+	}
+	return 0;
+}
+
+static int start(struct supervisor *s, const char *name, struct pil_err *err)
+{
+	_auto_fd int ready_fd = -1;
+	struct pil_err broker_err = {0};
+	struct machine_run run;
+	int ret = load_spec(s, name, err);
+
+	if (ret)
+		return ret;
+	s->dir = str_printf("%s/machines/%s", s->dirs.runtime, s->spec.name);
+	ret = take_lock(s, err);
+	if (!ret)
+		ret = listen_agent(s, err);
+	if (!ret)
+		ret = broker_token_create(&s->dirs, s->spec.name, s->token, err);
+	if (ret)
+		return ret;
+	open_log(s);
+	if (broker_ensure(&s->dirs, &broker_err))
+		log_warn("no devices in this machine: %s", broker_err.msg);
+	s->ops = machine_backend(s->spec.version, err);
+	if (!s->ops)
+		return -ENOTSUP;
+	run = (struct machine_run){.spec = &s->spec,
+				   .dirs = &s->dirs,
+				   .dir = s->dir,
+				   .token = s->token,
+				   .listen_fd = s->listen_fd};
+	s->ended_fd = s->ops->start(&s->state, &run, &ready_fd, err);
+	if (s->ended_fd < 0)
+		return s->ended_fd;
+	ret = wait_ready(s, ready_fd, err);
+	pil_close_p(&s->listen_fd); /* the agent's now; when it is gone, connecting fails */
+	return ret;
+}
+
+static void watch(struct supervisor *s, int signal_fd)
+{
+	struct pollfd p[] = {{.fd = s->ended_fd, .events = POLLIN},
+			     {.fd = signal_fd, .events = POLLIN}};
+
+	for (;;) {
+		struct pil_err err = {0};
+		int n = poll(p, 2, BROKER_CHECK_MS);
+
+		if (n < 0 && errno != EINTR)
+			return;
+		if (n > 0)
+			return;
+		if (broker_ensure(&s->dirs, &err))
+			log_dbg("%s", err.msg);
+	}
+}
+
+static int catch_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+static void clean_up(struct supervisor *s)
+{
+	if (s->ops && s->state)
+		s->ops->stop(s->state);
+	if (s->lock_fd >= 0 && path_remove_tree(s->dir))
+		log_warn("cannot remove '%s'", s->dir);
+	machine_spec_finish(&s->spec);
+	config_finish(&s->config);
+	state_dirs_finish(&s->dirs);
+	free(s->dir);
+}
+
+int main(int argc, char **argv)
+{
+	struct supervisor s = {.lock_fd = -1, .listen_fd = -1, .log_fd = -1, .ended_fd = -1};
+	struct pil_err err = {0};
+	int ready_fd, signal_fd, ret;
+
+	log_init("pillion-machine");
+	if (argc != 2) {
+		log_err("usage: pillion-machine NAME (the command line starts it)");
+		return EXIT_FAILURE;
+	}
+	ready_fd = daemon_detach(&err);
+	if (ready_fd < 0)
+		return EXIT_FAILURE;
+	signal_fd = catch_signals();
+	ret = state_dirs_init(&s.dirs, &err);
+	if (!ret)
+		ret = start(&s, argv[1], &err);
+	if (ret ==
+	    -EWOULDBLOCK) { /* somebody else is starting it: the caller tries to connect again */
+		poll(NULL, 0, 200);
+		daemon_report(&ready_fd, EXIT_SUCCESS);
+		return EXIT_SUCCESS;
+	}
+	if (ret) {
+		dprintf(STDOUT_FILENO, "%s\n%s\n", err.msg, err.hint);
+		clean_up(&s);
+		daemon_report(&ready_fd, EXIT_FAILURE);
+		return EXIT_FAILURE;
+	}
+	daemon_report(&ready_fd, EXIT_SUCCESS);
+	dup2(STDERR_FILENO, STDOUT_FILENO); /* let go of the caller's */
+	watch(&s, signal_fd);
+	clean_up(&s);
+	return EXIT_SUCCESS;
+}

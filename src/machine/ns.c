@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The sandbox: bubblewrap, in the user namespace that owns the distro's tree, with pasta for its
+ * network.
+ *
+ * Theory of operation: four processes.  `bwrap` (outer) waits for its child; the child becomes
+ * pillion-init, pid 1 of its own pid, mount, ipc, uts and network namespaces, once we let it (a
+ * pipe it blocks on).  Between its creation and that moment pasta is attached to its network
+ * namespace.  `pasta` runs in the same user namespace, so it is nobody on the host, too.
+ *
+ * All of them end with us: bwrap and pasta get SIGKILL when the supervisor dies, and the kernel
+ * ends a pid namespace with its first process.  The polite way is the life pipe: closing our end
+ * makes pillion-init end everything and exit.
+ *
+ * Isolation is that of a container: shared kernel, user namespace (nothing in the machine is root
+ * outside), no access to the host's files but the shares, no host network but what pasta forwards
+ * from inside (the host's own loopback is not reachable). */
+#include "machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "log.h"
+#include "loop.h"
+#include "path.h"
+#include "proc.h"
+#include "str.h"
+#include "userns.h"
+
+#define DNS_FORWARD                                                                                \
+	"10.255.255.254" /* as WSL's DNS tunnel; used where the host's resolver is on loopback */
+
+struct ns {
+	pid_t bwrap, pasta;
+	int life_fd; /* closing it ends the machine */
+};
+
+static bool usable(char *why, int why_size)
+{
+	if (!proc_have("bwrap") || !proc_have("pasta")) {
+		snprintf(why, (size_t)why_size,
+			 "bubblewrap or pasta is missing: sudo apt install bubblewrap passt");
+		return false;
+	}
+	snprintf(why, (size_t)why_size, "bubblewrap and pasta are installed");
+	return true;
+}
+
+/* ---- the command line of bwrap ---- */
+
+struct guest_files { /* on the host */
+	char *init, *plugin, *smi;
+};
+
+static char *find_guest_file(const char *in_build, const char *installed)
+{
+	_auto_free char *self = path_of_self();
+	char *path = self ? str_printf("%s/../%s", self, in_build) : NULL;
+
+	if (path && path_exists(path)) {
+		char *real = realpath(path, NULL);
+
+		free(path);
+		return real;
+	}
+	free(path);
+	path = str_printf("%s/%s", PILLION_GUESTDIR, installed);
+	if (path_exists(path))
+		return path;
+	free(path);
+	return NULL;
+}
+
+static void add_guest_files(struct argv *a, struct userns_stage *stage,
+			    const struct guest_files *files)
+{
+	argv_add_all(a,
+		     (const char *const[]){"--tmpfs", "/usr/lib/pillion", "--dir",
+					   "/usr/lib/pillion/lib", "--dir", "/usr/lib/pillion/bin",
+					   "--ro-bind", userns_stage_add(stage, files->init),
+					   "/usr/lib/pillion/bin/pillion-init", NULL});
+	if (files->plugin)
+		argv_add_all(a, (const char *const[]){"--ro-bind",
+						      userns_stage_add(stage, files->plugin),
+						      "/usr/lib/pillion/lib/libggml-pillion.so",
+						      NULL});
+	if (files->smi)
+		argv_add_all(a,
+			     (const char *const[]){"--ro-bind", userns_stage_add(stage, files->smi),
+						   "/usr/lib/pillion/bin/pillion-smi", NULL});
+	argv_add_all(a, (const char *const[]){"--remount-ro", "/usr/lib/pillion", "--tmpfs",
+					      "/usr/lib/wsl", "--symlink", "/usr/lib/pillion/lib",
+					      "/usr/lib/wsl/lib", NULL});
+}
+
+static void add_shares(struct argv *a, struct userns_stage *stage, const struct machine_spec *spec)
+{
+	for (int i = 0; i < spec->n_shares; i++)
+		if (path_exists(spec->shares[i].host))
+			argv_add_all(a, (const char *const[]){
+						spec->shares[i].writable ? "--bind" : "--ro-bind",
+						userns_stage_add(stage, spec->shares[i].host),
+						spec->shares[i].guest, NULL});
+}
+
+/* The token file lies in a folder that only the owner can enter: hand over its contents. */
+static int token_fd(const char *token)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC))
+		return -errno;
+	if (write(fds[1], token, strlen(token)) < 0 || write(fds[1], "\n", 1) < 0)
+		log_dbg("token not written");
+	close(fds[1]);
+	return fds[0];
+}
+
+/* The host's resolv.conf without servers on its loopback, which the machine could not reach. */
+static char *resolv_conf(bool *forward)
+{
+	_auto_free char *text = NULL;
+	char *out = str_printf("# Written by pillion at each start; [network] "
+			       "generateResolvConf=false stops that.\n");
+	char *save = NULL;
+	bool any = false;
+
+	if (pil_read_file("/etc/resolv.conf", 1 << 16, &text) < 0)
+		text = strdup("");
+	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		bool server = !strncmp(line, "nameserver", 10);
+		char *more;
+
+		if (server && (strstr(line, " 127.") || strstr(line, " ::1")))
+			continue;
+		if (!server && strncmp(line, "search", 6) && strncmp(line, "options", 7))
+			continue;
+		any = any || server;
+		more = str_printf("%s%s\n", out, line);
+		free(out);
+		out = more;
+	}
+	*forward = !any;
+	if (!any) {
+		char *more = str_printf("%snameserver " DNS_FORWARD "\n", out);
+
+		free(out);
+		out = more;
+	}
+	return out;
+}
+
+struct start_fds {
+	int life, ready, info, block, token; /* the children's ends */
+};
+
+static void add_init(struct argv *a, const struct machine_run *run, const struct start_fds *fds,
+		     bool *dns_forward)
+{
+	const struct machine_spec *spec = run->spec;
+	_auto_free char *resolv = resolv_conf(dns_forward);
+
+	argv_add_all(a, (const char *const[]){"--", "/usr/lib/pillion/bin/pillion-init", "--distro",
+					      spec->name, "--user",
+					      spec->default_user ? spec->default_user : "root",
+					      "--resolv-conf", resolv, NULL});
+	argv_add(a, "--listen-fd");
+	argv_addf(a, "%d", run->listen_fd);
+	argv_add(a, "--life-fd");
+	argv_addf(a, "%d", fds->life);
+	argv_add(a, "--ready-fd");
+	argv_addf(a, "%d", fds->ready);
+	if (spec->idle_ms >= 0) {
+		argv_add(a, "--idle-ms");
+		argv_addf(a, "%lld", (long long)spec->idle_ms);
+	}
+}
+
+static void build_command(struct argv *a, struct userns_stage *stage, const struct machine_run *run,
+			  const struct guest_files *files, const char *guest_dir,
+			  const struct start_fds *fds, bool *dns_forward)
+{
+	argv_add_all(a, (const char *const[]){"bwrap",
+					      "--die-with-parent",
+					      "--unshare-pid",
+					      "--unshare-ipc",
+					      "--unshare-uts",
+					      "--unshare-net",
+					      "--unshare-cgroup-try",
+					      "--as-pid-1",
+					      "--cap-drop",
+					      "CAP_SYS_MODULE",
+					      "--cap-drop",
+					      "CAP_SYS_RAWIO",
+					      "--cap-drop",
+					      "CAP_SYS_BOOT",
+					      "--cap-drop",
+					      "CAP_SYS_TIME",
+					      "--cap-drop",
+					      "CAP_SYSLOG",
+					      "--cap-drop",
+					      "CAP_BPF",
+					      "--cap-drop",
+					      "CAP_PERFMON",
+					      "--bind",
+					      userns_stage_add(stage, run->spec->rootfs),
+					      "/",
+					      "--dev",
+					      "/dev",
+					      "--proc",
+					      "/proc",
+					      "--ro-bind",
+					      "/sys",
+					      "/sys",
+					      "--tmpfs",
+					      "/run",
+					      "--tmpfs",
+					      "/tmp",
+					      "--chmod",
+					      "1777",
+					      "/tmp",
+					      NULL});
+	argv_add_all(a, (const char *const[]){"--ro-bind", userns_stage_add(stage, guest_dir),
+					      "/run/pillion/host", NULL});
+	argv_add(a, "--perms");
+	argv_add(a, "0444"); /* every user of the machine may use the machine's devices */
+	argv_add(a, "--file");
+	argv_addf(a, "%d", fds->token);
+	argv_add(a, "/run/pillion/token");
+	add_guest_files(a, stage, files);
+	add_shares(a, stage, run->spec);
+	argv_add_all(a, (const char *const[]){
+				"--clearenv", "--setenv", "PATH",
+				"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+				"--setenv", "HOME", "/root", "--setenv", "GGML_BACKEND_PATH",
+				"/usr/lib/pillion/lib/libggml-pillion.so", NULL});
+	argv_add(a, "--info-fd");
+	argv_addf(a, "%d", fds->info);
+	argv_add(a, "--block-fd");
+	argv_addf(a, "%d", fds->block);
+	add_init(a, run, fds, dns_forward);
+}
+
+/* ---- network ---- */
+
+/* {"child-pid": N, ...} as bwrap writes it; 0: not there in time. */
+static pid_t read_child_pid(int fd)
+{
+	char text[512];
+	size_t len = 0;
+	const char *at;
+
+	while (len < sizeof(text) - 1) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		ssize_t n;
+
+		if (poll(&p, 1, 10000) <= 0)
+			return 0;
+		n = read(fd, text + len, sizeof(text) - 1 - len);
+		if (n <= 0)
+			return 0;
+		len += (size_t)n;
+		text[len] = '\0';
+		at = strstr(text, "\"child-pid\":");
+		if (at && strpbrk(at, ",}\n"))
+			return (pid_t)strtol(at + strlen("\"child-pid\":"), NULL, 10);
+	}
+	return 0;
+}
+
+/* The default route is the last thing pasta sets up. */
+static bool network_up(pid_t child)
+{
+	_auto_free char *path = str_printf("/proc/%d/net/route", child);
+	_auto_free char *path6 = str_printf("/proc/%d/net/ipv6_route", child);
+	_auto_free char *text = NULL;
+	_auto_free char *text6 = NULL;
+
+	if (pil_read_file(path, 1 << 16, &text) > 0 && strstr(text, "\t00000000\t"))
+		return true;
+	return pil_read_file(path6, 1 << 16, &text6) > 0 &&
+	       strstr(text6, "00000000000000000000000000000000 00 ") && strstr(text6, "eth");
+}
+
+/* No network is not worth refusing the machine: it is said, and the machine starts without. */
+static void attach_network(struct ns *ns, pid_t child, bool dns_forward)
+{
+	_auto_free char *ns_path = str_printf("/proc/%d/ns/net", child);
+	_auto_fd int net_fd = open(ns_path, O_RDONLY | O_CLOEXEC);
+	_auto_argv struct argv a = {0};
+	struct proc_opts opts = {.stdin_fd = -1,
+				 .stdout_fd = -1,
+				 .stderr_fd = -1,
+				 .keep_fds = &net_fd,
+				 .n_keep_fds = 1,
+				 .die_with_us = true};
+	struct pil_err err = {0};
+	int64_t due = loop_now_ms() + 3000;
+
+	if (net_fd < 0) {
+		log_warn("network: open %s: %s", ns_path, strerror(errno));
+		return;
+	}
+	argv_add_all(&a, (const char *const[]){"pasta", "-f", "-q", "--config-net", "--netns-only",
+					       "--no-map-gw", "-t", "none", "-u", "none", "-T",
+					       "none", "-U", "none", NULL});
+	if (dns_forward)
+		argv_add_all(&a, (const char *const[]){"--dns-forward", DNS_FORWARD, NULL});
+	argv_add(&a, "--netns");
+	argv_addf(&a, "/proc/self/fd/%d", net_fd);
+	ns->pasta = userns_join_spawn(child, a.v, &opts, &err);
+	if (ns->pasta < 0) {
+		log_warn("network: %s", err.msg);
+		ns->pasta = 0;
+		return;
+	}
+	while (!network_up(child)) {
+		if (proc_wait(ns->pasta, 0) != -ETIMEDOUT) {
+			log_warn("network: pasta ended at once; the machine has no network");
+			ns->pasta = 0;
+			return;
+		}
+		if (loop_now_ms() > due) {
+			log_warn("network: no route after 3 s; does the host have one?");
+			return;
+		}
+		poll(NULL, 0, 5);
+	}
+}
+
+/* ---- start and stop ---- */
+
+static void stop(void *state)
+{
+	struct ns *ns = state;
+
+	if (!ns)
+		return;
+	pil_close_p(&ns->life_fd);
+	if (ns->bwrap > 0 && proc_wait(ns->bwrap, 4000) == -ETIMEDOUT)
+		proc_stop(ns->bwrap, 0);
+	if (ns->pasta > 0)
+		proc_stop(ns->pasta, 500);
+	free(ns);
+}
+
+static int make_pipe(int *read_fd, int *write_fd)
+{
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC))
+		return -errno;
+	*read_fd = fds[0];
+	*write_fd = fds[1];
+	return 0;
+}
+
+static void close_start_fds(struct start_fds *fds)
+{
+	pil_close_p(&fds->life);
+	pil_close_p(&fds->ready);
+	pil_close_p(&fds->info);
+	pil_close_p(&fds->block);
+	pil_close_p(&fds->token);
+}
+
+static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files *files,
+			 const struct start_fds *fds, bool *dns_forward, struct pil_err *err)
+{
+	_auto_free char *guest_dir = str_printf("%s/guest", run->dirs->runtime);
+	_auto_argv struct argv a = {0};
+	struct userns_stage stage = {0};
+	const int keep[] = {fds->life,  fds->ready, fds->info,
+			    fds->block, fds->token, run->listen_fd};
+	struct proc_opts opts = {.stdin_fd = -1,
+				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
+				 .stderr_fd = STDERR_FILENO,
+				 .keep_fds = keep,
+				 .n_keep_fds = ARRAY_SIZE(keep),
+				 .new_session = true,
+				 .die_with_us = true};
+
+	build_command(&a, &stage, run, files, guest_dir, fds, dns_forward);
+	return userns_spawn(a.v, &stage, &opts, err);
+}
+
+static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
+{
+	struct guest_files files = {
+		.init = find_guest_file("guest/init/pillion-init", "bin/pillion-init"),
+		.plugin =
+			find_guest_file("guest/ggml/libggml-pillion.so", "lib/libggml-pillion.so"),
+		.smi = find_guest_file("guest/smi/pillion-smi", "bin/pillion-smi")};
+	struct start_fds fds = {-1, -1, -1, -1, -1};
+	_auto_fd int info_read = -1;
+	_auto_fd int block_write = -1;
+	_auto_fd int ready_read = -1;
+	struct ns *ns = calloc(1, sizeof(*ns));
+	bool dns_forward = false;
+	pid_t child;
+	int ret = 0;
+
+	if (!ns || !files.init) {
+		free(ns);
+		return pil_err_say(err, ENOENT, "pillion-init is not in the build tree nor in %s",
+				   PILLION_GUESTDIR);
+	}
+	ns->life_fd = -1;
+	fds.token = token_fd(run->token);
+	if (make_pipe(&fds.life, &ns->life_fd) || make_pipe(&ready_read, &fds.ready) ||
+	    make_pipe(&info_read, &fds.info) || make_pipe(&fds.block, &block_write) ||
+	    fds.token < 0)
+		ret = pil_err_set(err, errno, "start sandbox");
+	if (!ret) {
+		ns->bwrap = spawn_bwrap(run, &files, &fds, &dns_forward, err);
+		ret = ns->bwrap < 0 ? ns->bwrap : 0;
+	}
+	close_start_fds(&fds);
+	child = ret ? 0 : read_child_pid(info_read);
+	if (!ret && child <= 0)
+		ret = pil_err_say(err, EIO, "bubblewrap ended before the sandbox stood");
+	if (!ret) {
+		attach_network(ns, child, dns_forward);
+		if (write(block_write, "", 1) != 1)
+			ret = pil_err_set(err, errno, "start sandbox");
+	}
+	free(files.init);
+	free(files.plugin);
+	free(files.smi);
+	if (ret) {
+		stop(ns);
+		return ret;
+	}
+	*ready_fd = pil_take_fd(&ready_read);
+	*state = ns;
+	return (int)syscall(SYS_pidfd_open, ns->bwrap, 0);
+}
+
+extern const struct machine_ops machine_ns;
+const struct machine_ops machine_ns = {.name = "ns",
+				       .title = "sandbox",
+				       .version = 1,
+				       .usable = usable,
+				       .start = start,
+				       .stop = stop};
