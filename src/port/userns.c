@@ -282,6 +282,15 @@ pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts 
 		    : pid;
 }
 
+int userns_mkdir(const char *path)
+{
+	if (mkdir(path, 0755))
+		return -errno;
+	if (getuid() == 0 && chown(path, ROOT_FIRST_ID, ROOT_FIRST_ID))
+		return -errno;
+	return 0;
+}
+
 int userns_remove_tree(const char *path, struct pil_err *err)
 {
 	struct userns_stage stage = {0};

@@ -38,6 +38,9 @@ pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
 pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts *opts,
 			struct pil_err *err) PIL_MUST_CHECK;
 
+/* Makes folder @path, owned by uid 0 of the namespace.  0 or -errno. */
+int userns_mkdir(const char *path) PIL_MUST_CHECK;
+
 /* rm -rf of a tree whose files belong to the namespace; missing is fine.  Waits, bounded. */
 int userns_remove_tree(const char *path, struct pil_err *err) PIL_MUST_CHECK;
 

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "fd.h"
+#include "machine.h"
+#include "path.h"
+#include "recipe.h"
+#include "registry.h"
+#include "str.h"
+#include "tree.h"
+
+struct options {
+	const char *flavor, *name;
+	uint64_t version;
+	bool no_launch, no_distribution;
+};
+
+enum { OPT_VERSION = 256, OPT_NAME, OPT_NO_DISTRIBUTION, OPT_IGNORED, OPT_UNSUPPORTED };
+
+static int parse(int argc, char **argv, struct options *o)
+{
+	static const struct option options[] = {
+		{"distribution", required_argument, NULL, 'd'},
+		{"name", required_argument, NULL, OPT_NAME},
+		{"no-launch", no_argument, NULL, 'n'},
+		{"no-distribution", no_argument, NULL, OPT_NO_DISTRIBUTION},
+		{"version", required_argument, NULL, OPT_VERSION},
+		{"web-download", no_argument, NULL, OPT_IGNORED},
+		{"enable-wsl1", no_argument, NULL, OPT_IGNORED},
+		{"legacy", no_argument, NULL, OPT_IGNORED},
+		{"pre-release", no_argument, NULL, OPT_IGNORED},
+		{"fixed-vhd", no_argument, NULL, OPT_IGNORED},
+		{"vhd-size", required_argument, NULL, OPT_IGNORED},
+		{"from-file", required_argument, NULL, OPT_UNSUPPORTED},
+		{"location", required_argument, NULL, OPT_UNSUPPORTED},
+		{0},
+	};
+	int c, index = 0;
+
+	*o = (struct options){0};
+	optind = 1;
+	while ((c = getopt_long(argc, argv, "d:n", options, &index)) != -1) {
+		if (c == 'd')
+			o->flavor = optarg;
+		else if (c == 'n')
+			o->no_launch = true;
+		else if (c == OPT_NAME)
+			o->name = optarg;
+		else if (c == OPT_NO_DISTRIBUTION)
+			o->no_distribution = true;
+		else if (c == OPT_VERSION && str_to_u64(optarg, 3, &o->version) && o->version)
+			continue;
+		else if (c == OPT_IGNORED)
+			cli_ignored(argv[optind - 1]);
+		else if (c == OPT_UNSUPPORTED)
+			return cli_usage(&cmd_install, "this pillion cannot do that yet");
+		else
+			return cli_usage(&cmd_install, NULL);
+	}
+	if (optind < argc && !o->flavor)
+		o->flavor = argv[optind++];
+	if (optind < argc)
+		return cli_usage(&cmd_install, "too many names");
+	return 0;
+}
+
+static int unknown_flavor(void)
+{
+	fputs("pillion: There is no distribution with the supplied name.\n"
+	      "The following is a list of valid distributions that can be installed.\n"
+	      "Install using 'pillion --install <Distro>'.\n\n",
+	      stderr);
+	for (const struct recipe *r = recipes_distro; r->name; r++)
+		fprintf(stderr, "%-16s%s\n", r->name, r->title);
+	return EXIT_FAILURE;
+}
+
+static int check_name(struct cli *cli, const char *name, struct pil_err *err)
+{
+	struct distro there;
+
+	if (!str_is_name(name))
+		return pil_err_say(
+			err, EINVAL,
+			"install '%s': a name is 1 to 64 letters, digits, '.', '_' or '-'", name);
+	if (registry_find(&cli->dirs, name, &there, NULL) == 0) {
+		pil_err_hint(
+			err,
+			"pillion -d %s starts it; --install ... --name OTHER makes a second one",
+			name);
+		return pil_err_say(
+			err, EEXIST,
+			"install '%s': A distribution with the supplied name already exists.",
+			name);
+	}
+	return 0;
+}
+
+static int install(struct cli *cli, const struct recipe *recipe, const char *name, unsigned version,
+		   struct pil_err *err)
+{
+	_auto_free char *dir = str_printf("%s/distros/%s", cli->dirs.data, name);
+	_auto_free char *lock_path = str_printf("%s/install.lock", cli->dirs.data);
+	_auto_free char *default_path = str_printf("%s/default", cli->dirs.data);
+	_auto_fd int lock_fd = state_lock(lock_path, 1000, err);
+	struct distro distro = {.version = version};
+	int ret;
+
+	if (lock_fd < 0)
+		return lock_fd;
+	snprintf(distro.name, sizeof(distro.name), "%s", name);
+	snprintf(distro.flavor, sizeof(distro.flavor), "%s", recipe->name);
+	ret = kit_ensure(&cli->dirs, err);
+	if (ret < 0)
+		return ret;
+	ret = tree_install(&cli->dirs, recipe, dir, err);
+	if (ret) {
+		if (tree_remove(dir, NULL))
+			fprintf(stderr, "(%s is left behind; the next try removes it)\n", dir);
+		return ret;
+	}
+	ret = registry_add(&cli->dirs, &distro, err);
+	if (!ret && !path_exists(default_path))
+		ret = registry_set_default(&cli->dirs, name, err);
+	return ret;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	const struct recipe *recipe = recipes_distro;
+	const char *name;
+	struct pil_err err = {0};
+	struct options o;
+	int ret = parse(argc, argv, &o);
+
+	if (ret)
+		return ret;
+	if (o.no_distribution)
+		return cmd_update.run(cli, 1, argv);
+	if (o.flavor && !(recipe = recipe_find(o.flavor)))
+		return unknown_flavor();
+	name = o.name ? o.name : recipe->name;
+	if (check_name(cli, name, &err) ||
+	    (o.version && !machine_backend((unsigned)o.version, &err)))
+		return cli_fail(&err);
+	fprintf(stderr, "Installing: %s\n", recipe->title);
+	if (install(cli, recipe, name, (unsigned)o.version, &err))
+		return cli_fail(&err);
+	printf("Distribution successfully installed. It can be launched via 'pillion -d %s'\n",
+	       name);
+	fflush(stdout);
+	if (o.no_launch || !isatty(STDIN_FILENO))
+		return 0;
+	return cmd_run(cli, 3, (char *[]){(char *)"pillion", (char *)"-d", (char *)name, NULL});
+}
+
+const struct cmd cmd_install = {"--install", NULL,
+				"[Distro] [--name <Name>] [--no-launch, -n] [--version <1|2>]",
+				"Install a distribution, and what machines need.", run};

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "broker.h"
+#include "cli.h"
+#include "fd.h"
+#include "machine.h"
+#include "path.h"
+#include "registry.h"
+#include "str.h"
+
+struct report {
+	struct distro def;
+	bool have_default, have_kit;
+	const struct machine_ops *backend;
+	char why[256];
+	struct wire_device devices[WIRE_MAX_DEVICES];
+	int n_devices;
+	struct pil_err device_err;
+};
+
+static void gather(struct cli *cli, struct report *r)
+{
+	_auto_free char *stamp = str_printf("%s/kits/runtime/stamp", cli->dirs.data);
+	struct pil_err err = {0};
+
+	r->have_default = registry_default(&cli->dirs, &r->def, &err) == 0;
+	r->have_kit = path_exists(stamp);
+	r->backend = machine_backend(0, &err);
+	if (r->backend)
+		r->backend->usable(r->why, sizeof(r->why));
+	else
+		snprintf(r->why, sizeof(r->why), "%.250s", err.msg);
+	r->n_devices = broker_devices(&cli->dirs, r->devices, WIRE_MAX_DEVICES, &r->device_err);
+}
+
+static void print_devices(const struct report *r)
+{
+	char size[32];
+
+	if (r->n_devices < 0)
+		printf("Devices: none, because: %s\n", r->device_err.msg);
+	if (r->n_devices < 0 && r->device_err.hint[0])
+		printf("  hint: %s\n", r->device_err.hint);
+	for (int i = 0; i < r->n_devices; i++) {
+		const struct wire_device *d = &r->devices[i];
+
+		printf("Device %d: %s%s%s, %s\n", i,
+		       d->flags & WIRE_DEVICE_REFERENCE ? "reference device (host CPU): " : "",
+		       d->flags & WIRE_DEVICE_REFERENCE ? "" : d->name,
+		       d->flags & WIRE_DEVICE_REFERENCE ? d->description : "",
+		       str_bytes(size, sizeof(size), d->memory_total));
+	}
+}
+
+static int print_json(const struct report *r)
+{
+	json_t *devices = json_array();
+	json_t *root;
+
+	for (int i = 0; i < r->n_devices; i++)
+		json_array_append_new(devices,
+				      json_pack("{s:s, s:s, s:b, s:I}", "name", r->devices[i].name,
+						"description", r->devices[i].description,
+						"reference",
+						(r->devices[i].flags & WIRE_DEVICE_REFERENCE) != 0,
+						"memory", (json_int_t)r->devices[i].memory_total));
+	root = json_pack("{s:s?, s:i, s:s, s:s, s:b, s:o}", "defaultDistribution",
+			 r->have_default ? r->def.name : NULL, "defaultVersion",
+			 r->backend ? (int)r->backend->version : 0, "backend",
+			 r->backend ? r->backend->title : "none", "reason", r->why, "runtimeKit",
+			 r->have_kit, "devices", devices);
+	json_dumpf(root, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(root);
+	return 0;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct report r = {0};
+	bool json = argc == 2 && !strcmp(argv[1], "--json");
+
+	if (argc > 2 || (argc == 2 && !json))
+		return cli_usage(&cmd_status, "unknown option");
+	gather(cli, &r);
+	if (json)
+		return print_json(&r);
+	if (r.have_default)
+		printf("Default Distribution: %s\n", r.def.name);
+	printf("Default Version: %u\n", r.backend ? r.backend->version : 0);
+	printf("Machine back end: %s, because the microVM is not part of this version yet; %s\n",
+	       r.backend ? r.backend->title : "none", r.why);
+	printf("Runtime kit: %s\n", r.have_kit ? "installed" : "not installed (pillion --update)");
+	print_devices(&r);
+	return 0;
+}
+
+const struct cmd cmd_status = {"--status", NULL, "[--json]", "Show the status of pillion.", run};

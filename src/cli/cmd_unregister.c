@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+
+#include "cli.h"
+#include "fd.h"
+#include "machine.h"
+#include "registry.h"
+#include "str.h"
+#include "tree.h"
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	_auto_free char *dir = NULL;
+	struct distro distro;
+	struct pil_err err = {0};
+
+	if (argc != 2)
+		return cli_usage(&cmd_unregister, "one distribution is needed");
+	if (registry_find(&cli->dirs, argv[1], &distro, &err))
+		return cli_fail(&err);
+	dir = str_printf("%s/distros/%s", cli->dirs.data, distro.name);
+	puts("Unregistering.");
+	/* Forgotten first: were we killed in the middle, the rest is a folder to clean up. */
+	if (machine_stop(&cli->dirs, distro.name, false, &err) ||
+	    registry_remove(&cli->dirs, distro.name, &err) || tree_remove(dir, &err))
+		return cli_fail(&err);
+	puts("The operation completed successfully.");
+	return 0;
+}
+
+const struct cmd cmd_unregister = {"--unregister", NULL, "<Distro>",
+				   "Unregisters the distribution and deletes the root filesystem.",
+				   run};

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "recipe.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#define EVERYDAY "bash,ca-certificates,iproute2,less,login,procps,sudo,util-linux"
+
+const struct recipe recipes_distro[] = {
+	{.name = "debian",
+	 .title = "Debian sid with llama.cpp",
+	 .suite = "sid",
+	 .packages = EVERYDAY ",llama.cpp",
+	 .revision = 1},
+	{.name = "debian-stable",
+	 .title = "Debian 13 (trixie)",
+	 .suite = "trixie",
+	 .packages = EVERYDAY,
+	 .revision = 1},
+	{0},
+};
+
+/* From the same suite as the default distribution, so that a program natively and in a machine
+ * computes with the same ggml. */
+const struct recipe recipe_runtime = {
+	.name = "runtime",
+	.title = "runtime kit (ggml, Vulkan drivers)",
+	.suite = "sid",
+	.packages = "libggml0,libggml0-backend-vulkan,mesa-vulkan-drivers",
+	.slim = true,
+	.revision = 1,
+};
+
+const struct recipe *recipe_find(const char *name)
+{
+	for (const struct recipe *r = recipes_distro; r->name; r++)
+		if (!strcasecmp(r->name, name))
+			return r;
+	return NULL;
+}
+
+void recipe_key(const struct recipe *recipe, char *out)
+{
+	const char *parts[] = {recipe->name, recipe->suite, recipe->packages,
+			       recipe->slim ? "slim" : "full"};
+	uint32_t hash = 2166136261u ^
+			recipe->revision; /* FNV-1a: a cache key, nobody gains by a collision */
+
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+		for (const char *p = parts[i];; p++) {
+			hash = (hash ^ (uint8_t)*p) * 16777619u;
+			if (!*p)
+				break;
+		}
+	snprintf(out, 9, "%08x", hash);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tree.h -- making the trees of distributions and kits, and removing them.
+ *
+ * A tree is built once as an archive in the cache (mmdebstrap, from the host's own Debian mirror)
+ * and unpacked in the user namespace that owns it.  Every step writes beside its goal and renames,
+ * so that being killed at any moment leaves nothing that counts as done; the next call cleans up.
+ */
+#ifndef PIL_TREE_H
+#define PIL_TREE_H
+
+#include "compiler.h"
+#include "err.h"
+#include "recipe.h"
+#include "state.h"
+
+/* Makes @dir/rootfs from @recipe.  Talks about its progress on standard error. */
+int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
+		 struct pil_err *err) PIL_MUST_CHECK;
+
+/* Removes @dir with all trees in it. */
+int tree_remove(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
+
+/* Makes or renews the runtime kit if it is not what the recipe says.  Returns 1 when it was made.
+ */
+int kit_ensure(const struct state_dirs *dirs, struct pil_err *err) PIL_MUST_CHECK;
+
+/* Picks the mirror out of what `apt-get indextargets` prints ("RELEASE COMPONENT URI" lines):
+ * the entry of Debian's main for the host's own @codename.  Heap, NULL: none. */
+char *mirror_choose(const char *targets, const char *codename);
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: one poll loop over the stream, our input and a signalfd.  Input is read only
+ * while the agent has granted credit for it.  On a terminal it is in raw mode meanwhile, so that
+ * Ctrl-C is a character the machine's terminal makes a signal of; without one, INT, TERM, QUIT and
+ * HUP are passed on.  The terminal is put back however this ends. */
+#include "attach.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "fd.h"
+#include "str.h"
+
+struct attachment {
+	const struct attach_opts *opts;
+	int fd, signal_fd, input_fd; /* input -1: at its end */
+	uint32_t credit;
+	bool started, raw;
+	struct termios saved;
+	char buf[AGENT_MAX_FRAME];
+};
+
+static struct termios *terminal_to_restore; /* for atexit(): exit() from elsewhere */
+
+static void restore_terminal(void)
+{
+	if (terminal_to_restore)
+		tcsetattr(STDIN_FILENO, TCSAFLUSH, terminal_to_restore);
+	terminal_to_restore = NULL;
+}
+
+static int send_frame(struct attachment *a, uint8_t type, const void *data, uint32_t len)
+{
+	struct agent_frame f = {.type = type, .len = len};
+	struct iovec iov[] = {{&f, sizeof(f)}, {(void *)data, len}};
+
+	return pil_sendv_all(a->fd, iov, len ? 2 : 1);
+}
+
+static struct agent_winsize window_size(void)
+{
+	struct winsize w = {0};
+
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w))
+		return (struct agent_winsize){24, 80};
+	return (struct agent_winsize){w.ws_row, w.ws_col};
+}
+
+static size_t put_string(char *buf, size_t at, size_t size, const char *s)
+{
+	size_t len = strlen(s) + 1;
+
+	if (at > size || len > size - at)
+		return size + 1; /* sticky */
+	memcpy(buf + at, s, len);
+	return at + len;
+}
+
+static unsigned count(const char *const *list)
+{
+	unsigned n = 0;
+
+	while (list && list[n])
+		n++;
+	return n;
+}
+
+static int send_start(struct attachment *a, struct pil_err *err)
+{
+	const struct attach_opts *o = a->opts;
+	struct agent_start start = {
+		.version = AGENT_VERSION,
+		.flags = (uint16_t)((o->tty ? AGENT_START_TTY : 0) |
+				    (o->shell ? AGENT_START_SHELL : 0) |
+				    (o->login ? AGENT_START_LOGIN : 0)),
+		.n_args = (uint16_t)count(o->args),
+		.n_env = (uint16_t)count(o->env),
+		.winsize = window_size(),
+	};
+	size_t at = sizeof(start);
+	int ret;
+
+	memcpy(a->buf, &start, sizeof(start));
+	at = put_string(a->buf, at, sizeof(a->buf), o->user ? o->user : "");
+	at = put_string(a->buf, at, sizeof(a->buf), o->cwd ? o->cwd : "");
+	for (unsigned i = 0; i < start.n_args; i++)
+		at = put_string(a->buf, at, sizeof(a->buf), o->args[i]);
+	for (unsigned i = 0; i < start.n_env; i++)
+		at = put_string(a->buf, at, sizeof(a->buf), o->env[i]);
+	if (at > sizeof(a->buf) || count(o->args) > AGENT_MAX_ARGS)
+		return pil_err_set(err, E2BIG, "run a command");
+	ret = send_frame(a, AGENT_START, a->buf, (uint32_t)at);
+	return ret ? pil_err_set(err, -ret, "run a command") : 0;
+}
+
+static void set_raw(struct attachment *a)
+{
+	struct termios raw;
+
+	if (!a->opts->tty || tcgetattr(STDIN_FILENO, &a->saved))
+		return;
+	raw = a->saved;
+	cfmakeraw(&raw);
+	if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw))
+		return;
+	a->raw = true;
+	terminal_to_restore = &a->saved;
+	atexit(restore_terminal);
+}
+
+/* ---- what arrives ---- */
+
+static int on_input(struct attachment *a)
+{
+	size_t want = a->credit < sizeof(a->buf) ? a->credit : sizeof(a->buf);
+	ssize_t n = read(a->input_fd, a->buf, want);
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return 0;
+	if (n <= 0) {
+		a->input_fd = -1;
+		return send_frame(a, AGENT_STDIN, NULL, 0);
+	}
+	a->credit -= (uint32_t)n;
+	return send_frame(a, AGENT_STDIN, a->buf, (uint32_t)n);
+}
+
+static int on_signal(struct attachment *a)
+{
+	struct signalfd_siginfo info;
+	uint32_t number;
+
+	if (read(a->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+		return 0;
+	if (info.ssi_signo == SIGWINCH) {
+		struct agent_winsize size = window_size();
+
+		return a->opts->tty ? send_frame(a, AGENT_WINSIZE, &size, sizeof(size)) : 0;
+	}
+	number = info.ssi_signo;
+	return send_frame(a, AGENT_SIGNAL, &number, sizeof(number));
+}
+
+/* > 0: that many bytes of frame read; writes output; *status is set with the last frame. */
+static int on_frame(struct attachment *a, int *status, struct pil_err *err)
+{
+	struct agent_frame f;
+	uint32_t value = 0;
+	int ret = pil_read_all(a->fd, &f, sizeof(f));
+
+	if (!ret && !agent_frame_valid(&f))
+		ret = -EPROTO;
+	if (!ret)
+		ret = pil_read_all(a->fd, a->buf, f.len);
+	if (ret)
+		return pil_err_say(err, ECONNRESET, "the machine has ended");
+	if (f.len >= sizeof(value))
+		memcpy(&value, a->buf, sizeof(value));
+	switch (f.type) {
+	case AGENT_STARTED:
+		a->started = true;
+		a->credit = AGENT_CREDIT;
+		set_raw(a);
+		return 0;
+	case AGENT_CREDIT_MORE:
+		a->credit = value <= AGENT_CREDIT - a->credit ? a->credit + value : AGENT_CREDIT;
+		return 0;
+	case AGENT_STDOUT:
+	case AGENT_STDERR:
+		/* Our reader is gone: so is the command's, as with a pipe between them. */
+		ret = pil_write_all(f.type == AGENT_STDOUT ? a->opts->stdout_fd
+							   : a->opts->stderr_fd,
+				    a->buf, f.len);
+		if (ret == -EPIPE)
+			*status = 128 + SIGPIPE;
+		return 0;
+	case AGENT_EXIT:
+		*status = (int)(value & 0xff);
+		return 0;
+	case AGENT_ERROR:
+		return pil_err_say(err, ENOENT, "%.*s", (int)(f.len < 400 ? f.len : 400), a->buf);
+	default:
+		return pil_err_say(err, EPROTO, "the machine's agent speaks another language");
+	}
+}
+
+static int run_loop(struct attachment *a, struct pil_err *err)
+{
+	int status = -1;
+
+	while (status < 0) {
+		bool want_input = a->started && a->credit && a->input_fd >= 0;
+		struct pollfd p[] = {{.fd = a->fd, .events = POLLIN},
+				     {.fd = a->signal_fd, .events = POLLIN},
+				     {.fd = want_input ? a->input_fd : -1, .events = POLLIN}};
+		int ret = 0;
+
+		if (poll(p, 3, -1) < 0 && errno != EINTR)
+			return pil_err_set(err, errno, "wait for the command");
+		if (p[0].revents)
+			ret = on_frame(a, &status, err);
+		if (!ret && status < 0 && p[1].revents)
+			on_signal(a);
+		if (!ret && status < 0 && p[2].revents)
+			on_input(a);
+		if (ret)
+			return ret;
+	}
+	return status;
+}
+
+int machine_attach(int fd, const struct attach_opts *opts, struct pil_err *err)
+{
+	static const int passed_on[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGWINCH};
+	struct attachment *a = calloc(1, sizeof(*a));
+	sigset_t set, old;
+	int ret;
+
+	if (!a) {
+		close(fd);
+		return pil_err_set(err, ENOMEM, "run a command");
+	}
+	a->opts = opts;
+	a->fd = fd;
+	a->input_fd = opts->stdin_fd;
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(passed_on); i++)
+		sigaddset(&set, passed_on[i]);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	signal(SIGPIPE, SIG_IGN);
+	a->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	ret = a->signal_fd < 0 ? pil_err_set(err, errno, "run a command") : send_start(a, err);
+	if (!ret)
+		ret = run_loop(a, err);
+	if (a->raw)
+		restore_terminal();
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	pil_close_p(&a->signal_fd);
+	close(a->fd);
+	free(a);
+	return ret;
+}
