@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -250,6 +251,20 @@ pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
 	return ret ? ret : pid;
 }
 
+/* Root only: a /dev/net/tun of our own for everybody, in a mount namespace of our own. */
+static int offer_tun(void)
+{
+	mode_t old = umask(0);
+	int ret = 0;
+
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("pillion", "/dev/net", "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=0755,size=4k") ||
+	    mknod("/dev/net/tun", S_IFCHR | 0666, makedev(10, 200)))
+		ret = -errno;
+	umask(old);
+	return ret;
+}
+
 pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts *opts,
 			struct pil_err *err)
 {
@@ -263,9 +278,11 @@ pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts 
 				   target);
 	pid = fork();
 	if (pid == 0) {
-		if (setns(ns_fd, CLONE_NEWUSER) || setresgid(0, 0, 0) || setresuid(0, 0, 0))
+		if (getuid() == 0 && path_exists("/dev/net/tun"))
+			code = -offer_tun();
+		if (!code && (setns(ns_fd, CLONE_NEWUSER) || setresgid(0, 0, 0) || setresuid(0, 0, 0)))
 			code = errno;
-		else
+		if (!code)
 			code = -proc_exec(argv, opts);
 		if (write(report[1], &code, sizeof(code)) < 0)
 			_exit(126);
