@@ -40,6 +40,8 @@ enum {
 int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct config *config,
 	      struct pil_err *err)
 {
+	struct stat st;
+
 	*jail = (struct jail){.config = config, .ggml_dir = config->ggml_dir};
 	jail->program = state_find_program("exec", "pillion-exec");
 	if (!config->ggml_dir)
@@ -67,6 +69,14 @@ int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct con
 					  : "mend ggml_dir in the [accel] section of the config");
 		jail_finish(jail);
 		return -ENOENT;
+	}
+	if (stat(jail->root ? jail->root : jail->ggml_dir, &st) == 0 && !(st.st_mode & S_IXOTH) &&
+	    (getuid() == 0 || st.st_uid != getuid())) {
+		pil_err_hint(err, "chmod o+rx '%s'", jail->root ? jail->root : jail->ggml_dir);
+		pil_err_say(err, EACCES, "start executor: '%s' is closed to the executor's user",
+			    jail->root ? jail->root : jail->ggml_dir);
+		jail_finish(jail);
+		return -EACCES;
 	}
 	return 0;
 }

@@ -462,6 +462,20 @@ static void write_pid(int lock_fd)
 		log_warn("write broker.pid: %s", strerror(errno));
 }
 
+static void broker_finish(struct broker *b)
+{
+	struct client *c, *next;
+
+	list_for_each_safe (c, next, &b->pending, link)
+		client_destroy(c);
+	pil_close_p(&b->listener.fd);
+	pil_close_p(&b->signals.fd);
+	loop_destroy(b->loop);
+	jail_finish(&b->jail);
+	config_finish(&b->config);
+	state_dirs_finish(&b->dirs);
+}
+
 /* Returns a RESULT_ or -errno.  The lock is held until the process ends or execs. */
 static int run(struct broker *b, int ready_fd, struct pil_err *err)
 {
@@ -518,6 +532,8 @@ int main(int argc, char **argv)
 	};
 	struct broker b = {.idle.expired = idle_expired,
 			   .accept_pause.expired = accept_again,
+			   .listener.fd = -1,
+			   .signals.fd = -1,
 			   .idle_ms = IDLE_MS};
 	char idle_text[24];
 	char *const again[] = {argv[0], (char *)"--idle-ms", idle_text, NULL};
@@ -544,6 +560,7 @@ int main(int argc, char **argv)
 		ret = list(&err);
 	else
 		ret = want_detach && ready_fd < 0 ? ready_fd : run(&b, ready_fd, &err);
+	broker_finish(&b);
 	if (ret == RESULT_RESTART) {
 		snprintf(idle_text, sizeof(idle_text), "%lld", (long long)b.idle_ms);
 		execv("/proc/self/exe", again);
