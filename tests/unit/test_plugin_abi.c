@@ -69,6 +69,10 @@ static void test_versions_pick_their_generation(void **state)
 	assert_int_equal(program_parse_version("0.24.9", v), ABI_UNKNOWN);
 	assert_int_equal(program_parse_version("0.28.0", v), ABI_UNKNOWN);
 	assert_int_equal(program_parse_version("1.27.0", v), ABI_UNKNOWN);
+	assert_int_equal(program_parse_version("0", v), ABI_UNKNOWN);
+	assert_int_equal(program_parse_version("0.", v), ABI_UNKNOWN);
+	assert_int_equal(program_parse_version("0.27", v), ABI_V3);
+	assert_int_equal(program_parse_version("-1.27.0", v), ABI_UNKNOWN);
 	assert_int_equal(program_parse_version("", v), ABI_UNKNOWN);
 }
 

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -31,12 +32,19 @@ static const char *const sym_str[NUM_SYMS] = {
 
 enum abi_generation program_parse_version(const char *text, uint32_t version[3])
 {
-	unsigned v[3] = {0};
+	unsigned long v[3] = {0};
+	int n = 0;
 
-	if (sscanf(text, "%u.%u.%u", &v[0], &v[1], &v[2]) < 2)
-		return ABI_UNKNOWN;
+	for (; n < 3 && *text >= '0' && *text <= '9'; n++) {
+		char *end;
+
+		v[n] = strtoul(text, &end, 10);
+		text = *end == '.' ? end + 1 : "";
+	}
 	for (int i = 0; i < 3; i++)
-		version[i] = v[i];
+		version[i] = (uint32_t)v[i];
+	if (n < 2)
+		return ABI_UNKNOWN;
 	if (v[0] == 0 && v[1] == 25)
 		return ABI_V2;
 	if (v[0] == 0 && (v[1] == 26 || v[1] == 27))
