@@ -37,48 +37,46 @@ enum {
 	SCRATCH_BYTES = 256 << 20 /* of /tmp, and of /dev/shm: caches of compilers of shaders */
 };
 
-int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct config *config,
-	      struct pil_err *err)
+/* Is @root, the kit (or the ggml folder), one that the executor's user can use? */
+static int check_root(const char *root, bool is_kit, struct pil_err *err)
 {
 	struct stat st;
 
+	if (root[0] != '/' || stat(root, &st)) {
+		pil_err_hint(err, is_kit ? "run 'pillion --update' to make the kit"
+					 : "mend ggml_dir in the [accel] section of the config");
+		return pil_err_say(err, ENOENT, "start executor: no %s '%s'",
+				   is_kit ? "runtime kit in" : "folder ggml_dir =", root);
+	}
+	if (!(st.st_mode & S_IXOTH) && (getuid() == 0 || st.st_uid != getuid())) {
+		pil_err_hint(err, "chmod o+rx '%s'", root);
+		return pil_err_say(err, EACCES,
+				   "start executor: '%s' is closed to the executor's user", root);
+	}
+	return 0;
+}
+
+int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct config *config,
+	      struct pil_err *err)
+{
+	int ret;
+
 	*jail = (struct jail){.config = config, .ggml_dir = config->ggml_dir};
 	jail->program = state_find_program("exec", "pillion-exec");
-	if (!config->ggml_dir)
-		jail->root = str_printf("%s/kits/runtime/rootfs", dirs->data);
-	if (!jail->program) {
-		jail_finish(jail);
+	if (!jail->program)
 		return pil_err_say(
 			err, ENOENT,
 			"start executor: pillion-exec is not beside this program nor in %s",
 			PILLION_LIBEXEC);
+	if (config->ggml_dir) {
+		ret = check_root(config->ggml_dir, false, err);
+	} else {
+		jail->root = str_printf("%s/kits/runtime/rootfs", dirs->data);
+		ret = check_root(jail->root, true, err);
 	}
-	if (jail->ggml_dir && jail->ggml_dir[0] != '/') {
-		pil_err_hint(err, "mend ggml_dir in the [accel] section of the config");
-		pil_err_say(err, EINVAL, "start executor: ggml_dir = '%s' is not a whole path",
-			    jail->ggml_dir);
+	if (ret)
 		jail_finish(jail);
-		return -EINVAL;
-	}
-	if (!path_exists(jail->root ? jail->root : jail->ggml_dir)) {
-		pil_err_say(err, ENOENT, "start executor: no %s '%s'",
-			    jail->root ? "runtime kit in" : "folder ggml_dir =",
-			    jail->root ? jail->root : jail->ggml_dir);
-		pil_err_hint(err, jail->root
-					  ? "run 'pillion --update' to make the kit"
-					  : "mend ggml_dir in the [accel] section of the config");
-		jail_finish(jail);
-		return -ENOENT;
-	}
-	if (stat(jail->root ? jail->root : jail->ggml_dir, &st) == 0 && !(st.st_mode & S_IXOTH) &&
-	    (getuid() == 0 || st.st_uid != getuid())) {
-		pil_err_hint(err, "chmod o+rx '%s'", jail->root ? jail->root : jail->ggml_dir);
-		pil_err_say(err, EACCES, "start executor: '%s' is closed to the executor's user",
-			    jail->root ? jail->root : jail->ggml_dir);
-		jail_finish(jail);
-		return -EACCES;
-	}
-	return 0;
+	return ret;
 }
 
 void jail_finish(struct jail *jail)
