@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion bench -m MODEL.gguf [-d NAME] [--device DEV] [-p N] [-n N] [-r N] [--json] [--plot FILE]
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "bench.h"
+#include "broker.h"
+#include "cli.h"
+#include "fd.h"
+#include "path.h"
+#include "proc.h"
+#include "report.h"
+#include "state.h"
+#include "str.h"
+#include "wire.h"
+
+enum { OPT_DEVICE = 256, OPT_JSON, OPT_PLOT, OPT_HELP };
+
+enum {
+	MAX_TOKENS = 1000000,
+	DEFAULT_PROMPT = 512,
+	DEFAULT_GEN = 128,
+	DEFAULT_ROUNDS = 5,
+	MAX_NAME_BYTES = 256
+};
+
+static const struct option options[] = {
+	{"model", required_argument, NULL, 'm'},
+	{"distribution", required_argument, NULL, 'd'},
+	{"device", required_argument, NULL, OPT_DEVICE},
+	{"n-prompt", required_argument, NULL, 'p'},
+	{"n-gen", required_argument, NULL, 'n'},
+	{"rounds", required_argument, NULL, 'r'},
+	{"json", no_argument, NULL, OPT_JSON},
+	{"plot", required_argument, NULL, OPT_PLOT},
+	{"help", no_argument, NULL, OPT_HELP},
+	{0},
+};
+
+static const char usage[] =
+	"Usage: pillion bench -m MODEL.gguf [Options...]\n"
+	"Runs llama-bench on the host and in a machine in turn, and compares.\n\n"
+	"    -m, --model FILE          the model, a GGUF file on the host\n"
+	"    -d, --distribution NAME   the machine (default: the default distribution)\n"
+	"        --device NAME         the device, as --list-devices names it on the host\n"
+	"    -p, --n-prompt N          tokens of the prompt test (512; 0: no such test)\n"
+	"    -n, --n-gen N             tokens to generate (128; 0: no such test)\n"
+	"    -r, --rounds N            rounds of native and inside, 1 to 64 (5)\n"
+	"        --json                print JSON\n"
+	"        --plot FILE.png       draw the ratios with gnuplot\n";
+
+struct request {
+	struct bench_opts bench;
+	const char *distro, *device, *plot;
+	bool json;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+	(void)signal_number;
+	interrupted = 1;
+}
+
+static void show_progress(const char *text, int done, int all)
+{
+	bool terminal = isatty(STDERR_FILENO);
+
+	fprintf(stderr, "%sbench: %d/%d: %s%s", terminal ? "\r\033[K" : "", done + 1, all, text,
+		terminal ? "" : "\n");
+}
+
+static void end_progress(void)
+{
+	if (isatty(STDERR_FILENO))
+		fputs("\r\033[K", stderr);
+}
+
+static int number(const char *option, const char *text, uint64_t min, uint64_t max, unsigned *out,
+		  struct pil_err *err)
+{
+	uint64_t value;
+
+	if (!str_to_u64(text, max, &value) || value < min)
+		return pil_err_say(err, EINVAL, "%s '%s': not a number from %lu to %lu", option,
+				   text, (unsigned long)min, (unsigned long)max);
+	*out = (unsigned)value;
+	return 0;
+}
+
+static int set_option(struct request *r, int option, const char *value, struct pil_err *err)
+{
+	unsigned rounds = 0;
+	int ret = 0;
+
+	switch (option) {
+	case 'm':
+		r->bench.model = value;
+		break;
+	case 'd':
+		r->distro = value;
+		break;
+	case 'p':
+		ret = number("-p", value, 0, MAX_TOKENS, &r->bench.n_prompt, err);
+		break;
+	case 'n':
+		ret = number("-n", value, 0, MAX_TOKENS, &r->bench.n_gen, err);
+		break;
+	case 'r':
+		ret = number("-r", value, 1, STATS_MAX, &rounds, err);
+		if (!ret)
+			r->bench.n_rounds = (int)rounds;
+		break;
+	case OPT_DEVICE:
+		r->device = value;
+		break;
+	case OPT_JSON:
+		r->json = true;
+		break;
+	case OPT_PLOT:
+		r->plot = value;
+		break;
+	case OPT_HELP:
+		fputs(usage, stdout);
+		exit(EXIT_SUCCESS);
+	default:
+		ret = pil_err_say(err, EINVAL, "unknown option");
+		pil_err_hint(err, "pillion bench --help");
+	}
+	return ret;
+}
+
+static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
+{
+	int option, ret;
+
+	opterr = 0;
+	optind = 1;
+	while ((option = getopt_long(argc, argv, "m:d:p:n:r:", options, NULL)) != -1) {
+		ret = set_option(r, option, optarg, err);
+		if (ret)
+			return ret;
+	}
+	if (optind < argc || !r->bench.model || r->bench.n_prompt + r->bench.n_gen == 0) {
+		pil_err_say(err, EINVAL,
+			    optind < argc     ? "what is '%s'?"
+			    : !r->bench.model ? "no model given"
+					      : "nothing to measure: -p and -n are 0",
+			    argv[optind]);
+		pil_err_hint(err, "pillion bench --help");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Chooses the device to measure, under its two names.  What programs choose by themselves is the
+ * first one, so with a single device nothing needs saying to llama-bench. */
+static int choose_device(struct request *r, const struct state_dirs *dirs,
+			 struct wire_device *chosen, char *inside_name, size_t inside_size,
+			 struct pil_err *err)
+{
+	struct wire_device found[WIRE_MAX_DEVICES];
+	int n = broker_devices(dirs, found, WIRE_MAX_DEVICES, err), at = 0;
+
+	if (n < 0)
+		return n;
+	while (r->device && at < n && strcasecmp(found[at].name, r->device) != 0)
+		at++;
+	if (at >= n) {
+		if (!r->device)
+			return pil_err_say(err, ENODEV, "the broker offers no device");
+		pil_err_say(err, ENODEV, "no device is called '%s'", r->device);
+		if (n)
+			pil_err_hint(err, "the first one there is: --device %s", found[0].name);
+		return -ENODEV;
+	}
+	*chosen = found[at];
+	snprintf(inside_name, inside_size, "Pillion%d", at);
+	if (n > 1 || r->device)
+		r->bench.inside_device = inside_name;
+	/* the host's CPU is what llama-bench falls back to; it is no -dev of its own there */
+	if (!(chosen->flags & WIRE_DEVICE_REFERENCE))
+		r->bench.native_device = chosen->name;
+	return 0;
+}
+
+static int measure(struct request *r, struct bench_report *report, struct pil_err *err)
+{
+	static const struct sigaction act = {.sa_handler = on_interrupt};
+	struct sigaction old_int, old_term;
+	int ret;
+
+	sigaction(SIGINT, &act, &old_int);
+	sigaction(SIGTERM, &act, &old_term);
+	r->bench.stop = &interrupted;
+	r->bench.progress = show_progress;
+	ret = bench_run(&r->bench, report, err);
+	end_progress();
+	sigaction(SIGINT, &old_int, NULL);
+	sigaction(SIGTERM, &old_term, NULL);
+	return ret;
+}
+
+/* The distro to run in: the named one, else the default; heap. */
+static char *choose_distro(const struct request *r, const struct state_dirs *dirs,
+			   struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/default", dirs->data);
+	char *name = NULL;
+
+	if (r->distro)
+		return str_printf("%s", r->distro);
+	if (pil_read_file(path, MAX_NAME_BYTES, &name) < 0) {
+		pil_err_say(err, ENOENT, "no distribution is installed");
+		pil_err_hint(err, "pillion --install debian");
+		return NULL;
+	}
+	name[strcspn(name, "\n")] = '\0';
+	return name;
+}
+
+static int print(const struct request *r, const struct bench_report *report,
+		 const struct report_names *names, struct pil_err *err)
+{
+	int ret = r->json ? report_print_json(stdout, report, names)
+			  : report_print_table(stdout, report, names);
+
+	if (ret)
+		return pil_err_set(err, -ret, "print the report");
+	return r->plot ? report_plot(r->plot, report, names, err) : 0;
+}
+
+static int bench(struct request *r, const struct state_dirs *dirs, struct pil_err *err)
+{
+	_auto_free char *self = path_of_self();
+	_auto_free char *program = str_printf("%s/pillion", self ? self : "");
+	_auto_free char *distro = choose_distro(r, dirs, err);
+	_auto_free char *rootfs = NULL;
+	struct bench_report report;
+	struct wire_device device;
+	char inside_name[32];
+	int ret;
+
+	if (!distro)
+		return -err->code;
+	rootfs = str_printf("%s/distros/%s/rootfs", dirs->data, distro);
+	if (!str_is_name(distro) || !path_exists(rootfs)) {
+		pil_err_say(err, ENOENT, "There is no distribution with the supplied name.");
+		pil_err_hint(err, "pillion --list");
+		return -ENOENT;
+	}
+	ret = broker_ensure(dirs, err);
+	if (!ret)
+		ret = choose_device(r, dirs, &device, inside_name, sizeof(inside_name), err);
+	if (ret)
+		return ret;
+	r->bench.pillion = program;
+	r->bench.machine = distro;
+	r->bench.rootfs = rootfs;
+	ret = measure(r, &report, err);
+	if (ret)
+		return ret;
+	return print(r, &report,
+		     &(struct report_names){.device = device.name,
+					    .reference = device.flags & WIRE_DEVICE_REFERENCE,
+					    .machine = distro,
+					    .backend = "ns",
+					    .model = r->bench.model},
+		     err);
+}
+
+int cmd_bench(int argc, char **argv)
+{
+	struct request r = {.bench = {.n_prompt = DEFAULT_PROMPT,
+				      .n_gen = DEFAULT_GEN,
+				      .n_rounds = DEFAULT_ROUNDS}};
+	struct state_dirs dirs = {0};
+	struct pil_err err = {0};
+	int ret = parse(&r, argc, argv, &err);
+
+	if (!ret)
+		ret = state_dirs_init(&dirs, &err);
+	if (!ret)
+		ret = bench(&r, &dirs, &err);
+	state_dirs_finish(&dirs);
+	if (!ret)
+		return EXIT_SUCCESS;
+	fprintf(stderr, "pillion: bench: %s\n", err.msg);
+	if (err.hint[0])
+		fprintf(stderr, "hint: %s\n", err.hint);
+	return ret == -EINTR ? 130 : EXIT_FAILURE;
+}

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Broker, executor and plugin under Debian's llama.cpp, without a machine around them."""
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+import host as lib
+
+PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
+
+
+@pytest.fixture
+def pair(host):
+    host.start_broker()
+    return host
+
+
+def text_of(done):
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_program_sees_one_device_and_what_it_is(pair):
+    done = pair.run(pair.inside("llama-completion", "--list-devices"))
+    assert re.search(r"Pillion0: .*reference device", done.stdout + done.stderr), done.stderr
+
+
+def test_the_model_is_placed_on_the_device(pair, tiny):
+    done = pair.run(pair.inside(*lib.completion("a", 4, "-v"), model=tiny))
+    assert text_of(done)
+    assert re.search(r"Pillion0.* model buffer size", done.stderr), done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_greedy_text_of_a_generated_model_is_the_same(pair, small, prompt):
+    native = text_of(pair.run(pair.native(*lib.completion(prompt, 128), model=small)))
+    inside = text_of(pair.run(pair.inside(*lib.completion(prompt, 128), model=small)))
+    assert len(native.split()) > 64
+    assert inside == native
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_greedy_text_of_gemma_is_the_same(pair, gemma, prompt):
+    native = text_of(pair.run(pair.native(*lib.completion(prompt, 128), model=gemma)))
+    inside = text_of(pair.run(pair.inside(*lib.completion(prompt, 128), model=gemma)))
+    assert len(native) > 100
+    assert inside == native
+
+
+def test_two_programs_share_the_device(pair, small):
+    argv = pair.inside(*lib.completion(PROMPTS[0], 128), model=small)
+    running = [pair.start(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+               for _ in range(2)]
+    texts = [p.communicate(timeout=120)[0] for p in running]
+    assert [p.returncode for p in running] == [0, 0]
+    assert texts[0] == texts[1] and len(pair.executors()) == 1
+
+
+def test_without_a_broker_the_program_goes_on_and_one_line_says_why(host, tiny):
+    done = host.run(host.inside(*lib.completion("a", 8), model=tiny))
+    native = host.run(host.native(*lib.completion("a", 8), model=tiny))
+    assert text_of(done) == text_of(native)
+    lines = [line for line in done.stderr.splitlines() if "pillion" in line.lower() and
+             "load_backend" not in line]
+    assert len(lines) == 1 and "broker.sock" in lines[0], lines
+
+
+def test_a_wrong_token_gets_no_device(pair, tiny):
+    pair.machine("one")
+    wrong = pair.root / "wrong"
+    wrong.write_text("0" * 64 + "\n")
+    done = pair.run(pair.inside(*lib.completion("a", 8), model=tiny, token=wrong))
+    assert text_of(done)
+    assert "Pillion0" not in done.stderr
+    assert re.search(r"pillion.*(token|refuse)", done.stderr), done.stderr[-2000:]
+
+
+def start_long(host, model, **kwargs):
+    """A program that would run for a long time, once it has begun to compute."""
+    process = host.start(host.inside(*lib.completion("The", 100000, "-c", "4096",
+                                                     "--context-shift"), model=model, **kwargs),
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.read(200), process.stderr.read()[-2000:]
+    return process
+
+
+def ends_within(process, seconds):
+    start = time.monotonic()
+    _, err = process.communicate(timeout=seconds + 20)
+    assert time.monotonic() - start < seconds, err[-2000:]
+    return process.returncode, err.decode(errors="replace")
+
+
+def test_a_killed_executor_ends_the_program_with_a_failure_status_within_2_s(pair, tiny):
+    process = start_long(pair, tiny)
+    os.kill(pair.executors()[0], signal.SIGKILL)
+    status, err = ends_within(process, 2)
+    assert status not in (0, -signal.SIGABRT, 128 + signal.SIGABRT, 128 + signal.SIGSEGV), err
+    text_of(pair.run(pair.inside(*lib.completion("a", 8), model=tiny)))
+    assert len(pair.executors()) == 1
+
+
+def test_a_killed_broker_leaves_the_program_running_and_the_next_one_works(pair, tiny):
+    process = start_long(pair, tiny)
+    executors = lib.children(pair.broker.pid)
+    pair.broker.kill()
+    pair.broker.wait()
+    try:
+        # either way is right, but neither a hang nor an abort is
+        if process.poll() is None:
+            assert process.stdout.read(100) or process.wait(timeout=2) != 0
+        process.kill()
+        process.wait(timeout=10)
+        pair.start_broker()
+        text_of(pair.run(pair.inside(*lib.completion("a", 8), model=tiny)))
+    finally:
+        for pid in executors:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def test_a_stopped_client_does_not_stop_another(pair, tiny):
+    process = start_long(pair, tiny)
+    for pid in lib.children(process.pid):
+        os.kill(pid, signal.SIGSTOP)
+    text_of(pair.run(pair.inside(*lib.completion("a", 32), model=tiny), timeout=30))
+    for pid in lib.children(process.pid):
+        os.kill(pid, signal.SIGCONT)
+    assert process.stdout.read(100)
+
+
+def test_a_killed_client_gives_its_memory_back(pair, small):
+    def resident():
+        return sum(lib.memory_of(pair.executors()[0]))
+    text_of(pair.run(pair.inside(*lib.completion("a", 8), model=small)))
+    process = start_long(pair, small)
+    busy = resident()
+    for pid in lib.children(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    lib.wait_for("the executor frees what the client had", lambda: resident() < busy - 12000)
+
+
+def test_a_model_larger_than_the_quota_fails_as_on_a_small_card(pair, small):
+    pair.machine("poor", quota=8 << 20)
+    done = pair.run(pair.inside(*lib.completion("a", 8, "-ngl", "99", "-fit", "off"), model=small,
+                                machine="poor"))
+    assert done.returncode not in (0, -signal.SIGABRT, 128 + signal.SIGABRT), done.stderr[-2000:]
+    assert re.search(r"unable to allocate|failed to allocate", done.stderr), done.stderr[-2000:]
+    text_of(pair.run(pair.inside(*lib.completion("a", 8), model=small)))
+
+
+def test_garbage_on_the_socket_does_not_reach_anybody_else(pair, tiny):
+    import socket
+    process = start_long(pair, tiny)
+    path = str(pair.runtime / "guest" / "broker.sock")
+    for junk in (b"", b"\0", b"\xff" * 4096, os.urandom(65536)):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(5)
+            s.connect(path)
+            try:
+                s.sendall(junk)
+            except OSError:
+                pass
+    assert process.stdout.read(100)
+    assert pair.broker.poll() is None
+
+
+def test_broker_and_executor_stay_within_40_mib_beyond_the_model(pair, small):
+    process = start_long(pair, small)
+    size = pathlib.Path(small).stat().st_size / 1024
+    anon, file, shmem = (sum(v) for v in zip(*(lib.memory_of(p) for p in
+                                               [pair.broker.pid, *pair.executors()])))
+    process.kill()
+    print(f"broker + executor: anonymous {anon} KiB, files {file} KiB, shared {shmem} KiB, "
+          f"model {size:.0f} KiB")
+    # the model's own: its weights, the KV cache (4096 * 6 layers * 2 * 288 * 2 bytes) and the
+    # compute buffer that llama.cpp asks for (printed by it; 62.5 MiB of logits at 512 tokens)
+    assert anon + file + shmem - size - 27648 - 64000 < 40 * 1024

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A private pillion for one test: its own folders, its own broker, programs on both sides.
+
+`native` runs a program of the Debian tree straight on the host's kernel.  `inside` runs the same
+program with the plugin and a machine's token, but without a machine: what it can see is what
+a machine shows it, so that the broker, the executor and the plugin are tested by themselves.
+"""
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+BUILD = pathlib.Path(os.environ.get("PILLION_BUILD", ROOT / "build"))
+USER_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or
+                          pathlib.Path.home() / ".cache") / "pillion"
+CACHE = USER_CACHE / "check"
+PILLION = BUILD / "src" / "cli" / "pillion"
+BROKER = BUILD / "src" / "broker" / "pillion-broker"
+PLUGIN = BUILD / "src" / "guest" / "ggml" / "libggml-pillion.so"
+
+GREEDY = ["--temp", "0", "--seed", "1", "-no-cnv", "--ignore-eos", "--no-display-prompt",
+          "--no-perf"]
+
+
+def find_tree():
+    """PILLION_TREE, or the tree of the distro that the tests install once into the cache."""
+    path = os.environ.get("PILLION_TREE")
+    if path:
+        return pathlib.Path(path)
+    return installed_data() / "pillion" / "distros" / "debian" / "rootfs"
+
+
+def installed_data():
+    """The XDG_DATA_HOME with the distro `debian` and the kits, installed once and kept."""
+    data = CACHE / "data"
+    done = data / "pillion" / "distros" / "debian" / "rootfs"
+    if not PILLION.exists():
+        pytest.skip("the pillion program is not built")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (done / "usr" / "bin" / "llama-completion").exists():
+            run = subprocess.run([PILLION, "--install", "debian", "--no-launch"], text=True,
+                                 stdin=subprocess.DEVNULL, capture_output=True, timeout=900,
+                                 env={**os.environ, "XDG_DATA_HOME": str(data)})
+            if run.returncode:
+                pytest.fail(f"pillion --install debian: {run.stdout[-1000:]}{run.stderr[-1000:]}")
+    return data
+
+
+def wait_for(what, condition, timeout=10):
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {timeout} s")
+        time.sleep(0.02)
+
+
+def children(pid):
+    """All descendants of a process."""
+    found = []
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            text = stat.read_text()
+            if int(text.rsplit(")", 1)[1].split()[1]) == pid:
+                child = int(stat.parent.name)
+                found += [child, *children(child)]
+    return found
+
+
+def name_of(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def memory_of(pid):
+    """Proportional set size in KiB: (anonymous, of files, of shared memory)."""
+    parts = {}
+    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, value = line.split()[:2]
+        parts[name.rstrip(":")] = int(value)
+    return parts.get("Pss_Anon", 0), parts.get("Pss_File", 0), parts.get("Pss_Shmem", 0)
+
+
+class Host:
+    def __init__(self, tree):
+        self.tree = tree
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="pil-"))
+        self.env = dict(os.environ)
+        for kind in ("data", "runtime", "cache", "config"):
+            name = "XDG_RUNTIME_DIR" if kind == "runtime" else f"XDG_{kind.upper()}_HOME"
+            self.env[name] = str(self.root / kind)
+            (self.root / kind).mkdir(mode=0o700)
+        self.runtime = self.root / "runtime" / "pillion"
+        self.kit = self.root / "data" / "pillion" / "kits" / "runtime"
+        self.kit.mkdir(parents=True)
+        (self.kit / "rootfs").symlink_to(tree)
+        self.started = []
+        self.broker = None
+        # What is tested here is right or wrong, not fast.  Threads that spin while they wait make
+        # everything crawl on a machine that has other things to do as well.
+        self.env["OMP_WAIT_POLICY"] = "passive"
+        self.configure("[accel]\nenv = OMP_WAIT_POLICY=passive\n")
+
+    def close(self):
+        pids = []
+        for process in self.started:
+            pids += children(process.pid)
+            process.kill()
+            process.wait(timeout=10)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def configure(self, text):
+        folder = self.root / "config" / "pillion"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config").write_text(text)
+
+    def start(self, argv, **kwargs):
+        process = subprocess.Popen([str(a) for a in argv], env=kwargs.pop("env", self.env),
+                                   stdin=kwargs.pop("stdin", subprocess.DEVNULL), **kwargs)
+        self.started.append(process)
+        return process
+
+    def start_broker(self):
+        self.broker_log = self.root / "broker.log"
+        with open(self.broker_log, "a") as log:
+            self.broker = self.start([BROKER], stdout=log, stderr=log)
+        sock = self.runtime / "guest" / "broker.sock"
+
+        def answers():
+            assert self.broker.poll() is None, self.broker_log.read_text()
+            with socket.socket(socket.AF_UNIX) as s:
+                return sock.exists() and s.connect_ex(str(sock)) == 0
+        wait_for("the broker answers", answers)
+
+    def executors(self):
+        """Pids of the executor processes themselves (not of the jail around them)."""
+        return [p for p in children(self.broker.pid) if name_of(p) == "pillion-exec"]
+
+    def machine(self, name, quota=None):
+        """Makes a machine's folder with a token, as starting the machine does."""
+        folder = self.runtime / "machines" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        token = folder / "token"
+        if not token.exists():
+            token.write_text(secrets.token_hex(32) + "\n")
+            token.chmod(0o600)
+        if quota is not None:
+            (folder / "quota").write_text(f"{quota}\n")
+        return token
+
+    def _tree(self, model):
+        argv = ["bwrap", "--die-with-parent", "--unshare-pid", "--ro-bind", self.tree, "/",
+                "--dev", "/dev", "--ro-bind", "/sys", "/sys", "--proc", "/proc", "--tmpfs", "/tmp",
+                "--tmpfs", "/run", "--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/tmp",
+                "--unsetenv", "GGML_BACKEND_PATH"]
+        if model:
+            argv += ["--ro-bind", model, "/tmp/model.gguf"]
+        return argv
+
+    def native(self, *command, model=None, env=()):
+        argv = self._tree(model)
+        for name, value in dict(env).items():
+            argv += ["--setenv", name, value]
+        return [*argv, "--", *command]
+
+    def inside(self, *command, model=None, machine="one", token=None, env=()):
+        token = token or self.machine(machine)
+        guest = self.runtime / "guest"
+        guest.mkdir(parents=True, exist_ok=True)
+        argv = [*self._tree(model), "--ro-bind", PLUGIN, "/run/pillion/libggml-pillion.so",
+                "--bind", guest, "/run/pillion/host", "--ro-bind", token, "/run/pillion/token",
+                "--setenv", "GGML_BACKEND_PATH", "/run/pillion/libggml-pillion.so"]
+        for name, value in dict(env).items():
+            argv += ["--setenv", name, value]
+        return [*argv, "--", *command]
+
+    def run(self, argv, timeout=120, **kwargs):
+        return subprocess.run([str(a) for a in argv], text=True, stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=timeout, env=self.env,
+                              errors="replace", **kwargs)
+
+
+def completion(prompt, n, *more):
+    return ["llama-completion", "-m", "/tmp/model.gguf", "-p", prompt, "-n", str(n), *GREEDY, *more]
+
+
+class Server:
+    """llama-server of one side; its network namespace is the host's, the port is free."""
+
+    def __init__(self, host, side, model, *args):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        argv = getattr(host, side)("llama-server", "-m", "/tmp/model.gguf", "--host", "127.0.0.1",
+                                   "--port", str(self.port), *args, model=model)
+        self.log = open(host.root / f"server-{side}-{self.port}.log", "w+")
+        self.process = host.start(argv, stdout=self.log, stderr=self.log)
+        wait_for("llama-server is ready", self._ready, timeout=60)
+
+    def _ready(self):
+        if self.process.poll() is not None:
+            self.log.seek(0)
+            raise AssertionError(f"llama-server ended: {self.log.read()[-2000:]}")
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health",
+                                          timeout=5).status == 200
+        except OSError:
+            return False
+
+    def complete(self, prompt, n, **more):
+        body = {"prompt": prompt, "n_predict": n, "temperature": 0, "seed": 1, "n_probs": 1,
+                "ignore_eos": True, "cache_prompt": False, **more}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/completion",
+                                         json.dumps(body).encode(),
+                                         {"Content-Type": "application/json"})
+        return json.load(urllib.request.urlopen(request, timeout=120))
+
+    def stop(self):
+        for pid in children(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait(timeout=10)
