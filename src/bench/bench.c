@@ -13,7 +13,7 @@
  * first, so the file is in the page cache for both.
  *
  * The model must be visible on both sides.  Outside it is bound into the tree; inside, a model
- * that does not lie in the machine's tree already is copied there for the time of the bench. */
+ * that lies in no folder the machine shares is copied there for the time of the bench. */
 #include "bench.h"
 
 #include <errno.h>
@@ -38,16 +38,14 @@ enum side { NATIVE, INSIDE };
 
 struct bench {
 	const struct bench_opts *opts;
-	char *model;      /* host path without links; heap */
-	char *tree_model; /* the same file as seen from the machine's root, or NULL; heap */
-	char *copy;       /* path of the copy in the machine, or NULL; heap */
-	int done, all;    /* steps, for progress */
+	char *model;   /* host path without links; heap */
+	char *copy;    /* path of the copy in the machine, or NULL; heap */
+	int done, all; /* steps, for progress */
 };
 
 static void bench_finish(struct bench *b)
 {
 	free(b->model);
-	free(b->tree_model);
 	free(b->copy);
 }
 #define _auto_bench __attribute__((cleanup(bench_finish)))
@@ -68,10 +66,7 @@ static void add_native(struct argv *a, const struct bench *b)
 					      "/sys", "/sys", "--proc", "/proc", "--tmpfs", "/tmp",
 					      "--unsetenv", "GGML_BACKEND_PATH", "--setenv", "PATH",
 					      "/usr/local/bin:/usr/bin:/bin", NULL});
-	if (!b->tree_model) {
-		argv_add_all(a, (const char *const[]){"--ro-bind", b->model, NATIVE_MODEL, NULL});
-	}
-	argv_add(a, "--");
+	argv_add_all(a, (const char *const[]){"--ro-bind", b->model, NATIVE_MODEL, "--", NULL});
 }
 
 static void add_inside(struct argv *a, const struct bench *b)
@@ -83,7 +78,8 @@ static void add_inside(struct argv *a, const struct bench *b)
 static void add_llama_bench(struct argv *a, const struct bench *b, enum side side)
 {
 	const char *device = side == NATIVE ? b->opts->native_device : b->opts->inside_device;
-	const char *model = b->tree_model ? b->tree_model : side == NATIVE ? NATIVE_MODEL : b->copy;
+	const char *seen = b->opts->inside_model ? b->opts->inside_model : b->copy;
+	const char *model = side == NATIVE ? NATIVE_MODEL : seen;
 
 	if (side == NATIVE)
 		add_native(a, b);
@@ -205,19 +201,11 @@ static int shell_inside(const struct bench *b, const char *line, const char *pat
 
 static int bring_model(struct bench *b, struct pil_err *err)
 {
-	_auto_free char *root = realpath(b->opts->rootfs, NULL);
 	_auto_fd int fd = -1;
-	size_t len;
 	int ret;
 
-	if (!root)
-		return pil_err_set(err, errno, "find the tree of '%s' in '%s'", b->opts->machine,
-				   b->opts->rootfs);
-	len = strlen(root);
-	if (strncmp(b->model, root, len) == 0 && b->model[len] == '/') {
-		b->tree_model = str_printf("%s", b->model + len);
+	if (b->opts->inside_model)
 		return 0;
-	}
 	step(b, "copying the model into the machine");
 	fd = open(b->model, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -235,7 +223,7 @@ int bench_run(const struct bench_opts *opts, struct bench_report *report, struct
 	int ret;
 
 	*report = (struct bench_report){.n_rounds = opts->n_rounds};
-	b.all = 4 * opts->n_rounds + 1;
+	b.all = 4 * opts->n_rounds + (opts->inside_model ? 0 : 1);
 	b.model = realpath(opts->model, NULL);
 	if (!b.model)
 		return pil_err_set(err, errno, "open model '%s'", opts->model);

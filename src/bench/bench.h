@@ -23,6 +23,7 @@ enum { BENCH_MAX_TESTS = 8 };
 struct bench_opts {
 	const char *pillion;       /* the program that runs commands in machines */
 	const char *model;         /* host path */
+	const char *inside_model;  /* the same file as the machine sees it; NULL: it does not */
 	const char *machine;       /* distro name */
 	const char *rootfs;        /* its file tree on the host */
 	const char *native_device; /* ggml's name of it outside; NULL: what programs choose */

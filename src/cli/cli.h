@@ -23,8 +23,8 @@ struct cmd {
 	int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command itself */
 };
 
-extern const struct cmd cmd_help, cmd_install, cmd_list, cmd_set_default, cmd_shutdown, cmd_status,
-	cmd_terminate, cmd_unregister, cmd_update, cmd_version;
+extern const struct cmd cmd_bench, cmd_help, cmd_install, cmd_list, cmd_set_default, cmd_shutdown,
+	cmd_status, cmd_terminate, cmd_unregister, cmd_update, cmd_version;
 extern const struct cmd *const cmd_all[]; /* alphabetical, NULL-terminated */
 
 /* No command of the table: a program or a shell in a machine. */

@@ -8,21 +8,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "bench.h"
 #include "broker.h"
 #include "cli.h"
 #include "fd.h"
+#include "machine.h"
 #include "path.h"
-#include "proc.h"
+#include "registry.h"
 #include "report.h"
 #include "state.h"
 #include "str.h"
 #include "wire.h"
 
-enum { OPT_DEVICE = 256, OPT_JSON, OPT_PLOT, OPT_HELP };
+enum { OPT_DEVICE = 256, OPT_JSON, OPT_PLOT };
 
 enum {
 	MAX_TOKENS = 1000000,
@@ -41,21 +41,8 @@ static const struct option options[] = {
 	{"rounds", required_argument, NULL, 'r'},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"plot", required_argument, NULL, OPT_PLOT},
-	{"help", no_argument, NULL, OPT_HELP},
 	{0},
 };
-
-static const char usage[] =
-	"Usage: pillion bench -m MODEL.gguf [Options...]\n"
-	"Runs llama-bench on the host and in a machine in turn, and compares.\n\n"
-	"    -m, --model FILE          the model, a GGUF file on the host\n"
-	"    -d, --distribution NAME   the machine (default: the default distribution)\n"
-	"        --device NAME         the device, as --list-devices names it on the host\n"
-	"    -p, --n-prompt N          tokens of the prompt test (512; 0: no such test)\n"
-	"    -n, --n-gen N             tokens to generate (128; 0: no such test)\n"
-	"    -r, --rounds N            rounds of native and inside, 1 to 64 (5)\n"
-	"        --json                print JSON\n"
-	"        --plot FILE.png       draw the ratios with gnuplot\n";
 
 struct request {
 	struct bench_opts bench;
@@ -129,12 +116,8 @@ static int set_option(struct request *r, int option, const char *value, struct p
 	case OPT_PLOT:
 		r->plot = value;
 		break;
-	case OPT_HELP:
-		fputs(usage, stdout);
-		exit(EXIT_SUCCESS);
 	default:
-		ret = pil_err_say(err, EINVAL, "unknown option");
-		pil_err_hint(err, "pillion bench --help");
+		ret = pil_err_say(err, EINVAL, "unknown option, or one without its value");
 	}
 	return ret;
 }
@@ -150,15 +133,12 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 		if (ret)
 			return ret;
 	}
-	if (optind < argc || !r->bench.model || r->bench.n_prompt + r->bench.n_gen == 0) {
-		pil_err_say(err, EINVAL,
-			    optind < argc     ? "what is '%s'?"
-			    : !r->bench.model ? "no model given"
-					      : "nothing to measure: -p and -n are 0",
-			    argv[optind]);
-		pil_err_hint(err, "pillion bench --help");
-		return -EINVAL;
-	}
+	if (optind < argc)
+		return pil_err_say(err, EINVAL, "what is '%s'?", argv[optind]);
+	if (!r->bench.model)
+		return pil_err_say(err, EINVAL, "no model given (-m)");
+	if (r->bench.n_prompt + r->bench.n_gen == 0)
+		return pil_err_say(err, EINVAL, "nothing to measure: -p and -n are 0");
 	return 0;
 }
 
@@ -210,22 +190,18 @@ static int measure(struct request *r, struct bench_report *report, struct pil_er
 	return ret;
 }
 
-/* The distro to run in: the named one, else the default; heap. */
-static char *choose_distro(const struct request *r, const struct state_dirs *dirs,
-			   struct pil_err *err)
+/* How the machine sees a host file: the folder of models is shared with all of them; heap. NULL:
+ * it does not. */
+static char *seen_inside(const struct state_dirs *dirs, const char *model)
 {
-	_auto_free char *path = str_printf("%s/default", dirs->data);
-	char *name = NULL;
+	_auto_free char *file = realpath(model, NULL);
+	_auto_free char *models = str_printf("%s/models", dirs->cache);
+	_auto_free char *folder = realpath(models, NULL);
+	size_t len = folder ? strlen(folder) : 0;
 
-	if (r->distro)
-		return str_printf("%s", r->distro);
-	if (pil_read_file(path, MAX_NAME_BYTES, &name) < 0) {
-		pil_err_say(err, ENOENT, "no distribution is installed");
-		pil_err_hint(err, "pillion --install debian");
+	if (!file || !folder || strncmp(file, folder, len) != 0 || file[len] != '/')
 		return NULL;
-	}
-	name[strcspn(name, "\n")] = '\0';
-	return name;
+	return str_printf("/mnt/models%s", file + len);
 }
 
 static int print(const struct request *r, const struct bench_report *report,
@@ -243,59 +219,63 @@ static int bench(struct request *r, const struct state_dirs *dirs, struct pil_er
 {
 	_auto_free char *self = path_of_self();
 	_auto_free char *program = str_printf("%s/pillion", self ? self : "");
-	_auto_free char *distro = choose_distro(r, dirs, err);
+	_auto_free char *seen = seen_inside(dirs, r->bench.model);
 	_auto_free char *rootfs = NULL;
+	const struct machine_ops *backend;
 	struct bench_report report;
 	struct wire_device device;
 	char inside_name[32];
-	int ret;
+	struct distro distro;
+	int ret = r->distro ? registry_find(dirs, r->distro, &distro, err)
+			    : registry_default(dirs, &distro, err);
 
-	if (!distro)
+	if (ret)
+		return ret;
+	backend = machine_backend(distro.version, err);
+	if (!backend)
 		return -err->code;
-	rootfs = str_printf("%s/distros/%s/rootfs", dirs->data, distro);
-	if (!str_is_name(distro) || !path_exists(rootfs)) {
-		pil_err_say(err, ENOENT, "There is no distribution with the supplied name.");
-		pil_err_hint(err, "pillion --list");
-		return -ENOENT;
-	}
 	ret = broker_ensure(dirs, err);
 	if (!ret)
 		ret = choose_device(r, dirs, &device, inside_name, sizeof(inside_name), err);
 	if (ret)
 		return ret;
+	rootfs = str_printf("%s/distros/%s/rootfs", dirs->data, distro.name);
 	r->bench.pillion = program;
-	r->bench.machine = distro;
+	r->bench.machine = distro.name;
 	r->bench.rootfs = rootfs;
+	r->bench.inside_model = seen;
 	ret = measure(r, &report, err);
 	if (ret)
 		return ret;
 	return print(r, &report,
 		     &(struct report_names){.device = device.name,
 					    .reference = device.flags & WIRE_DEVICE_REFERENCE,
-					    .machine = distro,
-					    .backend = "ns",
+					    .machine = distro.name,
+					    .backend = backend->name,
 					    .model = r->bench.model},
 		     err);
 }
 
-int cmd_bench(int argc, char **argv)
+static int run(struct cli *cli, int argc, char **argv)
 {
 	struct request r = {.bench = {.n_prompt = DEFAULT_PROMPT,
 				      .n_gen = DEFAULT_GEN,
 				      .n_rounds = DEFAULT_ROUNDS}};
-	struct state_dirs dirs = {0};
 	struct pil_err err = {0};
 	int ret = parse(&r, argc, argv, &err);
 
-	if (!ret)
-		ret = state_dirs_init(&dirs, &err);
-	if (!ret)
-		ret = bench(&r, &dirs, &err);
-	state_dirs_finish(&dirs);
+	if (ret)
+		return cli_usage(&cmd_bench, err.msg);
+	ret = bench(&r, &cli->dirs, &err);
 	if (!ret)
 		return EXIT_SUCCESS;
-	fprintf(stderr, "pillion: bench: %s\n", err.msg);
-	if (err.hint[0])
-		fprintf(stderr, "hint: %s\n", err.hint);
-	return ret == -EINTR ? 130 : EXIT_FAILURE;
+	pil_err_prefix(&err, "bench");
+	cli_fail(&err);
+	return ret == -EINTR ? 128 + SIGINT : EXIT_FAILURE;
 }
+
+const struct cmd cmd_bench = {
+	"bench", NULL,
+	"-m MODEL.gguf [-d NAME] [--device DEV] [-p 512] [-n 128] [-r 5] [--json] [--plot "
+	"FILE.png]",
+	"Compares the speed of llama-bench in a machine with its speed on the host.", run};

@@ -7,8 +7,8 @@
 #include "log.h"
 
 const struct cmd *const cmd_all[] = {
-	&cmd_help,      &cmd_install,    &cmd_list,   &cmd_set_default, &cmd_shutdown, &cmd_status,
-	&cmd_terminate, &cmd_unregister, &cmd_update, &cmd_version,     NULL,
+	&cmd_bench,  &cmd_help,      &cmd_install,    &cmd_list,   &cmd_set_default, &cmd_shutdown,
+	&cmd_status, &cmd_terminate, &cmd_unregister, &cmd_update, &cmd_version,     NULL,
 };
 
 int cli_fail(const struct pil_err *err)
