@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Files of a distribution that pillion-init reads: wsl.conf, passwd, group. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "passwd.h"
+#include "setup.h"
+
+#include <stdint.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char *text = malloc(size + 1);
+	struct wsl_conf conf;
+	struct user user;
+
+	if (!text)
+		return 0;
+	memcpy(text, data, size);
+	text[size] = '\0';
+	wsl_conf_parse(text, &conf);
+	passwd_parse(text, text, "alice", &user);
+	passwd_parse(text, text, "1000", &user);
+	free(text);
+	return 0;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * distro.json, and what apt prints about its sources. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "registry.h"
+#include "tree.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char *text = malloc(size + 1);
+	struct distro distro;
+
+	if (!text)
+		return 0;
+	memcpy(text, data, size);
+	text[size] = '\0';
+	registry_parse((const char *)data, size, &distro);
+	free(mirror_choose(text, "bookworm"));
+	free(text);
+	return 0;
+}

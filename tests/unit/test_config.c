@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "fd.h"
+#include "path.h"
+#include "registry.h"
+#include "str.h"
+#include "tree.h"
+
+static char folder[] = "/tmp/pillion-test-XXXXXX";
+
+static int make_folder(void **state)
+{
+	(void)state;
+	strcpy(folder + strlen(folder) - 6, "XXXXXX");
+	return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+	(void)state;
+	return path_remove_tree(folder);
+}
+
+static int load(struct config *c, const char *text, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/config", folder);
+
+	assert_int_equal(pil_write_file(path, 0600, text, strlen(text)), 0);
+	return config_load(c, path, err);
+}
+
+static void test_defaults_without_a_file(void **state)
+{
+	struct config c;
+
+	(void)state;
+	assert_int_equal(config_load(&c, "/nonexistent", NULL), 0);
+	assert_int_equal(c.vm_idle_timeout_ms, 60000);
+	assert_int_equal(c.npu_min_tops, 40);
+	config_finish(&c);
+}
+
+static void test_keys_are_read(void **state)
+{
+	struct config c;
+
+	(void)state;
+	assert_int_equal(load(&c,
+			      "[wsl2]\nvmIdleTimeout=-1\nmemory=8GB\n[accel]\nggml_dir=/opt/"
+			      "ggml\nquota=2GB\n"
+			      "reference=always\nenv=A=1\nenv=B=x=y\n[npu]\nmin_tops=10\n",
+			      NULL),
+			 0);
+	assert_int_equal(c.vm_idle_timeout_ms, -1);
+	assert_string_equal(c.ggml_dir, "/opt/ggml");
+	assert_int_equal(c.quota_bytes, (uint64_t)2 << 30);
+	assert_true(c.reference_always);
+	assert_int_equal(c.n_env, 2);
+	assert_string_equal(c.env[1], "B=x=y");
+	assert_int_equal(c.npu_min_tops, 10);
+	config_finish(&c);
+}
+
+static void test_bad_value_names_its_line(void **state)
+{
+	struct config c;
+	struct pil_err err = {0};
+
+	(void)state;
+	assert_int_equal(load(&c, "[accel]\n\nquota=lots\n", &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "line 3"));
+	assert_int_not_equal(err.hint[0], 0);
+}
+
+static void test_registry_accepts_only_whole_and_sane_files(void **state)
+{
+	static const char good[] =
+		"{\"name\":\"deb\",\"flavor\":\"debian\",\"version\":1,\"defaultUid\":1000}";
+	static const char *const bad[] = {
+		"",
+		"{}",
+		"[]",
+		"{\"name\":\"../x\",\"flavor\":\"d\",\"version\":1,\"defaultUid\":0}",
+		"{\"name\":\"d\",\"flavor\":\"d\",\"version\":9,\"defaultUid\":0}",
+		"{\"name\":\"d\",\"flavor\":\"d\",\"version\":1,\"defaultUid\":-1}",
+		"{\"name\":1,\"flavor\":\"d\",\"version\":1,\"defaultUid\":0}",
+		"{\"name\":\"a\",\"name\":\"b\",\"flavor\":\"d\",\"version\":1,\"defaultUid\":0}"};
+	struct distro d;
+
+	(void)state;
+	assert_true(registry_parse(good, sizeof(good) - 1, &d));
+	assert_string_equal(d.name, "deb");
+	assert_int_equal(d.default_uid, 1000);
+	for (size_t n = 0; n < sizeof(good) - 1; n++)
+		assert_false(registry_parse(good, n, &d));
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_false(registry_parse(bad[i], strlen(bad[i]), &d));
+}
+
+static void test_registry_keeps_a_default(void **state)
+{
+	struct state_dirs dirs = {.data = folder};
+	struct distro a = {.name = "a", .flavor = "debian"}, b = {.name = "b", .flavor = "debian"},
+		      found;
+	_auto_free char *dir_a = str_printf("%s/distros/a", folder);
+	_auto_free char *dir_b = str_printf("%s/distros/b", folder);
+	struct pil_err err = {0};
+
+	(void)state;
+	assert_int_equal(registry_default(&dirs, &found, &err), -ENOENT);
+	assert_int_equal(path_mkdirs(dir_a, 0700) | path_mkdirs(dir_b, 0700), 0);
+	assert_int_equal(registry_add(&dirs, &b, NULL) | registry_add(&dirs, &a, NULL), 0);
+	assert_int_equal(registry_default(&dirs, &found, NULL), 0);
+	assert_string_equal(found.name, "a");
+	assert_int_equal(registry_set_default(&dirs, "b", NULL), 0);
+	assert_int_equal(registry_default(&dirs, &found, NULL), 0);
+	assert_string_equal(found.name, "b");
+	assert_int_equal(registry_remove(&dirs, "b", NULL), 0);
+	assert_int_equal(registry_default(&dirs, &found, NULL), 0);
+	assert_string_equal(found.name, "a"); /* a default that is gone falls back */
+	assert_int_equal(registry_find(&dirs, "b", &found, &err), -ENOENT);
+	assert_string_equal(err.msg, "There is no distribution with the supplied name.");
+}
+
+static void test_mirror_is_the_hosts_own(void **state)
+{
+	static const char targets[] = "sometool main https://third.party.example/apt\n"
+				      "bookworm contrib http://mirror.example/debian\n"
+				      "bookworm main http://mirror.example/debian\n"
+				      "bookworm main http://second.example/debian\n";
+	_auto_free char *found = mirror_choose(targets, "bookworm");
+
+	(void)state;
+	assert_string_equal(found, "http://mirror.example/debian");
+	assert_null(mirror_choose(targets, "trixie"));
+	assert_null(mirror_choose("", "bookworm"));
+	assert_null(mirror_choose("bookworm main not-an-address\nbookworm\n", "bookworm"));
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
+	const struct CMUnitTest tests[] = {
+		TEST(test_defaults_without_a_file),
+		TEST(test_keys_are_read),
+		TEST(test_bad_value_names_its_line),
+		TEST(test_registry_accepts_only_whole_and_sane_files),
+		TEST(test_registry_keeps_a_default),
+		TEST(test_mirror_is_the_hosts_own),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
