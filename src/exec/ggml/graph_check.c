@@ -54,9 +54,9 @@ static const char *check_shape(const struct graph_types *types, const struct wir
 			return "a stride that is no multiple of the element";
 		if (!empty && t->nb[i] == 0 && t->ne[i] > 1)
 			return "a stride of 0";
-		n = empty ? 0 : n * t->ne[i];
-		if (n > MAX_ELEMENTS)
+		if (!empty && n > MAX_ELEMENTS / t->ne[i])
 			return "too many elements";
+		n = empty ? 0 : n * t->ne[i];
 	}
 	if (!empty && n / t->ne[0] > INT32_MAX)
 		return "too many rows";

@@ -767,15 +767,18 @@ static const char *check_im2col(const struct op_args *a)
 	const struct wire_tensor *k = back ? a->src[1] : a->src[0];
 	const struct wire_tensor *image = back ? a->dst : a->src[1];
 	const struct wire_tensor *columns = back ? a->src[0] : a->dst;
-	bool is_2d = a->dst->params[6] == 1;
+	const int32_t *p = a->dst->params;
+	bool is_2d = p[6] == 1;
 	int64_t depth = (is_2d ? k->ne[1] : 1) * k->ne[0]; /* of one channel */
 
 	NEED(is_f32(image) || (!back && image->type == OP_F16 && columns->type == OP_F16),
 	     WRONG_TYPE);
 	NEED(is_f32(columns) || (!back && columns->type == OP_F16), WRONG_TYPE);
 	NEED(!back || is_f32(k) || k->type == OP_F16, WRONG_TYPE);
-	NEED(params_in(a, 0, 2, 1, MAX_CONV_PARAM) && params_in(a, 2, 2, 0, MAX_CONV_PARAM) &&
-		     params_in(a, 4, 2, 1, MAX_CONV_PARAM) && params_in(a, 6, 1, 0, 1),
+	NEED(in_range(p[0], 1, MAX_CONV_PARAM) && params_in(a, 2, 2, 0, MAX_CONV_PARAM) &&
+		     in_range(p[4], 1, MAX_CONV_PARAM) && params_in(a, 6, 1, 0, 1),
+	     WRONG_PARAM);
+	NEED(in_range(p[1], is_2d, MAX_CONV_PARAM) && in_range(p[5], is_2d, MAX_CONV_PARAM),
 	     WRONG_PARAM);
 	if (is_2d)
 		NEED(columns->ne[0] == image->ne[2] * depth && columns->ne[3] == image->ne[3],
@@ -850,7 +853,7 @@ static const char *check_conv_2d(const struct op_args *a)
 	NEED(!why, why);
 	NEED((is_f32(k) || k->type == OP_F16) && is_f32(x) && is_f32(d), WRONG_TYPE);
 	NEED(k->ne[2] == x->ne[2] && d->ne[2] == k->ne[3] && d->ne[3] == x->ne[3], WRONG_SHAPE);
-	NEED(dense(a, k), WRONG_LAYOUT);
+	NEED(loosely_dense(a, k), WRONG_LAYOUT);
 	NEED(patch_fits(a, k, k->ne[3]), TOO_LARGE);
 	return NULL;
 }
@@ -865,7 +868,7 @@ static const char *check_conv_3d(const struct op_args *a)
 	NEED(c > 0 && n > 0 && oc > 0, WRONG_PARAM);
 	NEED((is_f32(k) || k->type == OP_F16) && is_f32(x) && is_f32(d), WRONG_TYPE);
 	NEED(k->ne[3] == c * oc && x->ne[3] == c * n && d->ne[3] == oc * n, WRONG_SHAPE);
-	NEED(dense(a, k), WRONG_LAYOUT);
+	NEED(loosely_dense(a, k), WRONG_LAYOUT);
 	NEED(patch_fits(a, k, oc), TOO_LARGE);
 	return NULL;
 }

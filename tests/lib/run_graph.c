@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * run_graph: shows that what the graph check lets through does no harm to a real ggml.
+ *
+ *   run_graph [--ggml-dir DIR] [--seconds N] [--seed S] [--one SEED] [--threads N]
+ *
+ * Makes random graphs that are nearly valid, runs those that pass on ggml's CPU back end in a
+ * child, with hostile data, each buffer against a page nobody may touch, and the scratch memory
+ * too.  A crash, an abort or a changed byte beside a buffer is printed with the seed that --one
+ * repeats; the exit status is 1 if there was any. */
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "compiler.h"
+#include "ggml_host.h"
+#include "op_rules.h"
+#include "op_shapes.h"
+
+enum {
+	PAGE = 4096,
+	ARENA = 4 << 20,
+	SLOW_SECONDS = 20,
+	FIRST_CHILD_GRAPHS = 400, /* per child */
+};
+
+struct progress { /* shared with the child */
+	uint64_t seed, made, ran, ran_by_op[WIRE_NUM_TENSOR_OPS];
+	char what[256];
+};
+
+static struct ggml_host *host;
+static struct progress *progress;
+static uint8_t *arenas[OP_GRAPH_MAX_TENSORS + 1]; /* each ARENA bytes between guard pages */
+static int n_threads = 2;
+
+/* ---- scratch memory with guards: C++'s new[] and delete[] as ggml calls them ---- */
+
+PIL_EXPORT void *_Znam(size_t n);
+PIL_EXPORT void _ZdaPv(void *p);
+PIL_EXPORT void _ZdaPvm(void *p, size_t n);
+
+static uint8_t *guarded(size_t bytes, size_t align)
+{
+	size_t body = (bytes + align - 1) / align * align;
+	size_t map = (body + PAGE - 1) / PAGE * PAGE;
+	uint8_t *p = mmap(NULL, map + 2 * PAGE, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED || mprotect(p + PAGE, map, PROT_READ | PROT_WRITE))
+		abort();
+	return p + PAGE + map - body;
+}
+
+void *_Znam(size_t n)
+{
+	uint8_t *p = guarded(n + 64, 64);
+
+	memcpy(p, &n, sizeof(n));
+	return p + 64;
+}
+
+void _ZdaPv(void *q)
+{
+	uint8_t *p = (uint8_t *)q - 64;
+	size_t n, body, map;
+
+	if (!q)
+		return;
+	memcpy(&n, p, sizeof(n));
+	body = (n + 64 + 63) / 64 * 64;
+	map = (body + PAGE - 1) / PAGE * PAGE;
+	munmap(p + body - map - PAGE, map + 2 * PAGE);
+}
+
+void _ZdaPvm(void *p, size_t n)
+{
+	(void)n;
+	_ZdaPv(p);
+}
+
+/* ---- one graph ---- */
+
+static uint64_t mix(uint64_t x)
+{
+	x = (x ^ x >> 31) * 0x9e3779b97f4a7c15u;
+	return x ^ x >> 29;
+}
+
+static bool make_graph(uint64_t seed, struct op_graph *g, struct op_random *r)
+{
+	uint32_t n;
+
+	r->state = mix(seed);
+	op_shapes_make(g, op_random_below(r, op_shapes_count()), r);
+	if (op_random_below(r, 2))
+		op_shapes_relayout(g, r);
+	n = op_random_below(r, 4);
+	for (uint32_t i = 0; i < n; i++)
+		op_shapes_mutate(g, r);
+	return op_shapes_fit(g, ARENA / 2);
+}
+
+static void describe(const struct op_graph *g)
+{
+	const struct wire_tensor *t = &g->t[g->n - 1];
+
+	snprintf(progress->what, sizeof(progress->what), "%s type %u params %d %d %d %d",
+		 wire_tensor_op_str[t->op], t->type, t->params[0], t->params[1], t->params[2],
+		 t->params[3]);
+}
+
+static void print_graph(const struct op_graph *g)
+{
+	for (uint32_t i = 0; i < g->n; i++) {
+		const struct wire_tensor *t = &g->t[i];
+
+		printf("  %2u %-18s type %2u ne %ld %ld %ld %ld nb %lu %lu %lu %lu at %u+%lu src",
+		       i + 1, wire_tensor_op_str[t->op], t->type, t->ne[0], t->ne[1], t->ne[2],
+		       t->ne[3], t->nb[0], t->nb[1], t->nb[2], t->nb[3], t->buffer, t->offset);
+		for (int s = 0; s < WIRE_MAX_SRC; s++)
+			if (t->src[s])
+				printf(" %u", t->src[s]);
+		printf(" params");
+		for (int p = 0; p < WIRE_MAX_PARAMS && t->op; p++)
+			printf(" %d", t->params[p]);
+		printf("\n");
+	}
+}
+
+/* Where buffer @handle starts: right or left in its arena. */
+static uint8_t *place(const struct op_graph *g, uint32_t handle, bool right)
+{
+	uint64_t room = ARENA - g->buffer_bytes[handle];
+
+	return arenas[handle] + (right ? room & ~UINT64_C(1) : 0);
+}
+
+static float odd_float(struct op_random *r)
+{
+	static const float odd[] = {0.0f,  -0.0f, NAN,    INFINITY, -INFINITY, 1e-42f,
+				    3e38f, 1e30f, 1e-30f, 65504.0f, -1.0f,     1.0f};
+
+	if (op_random_below(r, 8) == 0)
+		return odd[op_random_below(r, ARRAY_SIZE(odd))];
+	return (float)((int)op_random_below(r, 2001) - 1000) / 500.0f;
+}
+
+static void fill(const struct op_graph *g, uint8_t *const *base, struct op_random *r)
+{
+	bool noise = op_random_below(r, 3) == 0;
+
+	for (uint32_t h = 1; h <= OP_GRAPH_MAX_TENSORS; h++) {
+		uint64_t n = g->buffer_bytes[h];
+
+		for (uint64_t i = 0; i + 4 <= n; i += 4) {
+			float f = odd_float(r);
+			uint32_t bits = op_random_below(r, UINT32_MAX) * 2654435761u;
+
+			memcpy(base[h] + i, noise ? (void *)&bits : (void *)&f, 4);
+		}
+	}
+}
+
+static void set_index(const struct wire_tensor *t, uint8_t *data, int64_t limit,
+		      struct op_random *r)
+{
+	for (int64_t i = 0; i < t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; i++) {
+		int64_t x = i, at = 0, v;
+
+		for (int d = 0; d < WIRE_MAX_DIMS; d++, x /= t->ne[d - 1])
+			at += x % t->ne[d] * (int64_t)t->nb[d];
+		v = op_random_below(r, (uint32_t)limit);
+		if (op_random_below(r, 3) == 0)
+			v = limit - 1;
+		memcpy(data + at, &v, t->type == OP_I64 ? 8 : 4);
+	}
+}
+
+static void run_checked(struct op_graph *g, const struct graph_index *index, uint32_t n_index,
+			struct op_random *r)
+{
+	static struct ggml_backend *backend;
+	static struct ggml_backend_buffer *dummy;
+	const struct ggml_api *api = &host->api;
+	struct ggml_tensor *t[OP_GRAPH_MAX_TENSORS];
+	uint8_t *base[OP_GRAPH_MAX_TENSORS + 1];
+	static const int64_t one = 1;
+	struct ggml_init_params params = {.mem_size = 1 << 20, .no_alloc = true};
+	struct ggml_context *context = api->ggml_init(params);
+	struct ggml_cgraph *cgraph;
+	bool right = op_random_below(r, 4) != 0;
+
+	if (!backend) {
+		struct ggml_backend_device *dev = NULL;
+		void *f;
+		void (*set_threads)(struct ggml_backend *, int);
+
+		for (size_t i = 0; i < api->ggml_backend_dev_count() && !dev; i++)
+			if (api->ggml_backend_dev_type(api->ggml_backend_dev_get(i)) ==
+			    GGML_DEVICE_CPU)
+				dev = api->ggml_backend_dev_get(i);
+		backend = api->ggml_backend_dev_init(dev, NULL);
+		dummy = api->ggml_backend_buft_alloc_buffer(api->ggml_backend_dev_buffer_type(dev),
+							    64);
+		f = api->ggml_backend_reg_get_proc_address(api->ggml_backend_dev_backend_reg(dev),
+							   "ggml_backend_set_n_threads");
+		memcpy(&set_threads, &f, sizeof(f));
+		if (set_threads)
+			set_threads(backend, n_threads);
+	}
+	for (uint32_t h = 1; h <= OP_GRAPH_MAX_TENSORS; h++)
+		base[h] = place(g, h, right);
+	fill(g, base, r);
+	for (uint32_t i = 0; i < n_index; i++) {
+		const struct wire_tensor *w = &g->t[index[i].tensor];
+
+		set_index(w, base[w->buffer] + w->offset, index[i].limit, r);
+	}
+	for (uint32_t i = 0; i < g->n; i++) {
+		const struct wire_tensor *w = &g->t[i];
+
+		t[i] = api->ggml_new_tensor(context, GGML_T_F32, 1, &one);
+		t[i]->type = (int)w->type;
+		t[i]->op = host->op_to_host[w->op];
+		if (t[i]->op < 0)
+			goto done;
+		for (int d = 0; d < WIRE_MAX_DIMS; d++) {
+			t[i]->ne[d] = w->ne[d];
+			t[i]->nb[d] = w->nb[d];
+		}
+		memcpy(t[i]->op_params, w->params, sizeof(t[i]->op_params));
+		if (w->op == WIRE_T_UNARY)
+			t[i]->op_params[0] = host->unary_to_host[w->params[0]];
+		if (w->op == WIRE_T_GLU)
+			t[i]->op_params[0] = host->glu_to_host[w->params[0]];
+		if ((w->op == WIRE_T_UNARY || w->op == WIRE_T_GLU) && t[i]->op_params[0] < 0)
+			goto done;
+		for (int s = 0; s < WIRE_MAX_SRC; s++)
+			t[i]->src[s] = w->src[s] ? t[w->src[s] - 1] : NULL;
+		t[i]->view_src = w->view_src ? t[w->view_src - 1] : NULL;
+		t[i]->view_offs = w->view_offset;
+		t[i]->data = base[w->buffer] + w->offset;
+		t[i]->buffer = dummy;
+	}
+	cgraph = api->ggml_new_graph_custom(context, OP_GRAPH_MAX_TENSORS + 1, false);
+	for (uint32_t i = 0; i < g->n; i++)
+		if (g->t[i].flags & WIRE_TENSOR_NODE)
+			api->ggml_build_forward_expand(cgraph, t[i]);
+	for (uint32_t h = 1; h <= OP_GRAPH_MAX_TENSORS; h++)
+		if (g->buffer_bytes[h]) {
+			memset(right ? base[h] - 256 : base[h] + g->buffer_bytes[h], 0xa5, 256);
+		}
+	progress->ran++;
+	progress->ran_by_op[g->t[g->n - 1].op]++;
+	alarm(SLOW_SECONDS);
+	if (api->ggml_backend_graph_compute(backend, cgraph) != 0)
+		snprintf(progress->what, sizeof(progress->what), "failed");
+	alarm(0);
+	for (uint32_t h = 1; h <= OP_GRAPH_MAX_TENSORS; h++)
+		for (int i = 0; i < 256 && g->buffer_bytes[h]; i++)
+			if ((right ? base[h] - 256 : base[h] + g->buffer_bytes[h])[i] != 0xa5) {
+				fprintf(stderr, "buffer %u: byte %d beside it was written\n", h, i);
+				abort();
+			}
+done:
+	api->ggml_free(context);
+}
+
+static void one_graph(uint64_t seed, bool verbose)
+{
+	struct graph_index index[OP_GRAPH_MAX_TENSORS];
+	uint32_t n_index = OP_GRAPH_MAX_TENSORS;
+	struct graph_fault fault;
+	struct op_graph g;
+	struct op_random r;
+	struct graph_env env;
+
+	if (!make_graph(seed, &g, &r))
+		return;
+	progress->made++;
+	env = op_shapes_env(&g);
+	if (verbose)
+		print_graph(&g);
+	if (!graph_check(&env, g.t, g.n, index, &n_index, &fault)) {
+		if (verbose)
+			printf("refused: tensor %u: %s\n", fault.tensor + 1, fault.why);
+		return;
+	}
+	describe(&g);
+	run_checked(&g, index, n_index, &r);
+}
+
+/* ---- children ---- */
+
+static int run_child(uint64_t seed, uint64_t end)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		for (; seed < end; seed++) {
+			progress->seed = seed;
+			one_graph(seed, false);
+		}
+		_exit(0);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
+static bool setup(const char *dir)
+{
+	struct pil_err err = {0};
+
+	setenv("OMP_WAIT_POLICY", "passive", 1); /* several threads on few cores */
+	if (ggml_host_load(&host, dir, &err)) {
+		fprintf(stderr, "run_graph: %s\n", err.msg);
+		return false;
+	}
+	for (int i = 0; i < WIRE_MAX_TYPES; i++) {
+		if (host->types.block[i] != op_shapes_types.block[i] ||
+		    host->types.bytes[i] != op_shapes_types.bytes[i])
+			printf("type %d: %u/%u here, %u/%u there\n", i, op_shapes_types.block[i],
+			       op_shapes_types.bytes[i], host->types.block[i],
+			       host->types.bytes[i]);
+	}
+	progress = mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			-1, 0);
+	for (int i = 0; i <= OP_GRAPH_MAX_TENSORS; i++)
+		arenas[i] = guarded(ARENA, PAGE);
+	return progress != MAP_FAILED;
+}
+
+static void report(const char *version, unsigned crashes)
+{
+	unsigned ops = 0;
+
+	for (int i = 0; i < WIRE_NUM_TENSOR_OPS; i++) {
+		ops += progress->ran_by_op[i] > 0;
+		if (graph_check_knows((uint32_t)i) && progress->ran_by_op[i] < 20)
+			printf("few of %s: %lu\n", wire_tensor_op_str[i], progress->ran_by_op[i]);
+	}
+	printf("ggml %s: %lu graphs made, %lu run, %u operations, %u crashes\n", version,
+	       progress->made, progress->ran, ops, crashes);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"ggml-dir", required_argument, NULL, 'g'},
+		{"seconds", required_argument, NULL, 's'},
+		{"seed", required_argument, NULL, 'r'},
+		{"one", required_argument, NULL, 'o'},
+		{"threads", required_argument, NULL, 't'},
+		{0},
+	};
+	const char *dir = NULL;
+	uint64_t seed = 1, one = 0;
+	time_t end = time(NULL) + 10;
+	unsigned crashes = 0;
+	int c;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == 'g')
+			dir = optarg;
+		else if (c == 's')
+			end = time(NULL) + atoi(optarg);
+		else if (c == 'r')
+			seed = strtoull(optarg, NULL, 0);
+		else if (c == 'o')
+			one = strtoull(optarg, NULL, 0);
+		else if (c == 't')
+			n_threads = atoi(optarg);
+		else
+			return 2;
+	}
+	if (!setup(dir))
+		return 77;
+	if (one) {
+		one_graph(one, true);
+		return 0;
+	}
+	while (time(NULL) < end && crashes < 40) {
+		uint64_t stop = seed + FIRST_CHILD_GRAPHS;
+		int status = run_child(seed, stop);
+
+		seed = stop;
+		if (WIFSIGNALED(status) || WEXITSTATUS(status)) {
+			seed = progress->seed + 1;
+			crashes++;
+			printf("seed %lu: signal %d: %s\n", progress->seed,
+			       WIFSIGNALED(status) ? WTERMSIG(status) : 0, progress->what);
+		}
+	}
+	report(host->version, crashes);
+	return crashes > 0;
+}

@@ -1,0 +1,645 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "graph_check.h"
+#include "op_rules.h"
+#include "op_shapes.h"
+
+enum { MAX_TENSORS = 4096, MAX_FAULTS = 64, WEIGHTS = 1, MEMORY = 2, Q4_K = 12 };
+
+/* ---- building graphs as programs do ---- */
+
+struct build {
+	struct wire_tensor t[MAX_TENSORS];
+	uint32_t n;
+	uint64_t used[3]; /* of each buffer */
+	struct graph_index index[MAX_FAULTS];
+	uint32_t n_index;
+	struct graph_fault fault;
+};
+
+static struct build b;
+
+static bool size_of(void *ctx, uint32_t buffer, uint64_t *bytes)
+{
+	struct build *build = ctx;
+
+	*bytes = buffer < 3 ? build->used[buffer] : 0;
+	return *bytes > 0;
+}
+
+static int begin(void **state)
+{
+	(void)state;
+	memset(&b, 0, sizeof(b));
+	return 0;
+}
+
+static struct wire_tensor *at(uint32_t i)
+{
+	return &b.t[i - 1];
+}
+
+static void strides(struct wire_tensor *t)
+{
+	t->nb[0] = op_shapes_types.bytes[t->type];
+	t->nb[1] = (uint64_t)t->ne[0] / op_shapes_types.block[t->type] * t->nb[0];
+	t->nb[2] = t->nb[1] * (uint64_t)t->ne[1];
+	t->nb[3] = t->nb[2] * (uint64_t)t->ne[2];
+}
+
+static uint32_t tensor(uint32_t buffer, uint32_t type, int64_t n0, int64_t n1, int64_t n2)
+{
+	struct wire_tensor *t = &b.t[b.n++];
+
+	*t = (struct wire_tensor){.type = type, .buffer = buffer, .ne = {n0, n1, n2, 1}};
+	strides(t);
+	t->offset = b.used[buffer];
+	b.used[buffer] += (t->nb[3] + 31) / 32 * 32;
+	return b.n;
+}
+
+static uint32_t weight(uint32_t type, int64_t n0, int64_t n1, int64_t n2)
+{
+	return tensor(WEIGHTS, type, n0, n1, n2);
+}
+
+static uint32_t input(uint32_t type, int64_t n0, int64_t n1, int64_t n2)
+{
+	return tensor(MEMORY, type, n0, n1, n2);
+}
+
+static uint32_t as_node(uint32_t i, uint32_t op, uint32_t s0, uint32_t s1, uint32_t s2)
+{
+	at(i)->op = op;
+	at(i)->flags = WIRE_TENSOR_NODE | WIRE_TENSOR_COMPUTE;
+	at(i)->src[0] = s0;
+	at(i)->src[1] = s1;
+	at(i)->src[2] = s2;
+	return i;
+}
+
+static uint32_t node(uint32_t op, int64_t n0, int64_t n1, int64_t n2, uint32_t s0, uint32_t s1)
+{
+	return as_node(input(OP_F32, n0, n1, n2), op, s0, s1, 0);
+}
+
+static uint32_t like(uint32_t op, uint32_t s0, uint32_t s1)
+{
+	return node(op, at(s0)->ne[0], at(s0)->ne[1], at(s0)->ne[2], s0, s1);
+}
+
+static uint32_t view(uint32_t op, uint32_t of, int64_t n0, int64_t n1, int64_t n2, uint64_t offset)
+{
+	struct wire_tensor *t = &b.t[b.n++];
+	uint32_t base = at(of)->view_src ? at(of)->view_src : of;
+
+	*t = *at(of);
+	memset(t->src, 0, sizeof(t->src));
+	t->ne[0] = n0;
+	t->ne[1] = n1;
+	t->ne[2] = n2;
+	strides(t);
+	t->view_src = base;
+	t->view_offset = at(of)->view_offset + offset;
+	t->offset += offset;
+	return as_node(b.n, op, of, 0, 0);
+}
+
+static uint32_t permute(uint32_t of) /* 0 2 1 3 */
+{
+	uint32_t i = view(WIRE_T_PERMUTE, of, at(of)->ne[0], at(of)->ne[2], at(of)->ne[1], 0);
+
+	at(i)->nb[1] = at(of)->nb[2];
+	at(i)->nb[2] = at(of)->nb[1];
+	return i;
+}
+
+static uint32_t product(uint32_t w, uint32_t x)
+{
+	return node(WIRE_T_MUL_MAT, at(w)->ne[1], at(x)->ne[1], at(x)->ne[2], w, x);
+}
+
+static uint32_t norm(uint32_t x)
+{
+	float eps = 1e-6f;
+	uint32_t i = like(WIRE_T_RMS_NORM, x, 0);
+
+	memcpy(at(i)->params, &eps, sizeof(eps));
+	return like(WIRE_T_MUL, i, weight(OP_F32, at(x)->ne[0], 1, 1));
+}
+
+static uint32_t rope(uint32_t x, uint32_t pos)
+{
+	uint32_t i = like(WIRE_T_ROPE, x, pos);
+
+	at(i)->params[1] = (int32_t)at(x)->ne[0];
+	at(i)->params[2] = 2;
+	return i;
+}
+
+static uint32_t store(uint32_t cache, uint32_t rows, uint32_t index)
+{
+	uint32_t i = view(WIRE_T_SET_ROWS, cache, at(cache)->ne[0], at(cache)->ne[1], 1, 0);
+
+	as_node(i, WIRE_T_SET_ROWS, rows, index, cache);
+	return i;
+}
+
+enum { WIDTH = 256, HEADS = 4, KV_HEADS = 2, HEAD = 64, CELLS = 256, EXPERTS = 8, USED = 2 };
+
+static uint32_t attention(uint32_t x, uint32_t pos, uint32_t cells, uint32_t mask)
+{
+	int64_t n = at(x)->ne[1];
+	uint32_t cache_k = weight(OP_F16, HEAD * KV_HEADS, CELLS, 1);
+	uint32_t cache_v = weight(OP_F16, HEAD * KV_HEADS, CELLS, 1);
+	uint32_t q = product(weight(Q4_K, WIDTH, HEAD * HEADS, 1), x);
+	uint32_t k = product(weight(Q4_K, WIDTH, HEAD * KV_HEADS, 1), x);
+	uint32_t v = product(weight(Q4_K, WIDTH, HEAD * KV_HEADS, 1), x);
+	uint32_t i, out;
+
+	q = rope(view(WIRE_T_RESHAPE, q, HEAD, HEADS, n, 0), pos);
+	k = rope(view(WIRE_T_RESHAPE, k, HEAD, KV_HEADS, n, 0), pos);
+	store(cache_k, view(WIRE_T_RESHAPE, k, HEAD * KV_HEADS, n, 1, 0), cells);
+	store(cache_v, v, cells);
+	q = permute(q);
+	k = permute(view(WIRE_T_VIEW, cache_k, HEAD, KV_HEADS, CELLS / 2, 0));
+	v = permute(view(WIRE_T_VIEW, cache_v, HEAD, KV_HEADS, CELLS / 2, 0));
+	i = node(WIRE_T_FLASH_ATTN_EXT, HEAD, HEADS, n, q, k);
+	at(i)->src[2] = v;
+	at(i)->src[3] = mask;
+	out = view(WIRE_T_RESHAPE, i, HEAD * HEADS, n, 1, 0);
+	return product(weight(Q4_K, HEAD * HEADS, WIDTH, 1), out);
+}
+
+static uint32_t feed_forward(uint32_t x)
+{
+	uint32_t gate = product(weight(Q4_K, WIDTH, 2 * WIDTH, 1), x);
+	uint32_t up = product(weight(Q4_K, WIDTH, 2 * WIDTH, 1), x);
+	uint32_t i = like(WIRE_T_GLU, gate, up);
+
+	at(i)->params[0] = WIRE_GLU_GEGLU;
+	return product(weight(Q4_K, 2 * WIDTH, WIDTH, 1), i);
+}
+
+static uint32_t experts(uint32_t x)
+{
+	int64_t n = at(x)->ne[1];
+	uint32_t probs = like(WIRE_T_SOFT_MAX, product(weight(OP_F32, WIDTH, EXPERTS, 1), x), 0);
+	uint32_t sorted = as_node(input(OP_I32, EXPERTS, n, 1), WIRE_T_ARGSORT, probs, 0, 0);
+	uint32_t chosen, weights, x3, up, down, w;
+	float one = 1.0f;
+
+	memcpy(at(probs)->params, &one, sizeof(one));
+	at(sorted)->params[0] = 1;
+	chosen = view(WIRE_T_VIEW, sorted, USED, n, 1, 0);
+	at(chosen)->nb[1] = at(sorted)->nb[1];
+	at(chosen)->nb[2] = at(chosen)->nb[3] = at(sorted)->nb[2];
+	weights = node(WIRE_T_GET_ROWS, 1, USED, n, view(WIRE_T_RESHAPE, probs, 1, EXPERTS, n, 0),
+		       chosen);
+	x3 = view(WIRE_T_RESHAPE, x, WIDTH, 1, n, 0);
+	w = weight(Q4_K, WIDTH, 2 * WIDTH, EXPERTS);
+	up = as_node(input(OP_F32, 2 * WIDTH, USED, n), WIRE_T_MUL_MAT_ID, w, x3, chosen);
+	up = like(WIRE_T_UNARY, up, 0);
+	at(up)->params[0] = WIRE_UNARY_SILU;
+	w = weight(Q4_K, 2 * WIDTH, WIDTH, EXPERTS);
+	down = as_node(input(OP_F32, WIDTH, USED, n), WIRE_T_MUL_MAT_ID, w, up, chosen);
+	down = like(WIRE_T_MUL, down, weights);
+	return node(WIRE_T_ADD, WIDTH, n, 1, view(WIRE_T_RESHAPE, down, WIDTH, n, 1, 0), x);
+}
+
+static uint32_t decoder(int layers, int64_t n, bool moe)
+{
+	uint32_t tokens = input(OP_I32, n, 1, 1), pos = input(OP_I32, n, 1, 1);
+	uint32_t cells = input(OP_I64, n, 1, 1), outputs = input(OP_I32, 1, 1, 1);
+	uint32_t mask = input(OP_F16, CELLS / 2, n, 1);
+	uint32_t table = weight(Q4_K, WIDTH, 1000, 1);
+	uint32_t x = node(WIRE_T_GET_ROWS, WIDTH, n, 1, table, tokens);
+
+	for (int i = 0; i < layers; i++) {
+		x = like(WIRE_T_ADD, attention(norm(x), pos, cells, mask), x);
+		x = like(WIRE_T_ADD, moe ? experts(norm(x)) : feed_forward(norm(x)), x);
+	}
+	x = node(WIRE_T_GET_ROWS, WIDTH, 1, 1, norm(x), outputs);
+	x = product(table, x);
+	x = like(WIRE_T_SCALE, x, 0); /* soft cap */
+	x = like(WIRE_T_UNARY, x, 0);
+	at(x)->params[0] = WIRE_UNARY_TANH;
+	return like(WIRE_T_SCALE, x, 0);
+}
+
+static bool check(void)
+{
+	static uint8_t all[32];
+	struct graph_env env = {.types = &op_shapes_types,
+				.ops = all,
+				.unary = all,
+				.glu = all,
+				.buffer_size = size_of,
+				.ctx = &b};
+
+	memset(all, 0xff, sizeof(all));
+	b.n_index = MAX_FAULTS;
+	return graph_check(&env, b.t, b.n, b.index, &b.n_index, &b.fault);
+}
+
+static void assert_passes(void)
+{
+	if (!check())
+		fail_msg("tensor %u (%s): %s", b.fault.tensor + 1,
+			 wire_tensor_op_str[b.t[b.fault.tensor].op], b.fault.why);
+}
+
+static void assert_refused(uint32_t tensor, const char *why)
+{
+	assert_false(check());
+	assert_string_equal(b.fault.why, why);
+	assert_int_equal(b.fault.tensor + 1, tensor);
+}
+
+/* ---- what must pass ---- */
+
+static void test_every_operation_passes_in_its_plainest_form(void **state)
+{
+	struct op_random r = {1};
+
+	(void)state;
+	for (unsigned shape = 0; shape < op_shapes_count(); shape++) {
+		for (int i = 0; i < 200; i++) {
+			struct graph_index index[OP_GRAPH_MAX_TENSORS];
+			uint32_t n_index = OP_GRAPH_MAX_TENSORS;
+			struct graph_fault fault;
+			struct op_graph g;
+			struct graph_env env;
+
+			op_shapes_make(&g, shape, &r);
+			env = op_shapes_env(&g);
+			if (!graph_check(&env, g.t, g.n, index, &n_index, &fault))
+				fail_msg("%s (shape %u): tensor %u: %s",
+					 wire_tensor_op_str[op_shapes_op(shape)], shape,
+					 fault.tensor + 1, fault.why);
+			assert_true(graph_check_query(&env, g.t, g.n, &fault));
+		}
+	}
+}
+
+static void test_every_operation_with_a_rule_has_a_shape(void **state)
+{
+	(void)state;
+	for (uint32_t op = 1; op < WIRE_NUM_TENSOR_OPS; op++) {
+		bool found = false;
+
+		for (unsigned s = 0; s < op_shapes_count(); s++)
+			found = found || op_shapes_op(s) == op;
+		if (graph_check_knows(op) != found)
+			fail_msg("%s: rule %d, shape %d", wire_tensor_op_str[op],
+				 graph_check_knows(op), found);
+	}
+	assert_false(graph_check_knows(WIRE_NUM_TENSOR_OPS));
+}
+
+static void test_a_decoder_passes_and_its_inputs_are_listed(void **state)
+{
+	(void)state;
+	decoder(4, 5, false);
+	assert_passes();
+	assert_int_equal(b.n_index, 3); /* tokens, cells, outputs; not the positions */
+	assert_int_equal(b.index[0].limit, 1000);
+	assert_int_equal(b.index[1].limit, CELLS);
+	assert_int_equal(b.index[2].limit, 5);
+}
+
+static void test_a_mixture_of_experts_passes_without_more_index_tensors(void **state)
+{
+	(void)state;
+	decoder(3, 7, true);
+	assert_passes();
+	assert_int_equal(b.n_index, 3);
+}
+
+static void test_a_speech_encoder_passes(void **state)
+{
+	uint32_t x, k, i, w;
+	(void)state;
+	x = input(OP_F32, 3000, 80, 1);
+	k = weight(OP_F16, 3, 80, WIDTH);
+	i = as_node(input(OP_F16, 240, 3000, 1), WIRE_T_IM2COL, k, x, 0);
+	at(i)->params[0] = at(i)->params[2] = at(i)->params[4] = 1; /* s1 and d1 are 0 in 1-D */
+	w = view(WIRE_T_RESHAPE, k, 240, WIDTH, 1, 0);
+	x = product(i, w);
+	x = like(WIRE_T_ADD, x, weight(OP_F32, 1, WIDTH, 1));
+	x = like(WIRE_T_UNARY, x, 0);
+	at(x)->params[0] = WIRE_UNARY_GELU;
+	i = view(WIRE_T_TRANSPOSE, x, WIDTH, 3000, 1, 0);
+	at(i)->nb[0] = at(x)->nb[1];
+	at(i)->nb[1] = at(x)->nb[0];
+	x = as_node(input(OP_F32, WIDTH, 3000, 1), WIRE_T_CONT, i, 0, 0);
+	x = like(WIRE_T_NORM, x, 0);
+	product(weight(OP_F16, WIDTH, WIDTH, 1), x);
+	assert_passes();
+}
+
+static void test_an_empty_batch_passes(void **state)
+{
+	uint32_t x, none;
+	(void)state;
+	x = input(OP_F32, WIDTH, 4, 1);
+	none = input(OP_I32, 0, 1, 1);
+	x = node(WIRE_T_GET_ROWS, WIDTH, 0, 1, x, none);
+	feed_forward(norm(x));
+	b.used[MEMORY] += 64;
+	assert_passes();
+	assert_int_equal(b.n_index, 0);
+}
+
+static void test_a_large_graph_is_checked_in_microseconds(void **state)
+{
+	struct timespec from, to;
+	double us, best = 1e9;
+	(void)state;
+
+	decoder(40, 1, false);
+	for (int i = 0; i < 20; i++) {
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		assert_passes();
+		clock_gettime(CLOCK_MONOTONIC, &to);
+		us = (double)(to.tv_sec - from.tv_sec) * 1e6 +
+		     (double)(to.tv_nsec - from.tv_nsec) / 1e3;
+		best = us < best ? us : best;
+	}
+	print_message("%u tensors: %.0f us\n", b.n, best);
+	assert_true(best < 5000); /* sanitizers; the figure itself is in docs/benchmarks.md */
+}
+
+/* ---- what must not ---- */
+
+static void test_a_tensor_outside_of_its_buffer_is_refused(void **state)
+{
+	uint32_t x, y;
+	(void)state;
+	x = input(OP_F32, 16, 4, 1);
+	y = like(WIRE_T_SQR, x, 0);
+	assert_passes();
+	b.used[MEMORY]--;
+	assert_refused(y, "outside of its buffer");
+	b.used[MEMORY]++;
+	at(x)->nb[1] = UINT64_MAX - 3;
+	assert_refused(x, "outside of its buffer");
+	strides(at(x));
+	at(x)->offset = UINT64_MAX - 3;
+	assert_refused(x, "outside of its buffer");
+	at(x)->offset = 0;
+	at(x)->buffer = 7;
+	assert_refused(x, "no such buffer");
+	at(x)->buffer = 0;
+	assert_refused(x, "no such buffer");
+}
+
+static void test_an_unsound_tensor_is_refused(void **state)
+{
+	uint32_t x, y;
+	(void)state;
+	x = input(OP_F32, 16, 4, 1);
+	y = like(WIRE_T_SQR, x, 0);
+	at(x)->ne[1] = -1;
+	assert_refused(x, "a dimension out of range");
+	at(x)->ne[1] = INT64_C(1) << 31;
+	assert_refused(x, "a dimension out of range");
+	at(x)->ne[1] = at(x)->ne[2] = INT32_MAX;
+	assert_refused(x, "too many elements");
+	at(x)->ne[1] = 4;
+	at(x)->ne[2] = 1;
+	at(x)->nb[1] = 0;
+	assert_refused(x, "a stride of 0");
+	at(x)->nb[1] = 62;
+	assert_refused(x, "a stride that is no multiple of the element");
+	strides(at(x));
+	at(x)->type = 4; /* removed from ggml */
+	assert_refused(x, "an unknown type");
+	at(x)->type = WIRE_MAX_TYPES;
+	assert_refused(x, "an unknown type");
+	at(x)->type = OP_F32;
+	memset(at(x)->name, 'x', sizeof(at(x)->name));
+	assert_refused(x, "a name without an end");
+	memset(at(x)->name, 0, sizeof(at(x)->name));
+	at(x)->offset = 2;
+	assert_refused(x, "not aligned to its elements");
+	at(x)->offset = 0;
+	at(x)->flags = 1u << 31;
+	assert_refused(x, "unknown flags");
+	at(x)->flags = 0;
+	at(y)->op = WIRE_T_OPT_STEP_ADAMW;
+	assert_refused(y, "an operation that is not offered");
+	at(y)->op = UINT32_MAX;
+	assert_refused(y, "an operation that is not offered");
+}
+
+static void test_references_point_backwards(void **state)
+{
+	uint32_t x, y;
+	(void)state;
+	x = input(OP_F32, 16, 4, 1);
+	y = like(WIRE_T_SQR, x, 0);
+	at(y)->src[0] = y;
+	assert_refused(y, "a source that does not come before");
+	at(y)->src[0] = UINT32_MAX;
+	assert_refused(y, "a source that does not come before");
+	at(y)->src[0] = 0;
+	assert_refused(y, "a source is missing");
+	at(y)->src[0] = at(y)->src[1] = x;
+	assert_refused(y, "a source too many");
+	at(y)->src[1] = 0;
+	at(y)->view_src = y;
+	assert_refused(y, "a view of what does not come before");
+	at(y)->view_src = 0;
+	at(y)->flags = 0;
+	assert_refused(y, "a leaf with an operation");
+	at(y)->op = WIRE_T_NONE;
+	assert_refused(y, "a source that does not come before");
+}
+
+static void test_a_view_lies_where_it_says(void **state)
+{
+	uint32_t x, v;
+	(void)state;
+	x = input(OP_F32, 16, 4, 1);
+	v = view(WIRE_T_VIEW, x, 16, 1, 1, 64);
+	assert_passes();
+	at(v)->offset += 64;
+	assert_refused(v, "a view that lies elsewhere");
+	at(v)->offset -= 64;
+	at(v)->view_src = 0;
+	assert_refused(v, "an offset into nothing");
+	at(v)->view_src = x;
+	at(view(WIRE_T_VIEW, v, 16, 1, 1, 0))->view_src = v;
+	assert_refused(b.n, "a view of a view");
+}
+
+static void test_shapes_types_and_parameters_must_fit(void **state)
+{
+	struct op_random r = {7};
+	unsigned refused = 0, broken = 0;
+	(void)state;
+
+	for (unsigned i = 0; i < 40000; i++) { /* the real proof is run_graph */
+		struct graph_index index[OP_GRAPH_MAX_TENSORS];
+		uint32_t n_index = OP_GRAPH_MAX_TENSORS;
+		struct graph_fault fault = {0};
+		struct op_graph g;
+		struct graph_env env;
+
+		op_shapes_make(&g, i % op_shapes_count(), &r);
+		op_shapes_relayout(&g, &r);
+		op_shapes_mutate(&g, &r);
+		op_shapes_mutate(&g, &r);
+		env = op_shapes_env(&g);
+		broken++;
+		if (!graph_check(&env, g.t, g.n, index, &n_index, &fault)) {
+			refused++;
+			assert_non_null(fault.why);
+			assert_true(fault.tensor < g.n);
+		}
+	}
+	assert_true(refused > broken / 2);
+}
+
+/* ---- index values ---- */
+
+static void test_an_index_overwritten_before_its_use_is_refused(void **state)
+{
+	uint32_t table, x, index, rows, y;
+	(void)state;
+	table = input(OP_F32, 16, 100, 1);
+	index = input(OP_I32, 16, 1, 1);
+	x = input(OP_F32, 16, 1, 1);
+	y = like(WIRE_T_SQR, x, 0);
+	rows = node(WIRE_T_GET_ROWS, 16, 16, 1, table, index);
+	assert_passes();
+	assert_int_equal(b.n_index, 1);
+	at(y)->offset = at(index)->offset;
+	assert_refused(rows, "an index computed by the graph");
+	at(y)->offset += 60; /* the last element only */
+	assert_refused(rows, "an index computed by the graph");
+	at(y)->offset += 4; /* behind it, where x is */
+	assert_passes();
+	at(rows)->offset = at(index)->offset; /* by the reader itself */
+	assert_refused(rows, "an index computed by the graph");
+}
+
+static void test_an_index_overwritten_between_two_uses_is_refused(void **state)
+{
+	uint32_t table, x, index, y, second;
+	(void)state;
+	table = input(OP_F32, 16, 100, 1);
+	index = input(OP_I32, 16, 1, 1);
+	x = input(OP_F32, 16, 1, 1);
+	node(WIRE_T_GET_ROWS, 16, 16, 1, table, index);
+	y = like(WIRE_T_SQR, x, 0);
+	second = node(WIRE_T_GET_ROWS, 16, 16, 1, table, index);
+	assert_passes();
+	assert_int_equal(b.n_index, 1);
+	at(y)->offset = at(index)->offset;
+	assert_refused(second, "an index computed by the graph");
+}
+
+static void test_a_sort_is_an_index_if_its_rows_are_short_enough(void **state)
+{
+	uint32_t table, x, sorted, rows, copy;
+	(void)state;
+	table = input(OP_F32, 16, 32, 1);
+	x = input(OP_F32, 32, 1, 1);
+	sorted = as_node(input(OP_I32, 32, 1, 1), WIRE_T_ARGSORT, x, 0, 0);
+	copy = as_node(input(OP_I32, 32, 1, 1), WIRE_T_CONT, sorted, 0, 0);
+	rows = node(WIRE_T_GET_ROWS, 16, 32, 1, table, sorted);
+	assert_passes();
+	assert_int_equal(b.n_index, 0);
+	at(rows)->src[1] = copy;
+	assert_passes();
+	at(sorted)->flags = WIRE_TENSOR_NODE; /* which ggml would skip */
+	assert_refused(rows, "an index computed by the graph");
+	at(sorted)->flags |= WIRE_TENSOR_COMPUTE;
+	at(table)->ne[1] = 31;
+	strides(at(table));
+	assert_refused(rows, "an index computed by the graph");
+	at(table)->ne[1] = 32;
+	strides(at(table));
+	at(sorted)->offset = at(x)->offset;
+	assert_refused(sorted, "a sort into its own source");
+}
+
+static void test_an_index_made_from_floats_is_refused(void **state)
+{
+	uint32_t table, x, target, ids, rows;
+	(void)state;
+	table = input(OP_F32, 16, 32, 1);
+	x = input(OP_F32, 32, 1, 1);
+	target = input(OP_I32, 32, 1, 1);
+	ids = view(WIRE_T_CPY, target, 32, 1, 1, 0);
+	as_node(ids, WIRE_T_CPY, x, target, 0);
+	rows = node(WIRE_T_GET_ROWS, 16, 32, 1, table, ids);
+	assert_refused(rows, "an index computed by the graph");
+}
+
+static void test_the_smallest_limit_of_all_uses_counts(void **state)
+{
+	uint32_t index, large, small;
+	(void)state;
+	index = input(OP_I32, 4, 1, 1);
+	large = input(OP_F32, 16, 100, 1);
+	small = input(OP_F32, 16, 10, 1);
+	node(WIRE_T_GET_ROWS, 16, 4, 1, large, index);
+	node(WIRE_T_GET_ROWS, 16, 4, 1, small, view(WIRE_T_VIEW, index, 4, 1, 1, 0));
+	assert_passes();
+	assert_int_equal(b.n_index, 1);
+	assert_int_equal(b.index[0].limit, 10);
+}
+
+static void test_the_search_for_writers_is_bounded(void **state)
+{
+	uint32_t table, x;
+	(void)state;
+	table = input(OP_F32, 16, 4, 1);
+	x = input(OP_F32, 16, 1, 1);
+	for (int i = 0; i < 1000; i++)
+		like(WIRE_T_SQR, x, 0);
+	for (int i = 0; i < 900; i++)
+		node(WIRE_T_GET_ROWS, 16, 1, 1, table, input(OP_I32, 1, 1, 1));
+	assert_false(check()); /* the index table is full, or the search given up */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_operation_passes_in_its_plainest_form),
+		cmocka_unit_test(test_every_operation_with_a_rule_has_a_shape),
+		cmocka_unit_test_setup(test_a_decoder_passes_and_its_inputs_are_listed, begin),
+		cmocka_unit_test_setup(test_a_mixture_of_experts_passes_without_more_index_tensors,
+				       begin),
+		cmocka_unit_test_setup(test_a_speech_encoder_passes, begin),
+		cmocka_unit_test_setup(test_an_empty_batch_passes, begin),
+		cmocka_unit_test_setup(test_a_large_graph_is_checked_in_microseconds, begin),
+		cmocka_unit_test_setup(test_a_tensor_outside_of_its_buffer_is_refused, begin),
+		cmocka_unit_test_setup(test_an_unsound_tensor_is_refused, begin),
+		cmocka_unit_test_setup(test_references_point_backwards, begin),
+		cmocka_unit_test_setup(test_a_view_lies_where_it_says, begin),
+		cmocka_unit_test_setup(test_shapes_types_and_parameters_must_fit, begin),
+		cmocka_unit_test_setup(test_an_index_overwritten_before_its_use_is_refused, begin),
+		cmocka_unit_test_setup(test_an_index_overwritten_between_two_uses_is_refused,
+				       begin),
+		cmocka_unit_test_setup(test_a_sort_is_an_index_if_its_rows_are_short_enough, begin),
+		cmocka_unit_test_setup(test_an_index_made_from_floats_is_refused, begin),
+		cmocka_unit_test_setup(test_the_smallest_limit_of_all_uses_counts, begin),
+		cmocka_unit_test_setup(test_the_search_for_writers_is_bounded, begin),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
