@@ -189,6 +189,26 @@ static bool uses_allowed(const struct gg_graph *graph, const uint8_t *placed)
 	return true;
 }
 
+static bool computes(const struct wire_tensor *w)
+{
+	return (w->flags & WIRE_TENSOR_NODE) && w->op != WIRE_T_NONE && w->op != WIRE_T_VIEW &&
+	       w->op != WIRE_T_RESHAPE && w->op != WIRE_T_PERMUTE && w->op != WIRE_T_TRANSPOSE;
+}
+
+/* A back end aborts on what it said it cannot do; what it can may depend on where the operands are.
+ */
+static bool device_can(struct graphs *g, const struct gg_graph *graph)
+{
+	for (uint32_t i = 0; i < graph->n_tensors; i++)
+		if (computes(&graph->wire[i]) &&
+		    !g->device->host->api.ggml_backend_dev_supports_op(g->device->dev,
+								       graph->tensors[i])) {
+			log_dbg("the device cannot do tensor %u (op %u)", i, graph->wire[i].op);
+			return false;
+		}
+	return true;
+}
+
 static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 {
 	const struct ggml_api *api = &g->device->host->api;
@@ -205,7 +225,7 @@ static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 		if (ok && !is_placed && !g->device->host_memory)
 			ok = api->ggml_backend_buffer_init_tensor(t->buffer, t) == 0;
 	}
-	ok = ok && uses_allowed(graph, placed);
+	ok = ok && uses_allowed(graph, placed) && device_can(g, graph);
 	free(placed);
 	graph->buffers_epoch = g->buffers->epoch;
 	return ok;
