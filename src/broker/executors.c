@@ -31,7 +31,6 @@ void executors_init(struct executors *x, struct loop *loop, const struct jail *j
 		x->executor[i] = (struct executor){
 			.table = x,
 			.device = devices[i],
-			.ggml_index = devices[i].index,
 			.control.fd = -1,
 		};
 		x->executor[i].device.index = (uint32_t)i;
@@ -123,7 +122,6 @@ static void control_ready(struct loop_source *source, uint32_t events)
 
 static int spawn(struct executor *e, int control_fd)
 {
-	_auto_free char *index = str_printf("%u", e->ggml_index);
 	_auto_free char *fd_text = str_printf("%d", control_fd);
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = -1,
@@ -131,7 +129,7 @@ static int spawn(struct executor *e, int control_fd)
 				 .new_session = true,
 				 .keep_fds = &control_fd,
 				 .n_keep_fds = 1};
-	const char *const args[] = {"--device", index, "--control-fd", fd_text, NULL};
+	const char *const args[] = {"--device", e->device.name, "--control-fd", fd_text, NULL};
 	struct pil_err err = {0};
 	pid_t pid = jail_spawn(e->table->jail, args, &opts, &err);
 

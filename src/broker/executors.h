@@ -16,7 +16,6 @@
 struct executor {
 	struct executors *table;
 	struct wire_device device;  /* as machines see it; index = position in the table */
-	uint32_t ggml_index;        /* in ggml's own order */
 	pid_t pid;                  /* of bwrap; 0: not running */
 	struct loop_source control; /* fd -1: it gets no more sessions */
 	int64_t started_ms, used_ms, retry_ms; /* when it began; last had work; may begin again */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,7 @@ int main(int argc, char **argv)
 	int status;
 
 	log_init("pillion");
+	setlocale(LC_CTYPE, "C.UTF-8"); /* tables hold signs beyond ASCII, whatever the locale */
 	if (state_dirs_init(&cli.dirs, &err))
 		return cli_fail(&err);
 	status = cmd ? cmd->run(&cli, argc - 1, argv + 1) : cmd_run(&cli, argc, argv);

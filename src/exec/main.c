@@ -3,7 +3,7 @@
  * pillion-exec: one device, served.  Started by the broker inside the jail (src/broker/jail.c):
  *
  *   pillion-exec [--as UID] [--ggml-dir DIR] --probe     struct wire_device[] on standard output
- *   pillion-exec [--as UID] [--ggml-dir DIR] --device N --control-fd FD
+ *   pillion-exec [--as UID] [--ggml-dir DIR] --device NAME --control-fd FD
  *
  * It depends on libc alone, so that it runs in any runtime root as new as the host's libc.
  *
@@ -35,6 +35,8 @@
 #include "log.h"
 #include "session.h"
 #include "str.h"
+
+#define REFERENCE_NAME "CPU" /* what ggml calls the host's processors */
 
 static int fail(const struct pil_err *err)
 {
@@ -163,6 +165,14 @@ static int become(uid_t uid)
 	return 0;
 }
 
+/* ggml loads every back end it finds; for the reference device the Vulkan loader need not load its
+ * drivers as well (Mesa's bring LLVM: 25 MiB). */
+static void spare_gpu_drivers(void)
+{
+	setenv("VK_LOADER_DRIVERS_DISABLE", "*", 1);
+	setenv("VK_LOADER_LAYERS_DISABLE", "*", 1);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -174,8 +184,8 @@ int main(int argc, char **argv)
 		{0},
 	};
 	const struct rlimit no_core = {0, 0};
-	const char *ggml_dir = NULL;
-	uint64_t device_index = UINT64_MAX, control_fd = UINT64_MAX, uid = 0;
+	const char *ggml_dir = NULL, *device_name = NULL;
+	uint64_t control_fd = UINT64_MAX, uid = 0;
 	struct ggml_host *host;
 	struct gg_device *device;
 	struct pil_err err = {0};
@@ -190,8 +200,8 @@ int main(int argc, char **argv)
 			want_probe = true;
 		else if (c == 'a' && !str_to_u64(optarg, UINT32_MAX - 1, &uid))
 			return EXIT_FAILURE;
-		else if (c == 'd' && !str_to_u64(optarg, WIRE_MAX_DEVICES * 4, &device_index))
-			return EXIT_FAILURE;
+		else if (c == 'd')
+			device_name = optarg;
 		else if (c == 'c' && !str_to_u64(optarg, 1024, &control_fd))
 			return EXIT_FAILURE;
 		else if (c == '?')
@@ -200,15 +210,17 @@ int main(int argc, char **argv)
 	setrlimit(RLIMIT_CORE, &no_core);
 	if (uid && become((uid_t)uid))
 		return EXIT_FAILURE;
+	if (device_name && !strcmp(device_name, REFERENCE_NAME))
+		spare_gpu_drivers();
 	if (ggml_host_load(&host, ggml_dir, &err))
 		return fail(&err);
 	if (want_probe)
 		return probe(host);
-	if (device_index == UINT64_MAX || control_fd == UINT64_MAX) {
+	if (!device_name || control_fd == UINT64_MAX) {
 		log_err("--device and --control-fd are needed");
 		return EXIT_FAILURE;
 	}
-	if (gg_device_open(&device, host, (uint32_t)device_index, &err))
+	if (gg_device_open(&device, host, device_name, &err))
 		return fail(&err);
 	return serve(device, (int)control_fd);
 }

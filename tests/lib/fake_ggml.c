@@ -17,6 +17,9 @@ struct ggml_context {
 	int n;
 	struct ggml_cgraph graph;
 };
+struct ggml_backend_device {
+	int dummy;
+};
 struct ggml_backend {
 	int dummy;
 };
@@ -143,8 +146,10 @@ static size_t fake_ggml_backend_dev_count(void)
 
 static struct ggml_backend_device *fake_ggml_backend_dev_get(size_t i)
 {
+	static struct ggml_backend_device the_device;
+
 	(void)i;
-	return NULL;
+	return &the_device;
 }
 
 static const char *fake_ggml_backend_dev_name(struct ggml_backend_device *d)
@@ -342,7 +347,7 @@ struct gg_device *fake_device_new(void)
 		host->types.block[i] = (uint32_t)fake_ggml_blck_size(i);
 		host->types.bytes[i] = (uint32_t)fake_ggml_type_size(i);
 	}
-	if (gg_device_open(&device, host, 0, NULL))
+	if (gg_device_open(&device, host, "Fake", NULL))
 		abort();
 	return device;
 }

@@ -74,21 +74,30 @@ static void find_extra_types(struct gg_device *d)
 	}
 }
 
-int gg_device_open(struct gg_device **out, struct ggml_host *host, uint32_t index,
+static struct ggml_backend_device *find_device(const struct ggml_api *api, const char *name)
+{
+	for (size_t i = 0; i < api->ggml_backend_dev_count(); i++)
+		if (!strcmp(api->ggml_backend_dev_name(api->ggml_backend_dev_get(i)), name))
+			return api->ggml_backend_dev_get(i);
+	return NULL;
+}
+
+int gg_device_open(struct gg_device **out, struct ggml_host *host, const char *name,
 		   struct pil_err *err)
 {
 	const struct ggml_api *api = &host->api;
+	struct ggml_backend_device *dev = find_device(api, name);
 	struct gg_device *d;
 
-	if (index >= api->ggml_backend_dev_count())
-		return pil_err_say(err, ENODEV, "open device %u: ggml %s sees %zu devices", index,
-				   host->version, api->ggml_backend_dev_count());
+	if (!dev)
+		return pil_err_say(err, ENODEV, "open device '%s': ggml %s does not see it", name,
+				   host->version);
 	d = calloc(1, sizeof(*d));
 	if (!d)
-		return pil_err_set(err, ENOMEM, "open device %u", index);
+		return pil_err_set(err, ENOMEM, "open device '%s'", name);
 	mallopt(M_MMAP_THRESHOLD, DEVICE_MMAP_THRESHOLD); /* fixed: glibc would raise it */
 	d->host = host;
-	d->dev = api->ggml_backend_dev_get(index);
+	d->dev = dev;
 	d->buft = api->ggml_backend_dev_buffer_type(d->dev);
 	d->reference = api->ggml_backend_dev_type(d->dev) == GGML_DEVICE_CPU;
 	d->host_memory = api->ggml_backend_buft_is_host(d->buft);
@@ -99,9 +108,8 @@ int gg_device_open(struct gg_device **out, struct ggml_host *host, uint32_t inde
 	pthread_mutex_init(&d->lock, NULL);
 	list_init(&d->accounts);
 	list_init(&d->waiting);
-	log_info("device %u: %s (%s), ggml %s, %d extra buffer types", index,
-		 api->ggml_backend_dev_name(d->dev), api->ggml_backend_dev_description(d->dev),
-		 host->version, d->n_extra);
+	log_info("device %s: %s, ggml %s, %d extra buffer types", name,
+		 api->ggml_backend_dev_description(d->dev), host->version, d->n_extra);
 	*out = d;
 	return 0;
 }

@@ -53,9 +53,9 @@ struct account {
 	struct list link; /* gg_device::accounts */
 };
 
-/* Opens device @index of @host (ggml's own order).  Released with gg_device_destroy(), which must
+/* Opens the device that @host's ggml calls @name.  Released with gg_device_destroy(), which must
  * not happen while sessions run. */
-int gg_device_open(struct gg_device **out, struct ggml_host *host, uint32_t index,
+int gg_device_open(struct gg_device **out, struct ggml_host *host, const char *name,
 		   struct pil_err *err) PIL_MUST_CHECK;
 void gg_device_destroy(struct gg_device *device); /* NULL is fine */
 
