@@ -63,9 +63,9 @@ static int add_row(struct libscols_table *table, const char *name, const char *u
 		return -ENOMEM;
 	set_cell(line, COL_TEST, str_printf("%s", name));
 	set_cell(line, COL_NATIVE,
-		 str_printf("%.*f ± %.*f %s", digits, a.median, digits, a.deviation, unit));
+		 str_printf("%.*f +- %.*f %s", digits, a.median, digits, a.deviation, unit));
 	set_cell(line, COL_INSIDE,
-		 str_printf("%.*f ± %.*f %s", digits, b.median, digits, b.deviation, unit));
+		 str_printf("%.*f +- %.*f %s", digits, b.median, digits, b.deviation, unit));
 	set_cell(line, COL_RATIO, str_printf("%.3f", r.median));
 	set_cell(line, COL_RANGE, str_printf("%.3f..%.3f", r.min, r.max));
 	return 0;
