@@ -60,6 +60,11 @@ def installed_data():
     return data
 
 
+def installed_kit():
+    """The runtime kit that was installed beside the distro."""
+    return CACHE / "data" / "pillion" / "kits" / "runtime" / "rootfs"
+
+
 def wait_for(what, condition, timeout=10):
     end = time.monotonic() + timeout
     while not condition():
@@ -108,7 +113,8 @@ class Host:
         self.runtime = self.root / "runtime" / "pillion"
         self.kit = self.root / "data" / "pillion" / "kits" / "runtime"
         self.kit.mkdir(parents=True)
-        (self.kit / "rootfs").symlink_to(tree)
+        kit = installed_kit()
+        (self.kit / "rootfs").symlink_to(kit if kit.exists() else tree)
         self.started = []
         self.broker = None
         # What is tested here is right or wrong, not fast.  Threads that spin while they wait make
@@ -180,6 +186,17 @@ class Host:
         for name, value in dict(env).items():
             argv += ["--setenv", name, value]
         return [*argv, "--", *command]
+
+    def native_on_kit(self, program, *args, model, env=()):
+        """The tree's program on the kit's drivers: what a distro does not have, by design."""
+        lib = next(pathlib.Path(self.tree, "usr/lib").glob("*-linux-gnu"))
+        host = Host._tree(self, model)
+        host[host.index(self.tree)] = installed_kit()
+        argv = [*host, "--ro-bind", self.tree, "/tmp/tree", "--setenv", "LD_LIBRARY_PATH",
+                f"/tmp/tree/usr/lib/{lib.name}:/tmp/tree/usr/lib/{lib.name}/llama"]
+        for name, value in dict(env).items():
+            argv += ["--setenv", name, value]
+        return [*argv, "--", f"/tmp/tree/usr/bin/{program}", *args]
 
     def inside(self, *command, model=None, machine="one", token=None, env=()):
         token = token or self.machine(machine)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Language models in a real machine: the distro `debian`, entered as a user enters it, with no device
+option and nothing set by hand.  Native is the same binary of the same tree on the host's kernel."""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+import host as lib
+
+PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
+
+
+class Machine:
+    """The installed distro, with runtime folders of this test run."""
+
+    def __init__(self, host, data):
+        self.host = host
+        self.env = {**host.env, "XDG_DATA_HOME": str(data)}
+        self.models = host.root / "cache" / "pillion" / "models"
+        self.models.mkdir(parents=True, exist_ok=True)
+
+    def pillion(self, *args, timeout=180, **kwargs):
+        return subprocess.run([str(lib.PILLION), *map(str, args)], env=self.env, text=True,
+                              stdin=kwargs.pop("stdin", subprocess.DEVNULL), capture_output=True,
+                              timeout=timeout, errors="replace", **kwargs)
+
+    def share(self, model):
+        """Puts a model where machines see it; returns its path inside."""
+        target = self.models / model.name
+        if not target.exists():
+            try:
+                os.link(model, target)
+            except OSError:
+                shutil.copyfile(model, target)
+        return f"/mnt/models/{model.name}"
+
+    def completion(self, model, prompt, n, *more):
+        argv = lib.completion(prompt, n, *more)
+        argv[2] = self.share(model)
+        return ["-d", "debian", "-e", *argv]
+
+
+@pytest.fixture(scope="module")
+def machine():
+    data = lib.installed_data()
+    host = lib.Host(data / "pillion" / "distros" / "debian" / "rootfs")
+    m = Machine(host, data)
+    yield m
+    m.pillion("--shutdown")
+    pid = host.runtime / "broker.pid"
+    if pid.exists():
+        try:
+            os.kill(int(pid.read_text()), signal.SIGTERM)
+        except (ProcessLookupError, ValueError):
+            pass
+    host.close()
+
+
+def test_a_program_inside_sees_the_device_with_nothing_set(machine):
+    done = machine.pillion("-d", "debian", "-e", "llama-completion", "--list-devices")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Pillion0: reference device", done.stdout), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_greedy_text_inside_is_native_text(machine, small, prompt):
+    native = machine.host.run(machine.host.native(*lib.completion(prompt, 128), model=small))
+    inside = machine.pillion(*machine.completion(small, prompt, 128))
+    assert inside.returncode == 0, inside.stderr[-2000:]
+    assert inside.stdout == native.stdout and len(native.stdout.split()) > 64
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_greedy_text_of_gemma_inside_is_native_text(machine, gemma, prompt):
+    native = machine.host.run(machine.host.native(*lib.completion(prompt, 128), model=gemma))
+    inside = machine.pillion(*machine.completion(gemma, prompt, 128))
+    assert inside.returncode == 0, inside.stderr[-2000:]
+    assert inside.stdout == native.stdout and len(native.stdout) > 100
+
+
+def test_two_machines_worth_of_programs_at_once(machine, small):
+    argv = [str(lib.PILLION), *machine.completion(small, PROMPTS[0], 128)]
+    running = [subprocess.Popen(argv, env=machine.env, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+               for _ in range(2)]
+    texts = [p.communicate(timeout=180)[0] for p in running]
+    assert [p.returncode for p in running] == [0, 0] and texts[0] == texts[1]
+
+
+def test_bench_measures_both_sides_and_leaves_nothing(machine, small, tmp_path):
+    machine.share(small)
+    plot = tmp_path / "plot.png"
+    done = machine.pillion("bench", "-m", small, "-d", "debian", "-p", "32", "-n", "16", "-r", "2",
+                           "--json", "--plot", plot, timeout=300)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["device"] == {"name": "CPU", "reference": True}
+    assert report["machine"] == {"name": "debian", "backend": "ns"}
+    assert [t["name"] for t in report["tests"]] == ["pp32", "tg16"]
+    for test in report["tests"]:
+        assert len(test["native"]) == len(test["inside"]) == 2
+        assert test["ratio"]["min"] <= test["ratio"]["median"] <= test["ratio"]["max"]
+    assert report["load_s"]["native"] > 0 and report["load_s"]["inside"] > 0
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    left = machine.pillion("-d", "debian", "-e", "ls", "/var/tmp")
+    assert "pillion-bench" not in left.stdout
+
+
+def test_bench_interrupted_leaves_nothing(machine, small):
+    process = subprocess.Popen([str(lib.PILLION), "bench", "-m", str(small), "-d", "debian"],
+                               env=machine.env, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "speed, inside" not in (line := process.stderr.readline()):
+        assert line, "it ended early"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and "interrupted" in err
+    left = machine.pillion("-d", "debian", "-e", "ls", "/var/tmp")
+    assert "pillion-bench" not in left.stdout
+
+
+@pytest.mark.parametrize("args,why", [
+    (["-m", "/no/such.gguf"], "No such file"),
+    (["-m", "/dev/null", "-d", "nobody"], "There is no distribution with the supplied name."),
+    (["-m", "/dev/null", "--device", "Moon0"], "no device is called 'Moon0'"),
+    (["-m", "/dev/null", "-r", "0"], "not a number from 1 to 64"),
+    ([], "no model given"),
+])
+def test_bench_says_what_is_wrong(machine, args, why):
+    done = machine.pillion("bench", *args)
+    assert done.returncode == 1 and why in done.stderr
+
+
+def test_bench_of_something_that_is_no_model_quotes_llama_bench(machine, tmp_path):
+    (tmp_path / "no.gguf").write_text("hello")
+    done = machine.pillion("bench", "-m", tmp_path / "no.gguf", "-r", "1")
+    assert done.returncode == 1 and "native: " in done.stderr and "exit status" in done.stderr

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second device through another API: Mesa's software Vulkan.  Slow, but a real GPU API."""
+import re
+
+import pytest
+
+import host as lib
+
+LAVAPIPE = {"GGML_VK_VISIBLE_DEVICES": "0"}
+PROMPTS = ["The old car", "Once upon a time"]
+
+
+@pytest.fixture
+def vulkan(host):
+    if not lib.installed_kit().exists():
+        pytest.skip("the runtime kit, which has the Vulkan drivers, is not installed")
+    host.configure("[accel]\nreference = always\nenv = GGML_VK_VISIBLE_DEVICES=0\n"
+                   "env = OMP_WAIT_POLICY=passive\n")
+    host.start_broker()
+    return host
+
+
+def device_inside(host):
+    done = host.run(host.inside("llama-completion", "--list-devices"))
+    found = re.search(r"(Pillion\d+): (?!reference device).*llvmpipe", done.stdout + done.stderr)
+    assert found, done.stdout + done.stderr
+    return found.group(1)
+
+
+def test_both_devices_are_listed_and_only_the_cpu_is_called_reference(vulkan):
+    done = vulkan.run(vulkan.inside("llama-completion", "--list-devices"))
+    names = re.findall(r"Pillion\d+: (.*)", done.stdout)
+    assert len(names) == 2
+    assert sorted("reference device" in n for n in names) == [False, True]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_text_is_identical_to_vulkan_outside(vulkan, tiny, prompt):
+    device = device_inside(vulkan)
+    command = lib.completion(prompt, 32)
+    native = vulkan.run(vulkan.native_on_kit(command[0], *command[1:], "-dev", "Vulkan0",
+                                             model=tiny, env=LAVAPIPE), timeout=300)
+    inside = vulkan.run(vulkan.inside(*command, "-dev", device, model=tiny), timeout=300)
+    assert native.returncode == 0, native.stderr[-2000:]
+    assert inside.returncode == 0, inside.stderr[-2000:]
+    assert len(native.stdout.split()) > 16
+    assert inside.stdout == native.stdout
