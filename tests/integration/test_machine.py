@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines of the sandbox kind, driven as a user drives them: by the command line."""
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import pty
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import termios
+import time
+
+import pytest
+
+import host as host_lib
+from host import wait_for
+
+
+class Pillion:
+    """The command line with folders of its own; machines of the installed distro `debian`."""
+
+    def __init__(self, data, program=host_lib.PILLION, as_user=(), cache=None):
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="pilm-"))
+        self.root.chmod(0o755)
+        self.program = program
+        self.as_user = list(as_user)
+        self.env = dict(os.environ, XDG_DATA_HOME=str(data))
+        for kind, name in (("runtime", "XDG_RUNTIME_DIR"), ("config", "XDG_CONFIG_HOME"),
+                           ("cache", "XDG_CACHE_HOME")):
+            folder = self.root / kind
+            folder.mkdir(mode=0o700)
+            self.env[name] = str(cache) if kind == "cache" and cache else str(folder)
+        self.runtime = self.root / "runtime" / "pillion"
+        self.configure("[wsl2]\nvmIdleTimeout=60000\n")
+
+    def configure(self, text):
+        folder = self.root / "config" / "pillion"
+        folder.mkdir(exist_ok=True)
+        (folder / "config").write_text(text)
+
+    def argv(self, *args):
+        return [*self.as_user, str(self.program), *map(str, args)]
+
+    def run(self, *args, timeout=60, text=True, **kwargs):
+        kwargs.setdefault("stdin", subprocess.DEVNULL) if "input" not in kwargs else None
+        return subprocess.run(self.argv(*args), env=self.env, capture_output=True, text=text,
+                              timeout=timeout, cwd="/", **kwargs)
+
+    def ok(self, *args, **kwargs):
+        done = self.run(*args, **kwargs)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, *args, **kwargs):
+        return subprocess.Popen(self.argv(*args), env=self.env, cwd="/", **kwargs)
+
+    def supervisor(self):
+        return int((self.runtime / "machines" / "debian" / "pid").read_text())
+
+    def running(self):
+        return "debian" in self.run("--list", "--running", "--quiet").stdout.split()
+
+    def close(self):
+        self.run("--shutdown")
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((self.runtime / "broker.pid").read_text()), signal.SIGTERM)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def data():
+    return host_lib.installed_data()
+
+
+@pytest.fixture(scope="module")
+def shared(data):
+    p = Pillion(data)
+    yield p
+    p.close()
+
+
+@pytest.fixture
+def pil(data):
+    p = Pillion(data)
+    yield p
+    p.close()
+
+
+def alive(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
+# ---- commands ----
+
+def test_exit_status_passes_through(shared):
+    assert shared.run("-e", "sh", "-c", "exit 42").returncode == 42
+    assert shared.run("-e", "sh", "-c", "kill -9 $$").returncode == 128 + 9
+    assert shared.run("-e", "/no/such/program").returncode == 127
+
+
+def test_words_after_two_dashes_go_through_the_shell(shared):
+    assert shared.ok("--", "echo", "$HOME", "&&", "echo", "two") == "/root\ntwo\n"
+    assert shared.ok("-e", "echo", "$HOME") == "$HOME\n"
+
+
+def test_output_and_error_stay_apart(shared):
+    done = shared.run("-e", "sh", "-c", "echo out; echo err >&2")
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+
+
+def test_binary_data_passes_both_ways_unchanged(shared):
+    blob = os.urandom(1 << 20) * 64
+    done = shared.run("-e", "cat", input=blob, text=False)
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(blob).digest()
+
+
+def test_command_that_ignores_its_input_ends(shared):
+    assert shared.run("-e", "true", input=b"x" * (8 << 20), text=False).returncode == 0
+
+
+def test_reader_that_goes_away_ends_the_writer(shared):
+    p = shared.start("-e", "yes", stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    p.stdout.read(100)
+    p.stdout.close()
+    assert p.wait(timeout=10) == 128 + signal.SIGPIPE
+    wait_for("the writer ends", lambda: shared.run("-e", "pgrep", "-x", "yes").returncode == 1)
+
+
+def test_user_and_folder(shared):
+    assert shared.ok("-u", "nobody", "-e", "id", "-un") == "nobody\n"
+    assert shared.ok("--cd", "/usr", "-e", "pwd") == "/usr\n"
+    assert shared.ok("--cd", "~", "-e", "pwd") == "/root\n"
+    done = shared.run("-u", "no-such-user", "-e", "true")
+    assert done.returncode == 1 and "no-such-user" in done.stderr
+
+
+def test_signals_reach_the_command(shared):
+    p = shared.start("-e", "sh", "-c", "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.05; done",
+                     stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    assert p.stdout.readline() == "ready\n"
+    p.send_signal(signal.SIGTERM)
+    assert p.stdout.readline() == "got\n"
+    assert p.wait(timeout=10) == 5
+
+
+def test_killed_client_hangs_its_command_up(shared):
+    p = shared.start("-e", "sh", "-c", "echo ready; exec sleep 987", stdout=subprocess.PIPE,
+                     stdin=subprocess.DEVNULL, text=True)
+    assert p.stdout.readline() == "ready\n"
+    p.kill()
+    p.wait(timeout=10)
+    wait_for("the command ends", lambda: shared.run("-e", "pgrep", "-f", "^sleep 987").returncode == 1)
+
+
+def test_many_commands_at_once_in_one_machine(shared):
+    shared.ok("-e", "true")
+    before = shared.supervisor()
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        done = list(pool.map(lambda n: shared.run("-e", "sh", "-c", f"sleep 0.3; echo {n}"), range(20)))
+    assert sorted(int(d.stdout) for d in done) == list(range(20))
+    assert shared.supervisor() == before
+
+
+def test_background_process_does_not_hold_the_command(shared):
+    start = time.monotonic()
+    shared.ok("-e", "sh", "-c", "sleep 30 & echo started")
+    assert time.monotonic() - start < 10
+
+
+# ---- terminal ----
+
+class Terminal:
+    def __init__(self, pil, *args, rows=30, cols=100):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir("/")
+            argv = pil.argv(*args)
+            os.execvpe(argv[0], argv, {**pil.env, "TERM": "xterm"})
+        self.resize(rows, cols)
+        self.seen = ""
+
+    def resize(self, rows, cols):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
+
+    def expect(self, text, timeout=15):
+        end = time.monotonic() + timeout
+        while text not in self.seen:
+            assert time.monotonic() < end, f"no {text!r} in {self.seen!r}"
+            if select.select([self.fd], [], [], 0.2)[0]:
+                try:
+                    self.seen += os.read(self.fd, 65536).decode(errors="replace")
+                except OSError:
+                    assert text in self.seen, self.seen
+        self.seen = self.seen.split(text, 1)[1]
+
+    def send(self, text):
+        os.write(self.fd, text.encode())
+
+    def wait(self):
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+
+def test_shell_on_a_terminal(shared):
+    t = Terminal(shared)
+    t.expect("root@debian")
+    t.send("stty size; tty\n")
+    t.expect("30 100")
+    t.expect("/dev/pts/")
+    t.resize(40, 120)
+    time.sleep(0.3)
+    t.send("stty size\n")
+    t.expect("40 120")
+    t.send("sleep 100\n")
+    time.sleep(0.5)
+    t.send("\x03")
+    t.send("echo $?$?\n")
+    t.expect("130130")
+    t.send("exit 9\n")
+    assert t.wait() == 9
+
+
+# ---- what a machine is like inside ----
+
+def test_exposure_of_the_device_path(shared):
+    env = dict(line.split("=", 1) for line in shared.ok("-e", "env").splitlines() if "=" in line)
+    assert env["GGML_BACKEND_PATH"] == "/usr/lib/pillion/lib/libggml-pillion.so"
+    assert "/usr/lib/pillion/bin" in env["PATH"] and env["WSL_DISTRO_NAME"] == "debian"
+    assert shared.ok("-e", "readlink", "/usr/lib/wsl/lib") == "/usr/lib/pillion/lib\n"
+    assert shared.run("-e", "touch", "/usr/lib/pillion/lib/x").returncode != 0
+    assert shared.ok("-e", "cat", "/etc/ld.so.conf.d/ld.wsl.conf") == "/usr/lib/wsl/lib\n"
+    assert "libggml-pillion.so" in shared.ok("--", "ls /usr/lib/wsl/lib/")
+    assert shared.ok("--", "su - -c 'echo $GGML_BACKEND_PATH'").strip() == env["GGML_BACKEND_PATH"]
+
+
+def test_ollama_folder_gets_the_plugin(shared):
+    shared.ok("--", "mkdir -p /usr/local/lib/ollama")
+    try:
+        assert "libggml-pillion.so" in shared.ok("--", "ls /usr/local/lib/ollama/pillion")
+    finally:
+        shared.ok("--", "rm -rf /usr/local/lib/ollama")
+
+
+def test_machine_is_its_own_world(shared):
+    assert shared.ok("-e", "hostname") == "debian\n"
+    assert shared.ok("-e", "cat", "/proc/1/comm") == "pillion-init\n"
+    assert int(shared.ok("--", "ls -d /proc/[0-9]* | wc -l")) < 20
+    assert not pathlib.Path("/root").exists() or shared.run("-e", "test", "-e", str(host_lib.ROOT)).returncode != 0
+    assert shared.run("-e", "sh", "-c", "echo 1 > /proc/sys/kernel/panic").returncode != 0
+    assert shared.run("-e", "mknod", "/tmp/sda", "b", "8", "0").returncode != 0
+
+
+def test_nothing_in_it_is_root_outside(shared):
+    p = shared.start("-e", "sh", "-c", "echo ready; sleep 5", stdout=subprocess.PIPE,
+                     stdin=subprocess.DEVNULL, text=True)
+    assert p.stdout.readline() == "ready\n"
+    for pid in host_lib.children(shared.supervisor()):
+        if host_lib.name_of(pid) == "pillion-init":
+            uid = int(pathlib.Path(f"/proc/{pid}/status").read_text().split("Uid:")[1].split()[0])
+            assert uid != 0
+            break
+    else:
+        pytest.fail("no pillion-init below the supervisor")
+    p.kill()
+    p.wait(timeout=10)
+
+
+def test_network_and_names_work(shared):
+    assert "default" in shared.ok("-e", "ip", "route")
+    done = shared.run("--", "apt-get update", timeout=120)
+    assert done.returncode == 0 and "Err:" not in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_wsl_conf_switches_the_exposure_off(pil):
+    pil.ok("--", "printf '[gpu]\\nenabled=false\\n[network]\\nhostname=box\\n[user]\\ndefault=nobody\\n' >/etc/wsl.conf")
+    try:
+        pil.ok("--terminate", "debian")
+        env = pil.ok("-e", "env")
+        assert "GGML_BACKEND_PATH" not in env and "pillion" not in env
+        assert pil.ok("-e", "hostname") == "box\n"
+        assert pil.ok("-e", "id", "-un") == "nobody\n"
+    finally:
+        pil.ok("-u", "root", "-e", "rm", "/etc/wsl.conf")
+
+
+# ---- life and death ----
+
+def supervisors_of(pil):
+    found = []
+    for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if (comm.read_text() == "pillion-machine\n" and
+                    str(pil.root) in (comm.parent / "environ").read_text(errors="replace")):
+                found.append(comm.parent.name)
+    return found
+
+
+def test_two_starts_at_once_give_one_machine(pil):
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(lambda _: pil.run("-e", "cat", "/proc/sys/kernel/random/boot_id"), range(6)))
+    assert all(d.returncode == 0 for d in done), [d.stderr for d in done]
+    assert len(list((pil.runtime / "machines").glob("debian"))) == 1
+    wait_for("one supervisor", lambda: len(supervisors_of(pil)) == 1)
+
+
+def test_idle_machine_stops_by_itself(pil):
+    pil.configure("[wsl2]\nvmIdleTimeout=300\n")
+    pil.ok("-e", "true")
+    assert pil.running()
+    wait_for("the machine stops", lambda: not pil.running())
+    wait_for("its folder goes", lambda: not (pil.runtime / "machines" / "debian").exists())
+
+
+def test_running_command_keeps_the_machine(pil):
+    pil.configure("[wsl2]\nvmIdleTimeout=100\n")
+    assert pil.ok("-e", "sh", "-c", "sleep 1; echo still here") == "still here\n"
+
+
+def test_terminate_ends_everything(pil):
+    p = pil.start("-e", "sh", "-c", "echo ready; exec sleep 500", stdout=subprocess.PIPE,
+                  stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
+    assert p.stdout.readline() == "ready\n"
+    family = [pil.supervisor(), *host_lib.children(pil.supervisor())]
+    assert "completed successfully" in pil.ok("--terminate", "debian")
+    assert not pil.running()
+    assert p.wait(timeout=10) != 0
+    wait_for("its processes go", lambda: not any(alive(pid) for pid in family))
+
+
+def test_shutdown_with_nothing_running_is_fine(pil):
+    assert pil.ok("--shutdown") == ""
+
+
+@pytest.mark.parametrize("victim", ["pillion-machine", "pillion-init", "bwrap"])
+def test_kill_leaves_nothing_and_the_next_command_works(pil, victim):
+    pil.ok("-e", "true")
+    family = [pil.supervisor(), *host_lib.children(pil.supervisor())]
+    pid = next(p for p in family if host_lib.name_of(p) == victim)
+    os.kill(pid, signal.SIGKILL)
+    wait_for("its processes go", lambda: not any(alive(p) for p in family if host_lib.name_of(p) != "pillion-machine"
+                                                 or victim == "pillion-machine"))
+    wait_for("it is seen to be gone", lambda: not pil.running())
+    assert pil.ok("-e", "echo", "again") == "again\n"
+
+
+def test_killed_broker_is_replaced(pil):
+    pil.ok("-e", "true")
+    pid = int((pil.runtime / "broker.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    wait_for("another broker", lambda: (t := (pil.runtime / "broker.pid").read_text()) and int(t) != pid
+             and alive(int(t)))
+    assert "Pillion0" in pil.ok("--", "llama-completion --list-devices 2>/dev/null")
+
+
+def test_unknown_name_says_so(pil):
+    done = pil.run("-d", "nix", "-e", "true")
+    assert done.returncode == 1
+    assert "There is no distribution with the supplied name." in done.stderr
+    assert "--list" in done.stderr
+
+
+def test_machine_starts_within_a_second(pil):
+    pil.ok("-e", "true")
+    pil.ok("--shutdown")
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        pil.ok("-e", "true")
+        times.append(time.monotonic() - start)
+        pil.ok("--shutdown")
+    assert min(times) < 1
+
+
+# ---- rootless ----
+
+@pytest.fixture(scope="module")
+def rootless(data):
+    """The same as an unprivileged user that the test makes, with its own copy of everything."""
+    if os.getuid() != 0:
+        pytest.skip("making a user needs root; the other tests ran rootless already")
+    name = "pillion-test"
+    home = pathlib.Path(tempfile.mkdtemp(prefix="pilu-"))
+    home.chmod(0o755)
+    if subprocess.run(["id", name], capture_output=True, check=False).returncode:
+        subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), name], check=True)
+    build = home / "build" / "src"
+    for folder, programs in {"cli": ["pillion"], "broker": ["pillion-broker"], "exec": ["pillion-exec"],
+                             "machine": ["pillion-machine"], "guest/init": ["pillion-init"],
+                             "guest/ggml": ["libggml-pillion.so"]}.items():
+        (build / folder).mkdir(parents=True)
+        for program in programs:
+            shutil.copy(host_lib.BUILD / "src" / folder / program, build / folder)
+    cache = home / "cache"
+    (cache / "pillion").mkdir(parents=True)
+    trees = host_lib.USER_CACHE / "trees"
+    if trees.exists():
+        shutil.copytree(trees, cache / "pillion" / "trees")
+    p = Pillion(home / "data", build / "cli" / "pillion",
+                ["setpriv", "--reuid", name, "--regid", name, "--clear-groups", "--inh-caps=-all"], cache)
+    (home / "data").mkdir()
+    p.env["HOME"] = str(home)
+    p.env["USER"] = name
+    subprocess.run(["chown", "-R", f"{name}:", home, p.root], check=True)
+    yield p
+    with contextlib.suppress(Exception):
+        p.run("--unregister", "debian", timeout=120)
+        p.run("-e", "true")
+    p.close()
+    shutil.rmtree(home, ignore_errors=True)
+    subprocess.run(["userdel", name], check=False, capture_output=True)
+
+
+def test_rootless_user_installs_and_runs(rootless):
+    done = rootless.run("--install", "debian", "--no-launch", timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rootless.ok("-e", "id", "-u") == "0\n"
+    assert rootless.ok("-u", "nobody", "-e", "id", "-un") == "nobody\n"
+    assert rootless.ok("--", "touch /root/x && chown nobody /root/x && stat -c %U /root/x") == "nobody\n"
+    devices = rootless.ok("--", "llama-completion --list-devices 2>/dev/null")
+    assert "Pillion0: reference device (host CPU" in devices
+    if os.access("/dev/net/tun", os.W_OK) and os.stat("/dev/net/tun").st_mode & 0o002:
+        assert "default" in rootless.ok("-e", "ip", "route")
+    assert "completed successfully" in rootless.ok("--terminate", "debian")
+
+
+def test_rootless_user_without_subuids_is_told_how_to_get_them(rootless):
+    p = Pillion(rootless.root / "nodata", rootless.program,
+                ["setpriv", "--reuid", "64999", "--regid", "64999", "--clear-groups"])
+    subprocess.run(["chown", "-R", "64999:64999", p.root], check=True)
+    p.env["XDG_DATA_HOME"] = str(p.root / "data")
+    distro = p.root / "data" / "pillion" / "distros" / "debian"
+    (distro / "rootfs").mkdir(parents=True)
+    (distro / "distro.json").write_text('{"name":"debian","flavor":"debian","version":1,"defaultUid":0}')
+    subprocess.run(["chown", "-R", "64999:64999", p.root], check=True)
+    try:
+        done = p.run("-e", "true")
+        assert done.returncode == 1
+        assert "subuid" in done.stderr and "usermod" in done.stderr
+    finally:
+        shutil.rmtree(p.root, ignore_errors=True)
