@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: lists, texts, and what installing does when things go wrong."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import host as host_lib
+
+
+class Cli:
+    def __init__(self, data=None, trees=False):
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="pilc-"))
+        self.root.chmod(0o755)
+        self.env = dict(os.environ)
+        for kind in ("data", "config", "cache", "runtime"):
+            name = "XDG_RUNTIME_DIR" if kind == "runtime" else f"XDG_{kind.upper()}_HOME"
+            (self.root / kind).mkdir(mode=0o700)
+            self.env[name] = str(self.root / kind)
+        if data:
+            self.env["XDG_DATA_HOME"] = str(data)
+        self.data = pathlib.Path(self.env["XDG_DATA_HOME"]) / "pillion"
+        if trees:  # what was fetched once serves all tests
+            (self.root / "cache" / "pillion").mkdir()
+            (self.root / "cache" / "pillion" / "trees").symlink_to(host_lib.USER_CACHE / "trees")
+
+    def argv(self, *args, prefix=()):
+        return [*prefix, str(host_lib.PILLION), *args]
+
+    def run(self, *args, prefix=(), timeout=300):
+        return subprocess.run(self.argv(*args, prefix=prefix), env=self.env, capture_output=True, text=True,
+                              timeout=timeout, stdin=subprocess.DEVNULL, cwd="/")
+
+    def close(self):
+        self.run("--shutdown")
+        pid_file = self.root / "runtime" / "pillion" / "broker.pid"
+        if pid_file.exists():
+            try:
+                os.kill(int(pid_file.read_text()), signal.SIGTERM)
+            except (OSError, ValueError):
+                pass
+        for name in json.loads(self.run("--list", "--json").stdout or "[]"):
+            if str(self.data).startswith(str(self.root)):
+                self.run("--unregister", name["name"])
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+@pytest.fixture
+def empty():
+    c = Cli()
+    yield c
+    c.close()
+
+
+@pytest.fixture
+def installed():
+    c = Cli(host_lib.installed_data())
+    yield c
+    c.close()
+
+
+@pytest.fixture
+def with_trees():
+    host_lib.installed_data()
+    if not (host_lib.USER_CACHE / "trees").exists():
+        pytest.skip("the trees are not in the cache")
+    c = Cli(trees=True)
+    yield c
+    c.close()
+
+
+# ---- texts ----
+
+def test_nothing_installed_says_how_to(empty):
+    for args in ((), ("--list",), ("-e", "true")):
+        done = empty.run(*args)
+        assert done.returncode == 1
+        assert "pillion --install debian" in done.stdout + done.stderr
+
+
+def test_list_shows_names_states_and_the_default(installed):
+    lines = installed.run("--list", "--verbose").stdout.splitlines()
+    assert lines[0].split() == ["NAME", "STATE", "VERSION"]
+    assert lines[1].split() == ["*", "debian", "Stopped", "1"]
+    assert installed.run("-l", "-q").stdout == "debian\n"
+    assert "debian (Default)" in installed.run("--list").stdout
+    done = installed.run("--list", "--running")
+    assert "There are no running distributions." in done.stdout
+    listed = json.loads(installed.run("--list", "--json").stdout)
+    assert listed == [{"name": "debian", "default": True, "state": "Stopped", "version": 1}]
+
+
+def test_list_online_names_what_can_be_installed(empty):
+    done = empty.run("--list", "--online")
+    assert "The following is a list of valid distributions that can be installed." in done.stdout
+    assert "debian" in done.stdout
+
+
+def test_status_names_back_end_kit_and_reference_device(installed):
+    text = installed.run("--status").stdout
+    assert "Default Distribution: debian" in text and "Default Version: 1" in text
+    assert "sandbox" in text and "reference device (host CPU)" in text
+    report = json.loads(installed.run("--status", "--json").stdout)
+    assert report["runtimeKit"] is True and report["devices"][0]["reference"] is True
+
+
+def test_version_and_help(empty):
+    assert empty.run("--version").stdout.startswith("pillion version: ")
+    text = empty.run("--help").stdout
+    for word in ("--install", "--list, -l", "--set-default, -s", "--terminate, -t", "--unregister", "--exec, -e"):
+        assert word in text
+
+
+@pytest.mark.parametrize("args", [("-d", "nix"), ("--terminate", "nix"), ("--unregister", "nix"),
+                                  ("--set-default", "nix"), ("--set-default", "../../etc")])
+def test_unknown_name(installed, args):
+    done = installed.run(*args)
+    assert done.returncode == 1
+    assert "There is no distribution with the supplied name." in done.stderr
+
+
+def test_unknown_option_is_named(installed):
+    done = installed.run("--frobnicate")
+    assert done.returncode == 1 and "--frobnicate" in done.stderr and "--help" in done.stderr
+
+
+# ---- installing ----
+
+def test_unknown_flavor_lists_the_known(empty):
+    done = empty.run("--install", "nix")
+    assert done.returncode == 1
+    assert "There is no distribution with the supplied name." in done.stderr and "debian" in done.stderr
+
+
+def test_a_name_that_is_there_is_refused(installed):
+    done = installed.run("--install", "debian")
+    assert done.returncode == 1
+    assert "already exists" in done.stderr and "--name" in done.stderr
+
+
+def test_version_2_is_refused_with_the_reason(empty):
+    done = empty.run("--install", "debian", "--version", "2")
+    assert done.returncode == 1 and "version 2" in done.stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="cutting the network off needs root")
+def test_no_network_leaves_nothing_half_registered(empty):
+    done = empty.run("--install", "debian", "--no-launch", prefix=["unshare", "-n"])
+    assert done.returncode == 1, done.stdout
+    assert "cannot be reached" in done.stderr and "hint:" in done.stderr
+    assert empty.run("--list", "--quiet").stdout == ""
+    assert not (empty.data / "distros" / "debian").exists()
+    assert not list((empty.root / "cache").rglob("*.tar.zst"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a small disk needs root")
+def test_full_disk_leaves_nothing_half_registered(with_trees):
+    disk = with_trees.root / "small"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], check=True)
+    try:
+        with_trees.env["XDG_DATA_HOME"] = str(disk)
+        done = with_trees.run("--install", "debian", "--no-launch")
+        assert done.returncode == 1
+        assert "unpack" in done.stderr and "df -h" in done.stderr
+        assert with_trees.run("--list", "--quiet").stdout == ""
+        assert not (disk / "pillion" / "distros" / "debian").exists()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_killed_install_is_taken_up_again(with_trees):
+    p = subprocess.Popen(with_trees.argv("--install", "debian", "--no-launch"), env=with_trees.env, cwd="/",
+                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                         start_new_session=True)
+    time.sleep(1.5)
+    os.killpg(p.pid, signal.SIGKILL)
+    p.wait(timeout=10)
+    assert with_trees.run("--list", "--quiet").stdout == ""
+    done = with_trees.run("--install", "debian", "--no-launch")
+    assert done.returncode == 0, done.stderr
+    assert "Distribution successfully installed. It can be launched via 'pillion -d debian'" in done.stdout
+    done = with_trees.run("-e", "echo", "works")
+    assert done.stdout == "works\n", done.stderr
+    done = with_trees.run("--unregister", "debian")
+    assert done.returncode == 0, done.stderr
+    assert not (with_trees.data / "distros" / "debian").exists()
+    assert with_trees.run("--list", "--quiet").stdout == ""
