@@ -375,13 +375,13 @@ int main(int argc, char **argv)
 		if (c == 'g')
 			dir = optarg;
 		else if (c == 's')
-			end = time(NULL) + atoi(optarg);
+			end = time(NULL) + strtol(optarg, NULL, 10);
 		else if (c == 'r')
 			seed = strtoull(optarg, NULL, 0);
 		else if (c == 'o')
 			one = strtoull(optarg, NULL, 0);
 		else if (c == 't')
-			n_threads = atoi(optarg);
+			n_threads = (int)strtol(optarg, NULL, 10);
 		else
 			return 2;
 	}
