@@ -377,7 +377,7 @@ static void test_a_large_graph_is_checked_in_microseconds(void **state)
 		best = us < best ? us : best;
 	}
 	print_message("%u tensors: %.0f us\n", b.n, best);
-	assert_true(best < 5000); /* sanitizers; the figure itself is in docs/benchmarks.md */
+	assert_true(best < 5000); /* loose: sanitizers and busy machines; 100 us is usual */
 }
 
 /* ---- what must not ---- */
