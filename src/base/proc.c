@@ -78,7 +78,8 @@ int proc_exec(char *const *argv, const struct proc_opts *opts)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (opts->new_session)
 		setsid();
-	if (place_fd(opts->stdin_fd, 0) || place_fd(opts->stdout_fd, 1) || place_fd(opts->stderr_fd, 2))
+	if (place_fd(opts->stdin_fd, 0) || place_fd(opts->stdout_fd, 1) ||
+	    place_fd(opts->stderr_fd, 2))
 		return -errno;
 	syscall(SYS_close_range, 3, ~0u, 1 << 2 /* CLOSE_RANGE_CLOEXEC */);
 	for (int i = 0; i < opts->n_keep_fds; i++)
@@ -92,7 +93,8 @@ int proc_exec(char *const *argv, const struct proc_opts *opts)
 	return -errno;
 }
 
-static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *opts, int report_fd, pid_t parent)
+static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *opts, int report_fd,
+				   pid_t parent)
 {
 	int err;
 

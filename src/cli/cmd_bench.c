@@ -223,7 +223,7 @@ static int bench(struct request *r, const struct state_dirs *dirs, struct pil_er
 	_auto_free char *rootfs = NULL;
 	const struct machine_ops *backend;
 	struct bench_report report;
-	struct wire_device device;
+	struct wire_device device = {0};
 	char inside_name[32];
 	struct distro distro;
 	int ret = r->distro ? registry_find(dirs, r->distro, &distro, err)

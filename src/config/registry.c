@@ -140,7 +140,7 @@ int registry_default(const struct state_dirs *dirs, struct distro *out, struct p
 	n = registry_list(dirs, &list, err);
 	if (n < 0)
 		return n;
-	if (n == 0) {
+	if (n == 0 || !list) {
 		pil_err_hint(err, "pillion --install debian");
 		return pil_err_say(err, ENOENT, "pillion has no installed distributions");
 	}

@@ -280,7 +280,8 @@ pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts 
 	if (pid == 0) {
 		if (getuid() == 0 && path_exists("/dev/net/tun"))
 			code = -offer_tun();
-		if (!code && (setns(ns_fd, CLONE_NEWUSER) || setresgid(0, 0, 0) || setresuid(0, 0, 0)))
+		if (!code &&
+		    (setns(ns_fd, CLONE_NEWUSER) || setresgid(0, 0, 0) || setresuid(0, 0, 0)))
 			code = errno;
 		if (!code)
 			code = -proc_exec(argv, opts);

@@ -35,7 +35,8 @@ pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
 		   const struct proc_opts *opts, struct pil_err *err) PIL_MUST_CHECK;
 
 /* The same in the user namespace process @target lives in; no stages.  The program may use
- * /dev/net/tun there, whoever the host lets use it: it can make interfaces in that namespace only. */
+ * /dev/net/tun there, whoever the host lets use it: it can make interfaces in that namespace only.
+ */
 pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts *opts,
 			struct pil_err *err) PIL_MUST_CHECK;
 

@@ -23,7 +23,8 @@ static bool take_strings(const char **out, unsigned n, const char **pos, const c
 	return true;
 }
 
-bool agent_request_parse(struct agent_request *r, const char *body, size_t len, const char **storage, size_t capacity)
+bool agent_request_parse(struct agent_request *r, const char *body, size_t len,
+			 const char **storage, size_t capacity)
 {
 	const char *pos = body + sizeof(r->start), *end = body + len;
 
@@ -31,7 +32,8 @@ bool agent_request_parse(struct agent_request *r, const char *body, size_t len, 
 		return false;
 	memcpy(&r->start, body, sizeof(r->start));
 	if (r->start.version != AGENT_VERSION || r->start.n_args > AGENT_MAX_ARGS ||
-	    r->start.n_env > AGENT_MAX_ARGS || (size_t)r->start.n_args + r->start.n_env + 2 > capacity)
+	    r->start.n_env > AGENT_MAX_ARGS ||
+	    (size_t)r->start.n_args + r->start.n_env + 2 > capacity)
 		return false;
 	r->args = storage;
 	r->env = storage + r->start.n_args + 1;

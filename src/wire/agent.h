@@ -25,17 +25,17 @@ enum {
 
 enum agent_type {
 	/* client -> agent */
-	AGENT_START = 1,  /* struct agent_start + its strings */
-	AGENT_STDIN,	  /* data; empty: end of input */
-	AGENT_WINSIZE,	  /* struct agent_winsize */
-	AGENT_SIGNAL,	  /* uint32_t signal number, for the command's process group */
+	AGENT_START = 1, /* struct agent_start + its strings */
+	AGENT_STDIN,     /* data; empty: end of input */
+	AGENT_WINSIZE,   /* struct agent_winsize */
+	AGENT_SIGNAL,    /* uint32_t signal number, for the command's process group */
 	/* agent -> client */
-	AGENT_STARTED,	  /* empty; AGENT_CREDIT bytes of input may be sent */
+	AGENT_STARTED,     /* empty; AGENT_CREDIT bytes of input may be sent */
 	AGENT_CREDIT_MORE, /* uint32_t: so many bytes more */
-	AGENT_STDOUT,	  /* data */
-	AGENT_STDERR,	  /* data */
-	AGENT_EXIT,	  /* uint32_t: exit status, 128 + N for signal N; last frame */
-	AGENT_ERROR,	  /* text for people: the command could not be started; last frame */
+	AGENT_STDOUT,      /* data */
+	AGENT_STDERR,      /* data */
+	AGENT_EXIT,        /* uint32_t: exit status, 128 + N for signal N; last frame */
+	AGENT_ERROR,       /* text for people: the command could not be started; last frame */
 	AGENT_NUM_TYPES
 };
 
@@ -80,6 +80,7 @@ struct agent_request {
 };
 
 /* Parses @len bytes; @storage holds @capacity pointers.  False: malformed or too many strings. */
-bool agent_request_parse(struct agent_request *r, const char *body, size_t len, const char **storage, size_t capacity);
+bool agent_request_parse(struct agent_request *r, const char *body, size_t len,
+			 const char **storage, size_t capacity);
 
 #endif

@@ -119,6 +119,7 @@ int ggml_host_load(struct ggml_host **out, const char *ggml_dir, struct pil_err 
 	ret = resolve_api(host, lib, err);
 	if (ret)
 		return ret;
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): resolve_api() has found it */
 	snprintf(host->version, sizeof(host->version), "%s", host->api.ggml_version());
 	known = find_version(host->version);
 	if (!known)

@@ -166,7 +166,7 @@ static bool parse_options(int argc, char **argv, struct options *o)
 		{0},
 	};
 	bool ok = true;
-	int c, idle_ms;
+	int c, idle_ms = 0;
 
 	*o = (struct options){
 		.user = "root", .listen_fd = -1, .life_fd = -1, .ready_fd = -1, .idle_ms = -1};
