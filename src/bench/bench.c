@@ -12,6 +12,9 @@
  * the running machine and reaching the device; outside, starting bwrap.  The speed rounds come
  * first, so the file is in the page cache for both.
  *
+ * A distribution has no driver, by design, and native needs one.  For a device that is not the CPU,
+ * native runs the distribution's llama-bench and libraries on the tree its executor is jailed in.
+ *
  * The model must be visible on both sides.  Outside it is bound into the tree; inside, a model
  * that lies in no folder the machine shares is copied there for the time of the bench. */
 #include "bench.h"
@@ -31,6 +34,12 @@
 #include "str.h"
 
 #define NATIVE_MODEL "/tmp/pillion-bench.gguf"
+#define NATIVE_TREE  "/tmp/pillion-tree"
+#if defined(__aarch64__)
+#define LIBS "/usr/lib/aarch64-linux-gnu"
+#else
+#define LIBS "/usr/lib/x86_64-linux-gnu"
+#endif
 
 enum { RUN_TIMEOUT_MS = 30 * 60 * 1000, COPY_TIMEOUT_MS = 10 * 60 * 1000 };
 
@@ -57,15 +66,40 @@ static void step(struct bench *b, const char *text)
 	b->done++;
 }
 
+/* What a device needs beside the program: its drivers' tree as the root, the program's own tree
+ * and libraries below it, and the settings its executor gets. */
+static void add_device(struct argv *a, const struct bench_opts *o)
+{
+	const char *dir = o->ggml_dir ? o->ggml_dir : NATIVE_TREE;
+
+	argv_add_all(a, (const char *const[]){"--ro-bind", o->rootfs, NATIVE_TREE, "--setenv",
+					      "LD_LIBRARY_PATH", NULL});
+	argv_addf(a, "%s:" NATIVE_TREE LIBS ":" NATIVE_TREE LIBS "/llama", dir);
+	for (int i = 0; i < o->n_env; i++) {
+		const char *value = strchr(o->env[i], '=');
+
+		if (!value)
+			continue;
+		argv_add(a, "--setenv");
+		argv_addf(a, "%.*s", (int)(value - o->env[i]), o->env[i]);
+		argv_add(a, value + 1);
+	}
+}
+
 static void add_native(struct argv *a, const struct bench *b)
 {
+	const struct bench_opts *o = b->opts;
+
 	argv_add_all(a, (const char *const[]){"bwrap", "--die-with-parent", "--unshare-pid",
 					      "--ro-bind", NULL});
-	argv_add(a, b->opts->rootfs);
+	argv_add(a, o->device_root ? o->device_root : o->rootfs);
 	argv_add_all(a, (const char *const[]){"/", "--dev-bind", "/dev", "/dev", "--ro-bind",
 					      "/sys", "/sys", "--proc", "/proc", "--tmpfs", "/tmp",
 					      "--unsetenv", "GGML_BACKEND_PATH", "--setenv", "PATH",
-					      "/usr/local/bin:/usr/bin:/bin", NULL});
+					      NATIVE_TREE "/usr/bin:/usr/local/bin:/usr/bin:/bin",
+					      NULL});
+	if (o->device_root)
+		add_device(a, o);
 	argv_add_all(a, (const char *const[]){"--ro-bind", b->model, NATIVE_MODEL, "--", NULL});
 }
 

@@ -21,11 +21,15 @@
 enum { BENCH_MAX_TESTS = 8 };
 
 struct bench_opts {
-	const char *pillion;       /* the program that runs commands in machines */
-	const char *model;         /* host path */
-	const char *inside_model;  /* the same file as the machine sees it; NULL: it does not */
-	const char *machine;       /* distro name */
-	const char *rootfs;        /* its file tree on the host */
+	const char *pillion;      /* the program that runs commands in machines */
+	const char *model;        /* host path */
+	const char *inside_model; /* the same file as the machine sees it; NULL: it does not */
+	const char *machine;      /* distro name */
+	const char *rootfs;       /* its file tree on the host */
+	const char *device_root;  /* where the device's drivers are; NULL: none are needed */
+	const char *ggml_dir;     /* below it, the ggml to use; NULL: its own */
+	char *const *env;         /* n_env "NAME=VALUE" settings of the device */
+	int n_env;
 	const char *native_device; /* ggml's name of it outside; NULL: what programs choose */
 	const char *inside_device; /* ggml's name of it inside; NULL: what programs choose */
 	unsigned n_prompt, n_gen;  /* either may be 0 */

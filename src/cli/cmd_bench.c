@@ -13,6 +13,7 @@
 #include "bench.h"
 #include "broker.h"
 #include "cli.h"
+#include "config.h"
 #include "fd.h"
 #include "machine.h"
 #include "path.h"
@@ -215,8 +216,19 @@ static int print(const struct request *r, const struct bench_report *report,
 	return r->plot ? report_plot(r->plot, report, names, err) : 0;
 }
 
-static int bench(struct request *r, const struct state_dirs *dirs, struct pil_err *err)
+/* Native runs where the executor does: in the kit, or on the host with the user's own ggml. */
+static void set_native_root(struct request *r, const struct config *config, const char *kit)
 {
+	r->bench.device_root = config->ggml_dir ? "/" : kit;
+	r->bench.ggml_dir = config->ggml_dir;
+	r->bench.env = config->env;
+	r->bench.n_env = config->n_env;
+}
+
+static int bench(struct request *r, const struct state_dirs *dirs, const struct config *config,
+		 struct pil_err *err)
+{
+	_auto_free char *kit = str_printf("%s/kits/runtime/rootfs", dirs->data);
 	_auto_free char *self = path_of_self();
 	_auto_free char *program = str_printf("%s/pillion", self ? self : "");
 	_auto_free char *seen = seen_inside(dirs, r->bench.model);
@@ -244,6 +256,8 @@ static int bench(struct request *r, const struct state_dirs *dirs, struct pil_er
 	r->bench.machine = distro.name;
 	r->bench.rootfs = rootfs;
 	r->bench.inside_model = seen;
+	if (r->bench.native_device)
+		set_native_root(r, config, kit);
 	ret = measure(r, &report, err);
 	if (ret)
 		return ret;
@@ -261,12 +275,18 @@ static int run(struct cli *cli, int argc, char **argv)
 	struct request r = {.bench = {.n_prompt = DEFAULT_PROMPT,
 				      .n_gen = DEFAULT_GEN,
 				      .n_rounds = DEFAULT_ROUNDS}};
+	_auto_free char *path = NULL;
+	struct config config = {0};
 	struct pil_err err = {0};
 	int ret = parse(&r, argc, argv, &err);
 
 	if (ret)
 		return cli_usage(&cmd_bench, err.msg);
-	ret = bench(&r, &cli->dirs, &err);
+	path = str_printf("%s/config", cli->dirs.config);
+	ret = config_load(&config, path, &err);
+	if (!ret)
+		ret = bench(&r, &cli->dirs, &config, &err);
+	config_finish(&config);
 	if (!ret)
 		return EXIT_SUCCESS;
 	pil_err_prefix(&err, "bench");

@@ -46,6 +46,16 @@ class Machine:
         return ["-d", "debian", "-e", *argv]
 
 
+def stop_broker(host):
+    """It was started on demand, so it is nobody's child; its settings are read at its start."""
+    try:
+        pid = int((host.runtime / "broker.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return
+    lib.wait_for("the broker ends", lambda: not lib.name_of(pid).startswith("pillion-broker"))
+
+
 @pytest.fixture(scope="module")
 def machine():
     data = lib.installed_data()
@@ -53,12 +63,7 @@ def machine():
     m = Machine(host, data)
     yield m
     m.pillion("--shutdown")
-    pid = host.runtime / "broker.pid"
-    if pid.exists():
-        try:
-            os.kill(int(pid.read_text()), signal.SIGTERM)
-        except (ProcessLookupError, ValueError):
-            pass
+    stop_broker(host)
     host.close()
 
 
@@ -142,3 +147,20 @@ def test_bench_of_something_that_is_no_model_quotes_llama_bench(machine, tmp_pat
     (tmp_path / "no.gguf").write_text("hello")
     done = machine.pillion("bench", "-m", tmp_path / "no.gguf", "-r", "1")
     assert done.returncode == 1 and "native: " in done.stderr and "exit status" in done.stderr
+
+
+def test_bench_measures_a_gpu_api_on_the_drivers_of_the_kit(machine, tiny):
+    """Software Vulkan; its figures mean nothing, that both sides use it does."""
+    machine.pillion("--shutdown")
+    machine.host.configure("[accel]\nreference = always\nenv = GGML_VK_VISIBLE_DEVICES=0\n")
+    stop_broker(machine.host)
+    try:
+        done = machine.pillion("bench", "-m", tiny, "--device", "Vulkan0", "-p", "8", "-n", "4",
+                               "-r", "1", "--json", timeout=300)
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert report["device"] == {"name": "Vulkan0", "reference": False}
+    finally:
+        machine.pillion("--shutdown")
+        machine.host.configure("")
+        stop_broker(machine.host)
