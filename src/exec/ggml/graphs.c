@@ -189,6 +189,20 @@ static bool uses_allowed(const struct gg_graph *graph, const uint8_t *placed)
 	return true;
 }
 
+/* Some back ends clear what they pad a tensor with: the padding must be there. */
+static bool init_tensor(struct graphs *g, const struct wire_tensor *w, struct ggml_tensor *t)
+{
+	const struct ggml_api *api = &g->device->host->api;
+	struct gg_buffer *buffer = buffers_find(g->buffers, w->buffer);
+
+	if (g->device->host_memory)
+		return true;
+	if (!t->view_src && g->device->host->types.block[w->type] > 1 &&
+	    api->ggml_backend_buft_get_alloc_size(g->device->buft, t) > buffer->bytes - w->offset)
+		return false;
+	return api->ggml_backend_buffer_init_tensor(t->buffer, t) == 0;
+}
+
 static bool computes(const struct wire_tensor *w)
 {
 	return (w->flags & WIRE_TENSOR_NODE) && w->op != WIRE_T_NONE && w->op != WIRE_T_VIEW &&
@@ -211,7 +225,6 @@ static bool device_can(struct graphs *g, const struct gg_graph *graph)
 
 static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 {
-	const struct ggml_api *api = &g->device->host->api;
 	uint8_t *placed = calloc(graph->n_tensors, 1);
 	bool ok = placed != NULL;
 
@@ -222,8 +235,8 @@ static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 		fill_shape(g->device->host, &graph->wire[i], t, graph->tensors);
 		ok = resolve_data(g, &graph->wire[i], t, &is_placed);
 		placed[i] = is_placed;
-		if (ok && !is_placed && !g->device->host_memory)
-			ok = api->ggml_backend_buffer_init_tensor(t->buffer, t) == 0;
+		if (ok && !is_placed)
+			ok = init_tensor(g, &graph->wire[i], t);
 	}
 	ok = ok && uses_allowed(graph, placed) && device_can(g, graph);
 	free(placed);

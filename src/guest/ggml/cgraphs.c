@@ -80,6 +80,12 @@ static uint32_t index_of(struct encoder *e, const struct ggml_tensor *t)
 		return slot->index;
 	if (!opmap_encode_leaf(e->map, t, &w) || !e->locate(e->ctx, t, &w.buffer, &w.offset))
 		return 0;
+	if (t->view_src) { /* back ends treat a tensor that owns its memory differently */
+		w.view_src = index_of(e, t->view_src);
+		if (!w.view_src)
+			return 0;
+		w.view_offset = t->view_offs;
+	}
 	*append(e->g, t) = w;
 	return e->g->n_next;
 }
@@ -131,7 +137,8 @@ bool cgraphs_encode(struct cgraphs *graphs, const struct ggml_cgraph *cgraph,
 
 		most += 1 + (t->view_src != NULL);
 		for (int s = 0; s < ABI_MAX_SRC; s++)
-			most += t->src[s] != NULL;
+			if (t->src[s])
+				most += 1 + (t->src[s]->view_src != NULL);
 	}
 	if (graphs->max_next < most) {
 		free(graphs->next);
