@@ -207,16 +207,18 @@ static int build_archive(const struct state_dirs *dirs, const struct recipe *rec
 	_auto_free char *mirror = find_mirror(err);
 	_auto_free char *part = str_printf("%s.part.tar.zst", tar_path);
 	_auto_free char *log_path = str_printf("%s/mmdebstrap.log", dirs->cache);
+	static bool expired_ok; /* an index found expired is not asked for twice */
 	int status;
 
 	if (!mirror)
 		return -ENOENT;
 	fprintf(stderr, "Fetching %s ...\n", recipe->title);
-	status = run_build(recipe, mirror, part, log_path, false, err);
-	if (status > 0 && (log_says(log_path, "is expired") || log_says(log_path, "Valid-Until"))) {
+	status = run_build(recipe, mirror, part, log_path, expired_ok, err);
+	if (status > 0 && !expired_ok && (log_says(log_path, "is expired") || log_says(log_path, "Valid-Until"))) {
 		fprintf(stderr, "The mirror's index is past its date of validity; trusting its "
 				"signature alone "
-				"for this one call.\n");
+				"here.\n");
+		expired_ok = true;
 		status = run_build(recipe, mirror, part, log_path, true, err);
 	}
 	if (status) {
