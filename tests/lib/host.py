@@ -147,7 +147,7 @@ class Host:
     def start_broker(self):
         self.broker_log = self.root / "broker.log"
         with open(self.broker_log, "a") as log:
-            self.broker = self.start([BROKER], stdout=log, stderr=log)
+            self.broker = self.start([BROKER, "--idle-ms", "600000"], stdout=log, stderr=log)
         sock = self.runtime / "guest" / "broker.sock"
 
         def answers():
