@@ -323,6 +323,28 @@ static void test_graph_on_a_freed_buffer_is_not_run(void **state)
 	wait_until_gone(*state);
 }
 
+static void test_graphs_of_a_session_are_bounded(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	uint32_t n = WIRE_MAX_TENSORS;
+	struct wire_tensor *t = calloc(n, sizeof(*t));
+	unsigned refused = 0;
+
+	assert_int_equal(alloc(&p, 1, 64), WIRE_OK);
+	for (uint32_t i = 0; i < n; i++)
+		t[i] = f32(WIRE_T_NONE, 0, 0);
+	for (uint32_t slot = 1; slot <= 6; slot++) {
+		struct wire_graph_define define = {.graph = slot, .n_tensors = n};
+
+		send_op(&p, WIRE_OP_GRAPH_DEFINE, &define, t, (uint32_t)(n * sizeof(*t)));
+		refused += fence(&p).failed == WIRE_E_NO_MEMORY;
+	}
+	assert_int_equal(refused, 2);
+	free(t);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static void test_stopped_reader_does_not_stop_another_session(void **state)
 {
 	struct peer stuck = connect_peer(*state, "a", 0), live = connect_peer(*state, "b", 0);
@@ -368,6 +390,7 @@ int main(void)
 		TEST(test_shared_memory_must_be_sealed),
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),
 		TEST(test_graph_on_a_freed_buffer_is_not_run),
+		TEST(test_graphs_of_a_session_are_bounded),
 		TEST(test_stopped_reader_does_not_stop_another_session),
 		TEST(test_an_end_at_any_byte_is_an_end),
 	};

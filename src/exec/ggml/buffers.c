@@ -43,6 +43,7 @@ static void release(struct buffers *b, struct gg_buffer *buffer)
 	b->epoch++;
 	for (uint32_t i = 0; i < buffer->n_weights; i++)
 		drop_weight(b, &buffer->weights[i]);
+	b->n_weights -= buffer->n_weights;
 	for (int i = 0; i < DEVICE_MAX_EXTRA; i++)
 		if (buffer->shadow[i])
 			api->ggml_backend_buffer_free(buffer->shadow[i]);
@@ -195,6 +196,7 @@ static void remove_weights(struct buffers *b, struct gg_buffer *buffer, uint32_t
 	memmove(buffer->weights + first, buffer->weights + end,
 		(buffer->n_weights - end) * sizeof(struct weight));
 	buffer->n_weights -= end - first;
+	b->n_weights -= end - first;
 }
 
 enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
@@ -210,6 +212,8 @@ enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
 	while (end < buffer->n_weights && buffer->weights[end].offset < w.offset + w.bytes)
 		end++;
 	remove_weights(b, buffer, first, end);
+	if (b->n_weights == WIRE_MAX_TENSORS)
+		return WIRE_E_NO_MEMORY;
 	if (buffer->n_weights == buffer->cap_weights) {
 		uint32_t cap = buffer->cap_weights ? buffer->cap_weights * 2 : 256;
 		struct weight *more = cap <= WIRE_MAX_TENSORS
@@ -227,6 +231,7 @@ enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
 	w.tensor.data = buffer->base + w.offset;
 	buffer->weights[first] = w;
 	buffer->n_weights++;
+	b->n_weights++;
 	api->ggml_backend_buffer_set_usage(buffer->plain, GGML_USAGE_WEIGHTS);
 	if (!b->device->n_extra && !b->device->reference)
 		api->ggml_backend_buffer_init_tensor(buffer->plain, &buffer->weights[first].tensor);

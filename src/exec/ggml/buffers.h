@@ -41,7 +41,8 @@ struct gg_buffer {
 struct buffers {
 	struct gg_device *device;
 	struct account *account;
-	uint64_t epoch; /* moves whenever data that was somewhere may be elsewhere, or gone */
+	uint32_t n_weights; /* in all buffers; at most WIRE_MAX_TENSORS */
+	uint64_t epoch;     /* moves whenever data that was somewhere may be elsewhere, or gone */
 	struct gg_buffer *slots[WIRE_MAX_BUFFERS];
 };
 

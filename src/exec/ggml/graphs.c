@@ -33,12 +33,22 @@ static void unbuild(struct graphs *g, struct gg_graph *graph)
 	graph->cgraph = NULL;
 }
 
-static void clear(struct graphs *g, struct gg_graph *graph)
+static void free_storage(struct graphs *g, struct gg_graph *graph)
 {
-	unbuild(g, graph);
 	free(graph->wire);
 	free(graph->tensors);
 	free(graph->index);
+	graph->wire = NULL;
+	graph->tensors = NULL;
+	graph->index = NULL;
+	g->cap_tensors -= graph->cap_tensors;
+	graph->cap_tensors = 0;
+}
+
+static void clear(struct graphs *g, struct gg_graph *graph)
+{
+	unbuild(g, graph);
+	free_storage(g, graph);
 	*graph = (struct gg_graph){0};
 }
 
@@ -287,18 +297,22 @@ static enum wire_status check(struct graphs *g, struct gg_graph *graph, const ch
 	return WIRE_E_INVALID;
 }
 
-static bool reserve(struct gg_graph *graph, uint32_t n)
+static bool reserve(struct graphs *g, struct gg_graph *graph, uint32_t n)
 {
 	if (n <= graph->cap_tensors)
 		return true;
-	free(graph->wire);
-	free(graph->tensors);
-	free(graph->index);
+	if (n > GRAPHS_MAX_TENSORS - (g->cap_tensors - graph->cap_tensors))
+		return false;
+	free_storage(g, graph);
 	graph->wire = calloc(n, sizeof(*graph->wire));
 	graph->tensors = calloc(n, sizeof(*graph->tensors));
 	graph->index = calloc(n, sizeof(*graph->index));
-	graph->cap_tensors = graph->wire && graph->tensors && graph->index ? n : 0;
-	return graph->cap_tensors == n;
+	graph->cap_tensors = n;
+	g->cap_tensors += n;
+	if (graph->wire && graph->tensors && graph->index)
+		return true;
+	free_storage(g, graph);
+	return false;
 }
 
 bool graphs_define(struct graphs *g, uint32_t handle, const struct wire_tensor *tensors, uint32_t n,
@@ -316,7 +330,7 @@ bool graphs_define(struct graphs *g, uint32_t handle, const struct wire_tensor *
 	unbuild(g, graph);
 	graph->handle = handle;
 	graph->n_tensors = 0;
-	if (!reserve(graph, n)) {
+	if (!reserve(g, graph, n)) {
 		*status = WIRE_E_NO_MEMORY;
 		return true;
 	}

@@ -12,6 +12,8 @@
 #include "buffers.h"
 #include "wire.h"
 
+enum { GRAPHS_MAX_TENSORS = 4 * WIRE_MAX_TENSORS }; /* of a session: about 200 MiB */
+
 struct gg_graph {
 	uint32_t handle; /* 0: slot free */
 	uint32_t n_tensors, cap_tensors;
@@ -27,6 +29,7 @@ struct gg_graph {
 struct graphs {
 	struct gg_device *device;
 	struct buffers *buffers;
+	uint32_t cap_tensors; /* of all slots together; at most GRAPHS_MAX_TENSORS */
 	struct gg_graph slots[WIRE_MAX_GRAPHS];
 };
 
