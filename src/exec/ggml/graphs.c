@@ -278,6 +278,9 @@ static bool build(struct graphs *g, struct gg_graph *graph)
 	for (uint32_t i = 0; i < n; i++)
 		if (graph->wire[i].flags & WIRE_TENSOR_NODE)
 			api->ggml_build_forward_expand(graph->cgraph, graph->tensors[i]);
+	/* That flags every node for computing; which are is the program's say. */
+	for (uint32_t i = 0; i < n; i++)
+		graph->tensors[i]->flags = host_flags(graph->wire[i].flags);
 	graph->cgraph->uid = atomic_fetch_add(&next_uid, 1);
 	return true;
 }
