@@ -23,17 +23,18 @@ struct cmd {
 	int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command itself */
 };
 
-extern const struct cmd cmd_bench, cmd_help, cmd_install, cmd_list, cmd_set_default, cmd_shutdown,
-	cmd_status, cmd_terminate, cmd_unregister, cmd_update, cmd_version;
+extern const struct cmd cmd_bench, cmd_help, cmd_install, cmd_list, cmd_set_default,
+	cmd_set_version, cmd_shutdown, cmd_status, cmd_terminate, cmd_unregister, cmd_update,
+	cmd_version;
 extern const struct cmd *const cmd_all[]; /* alphabetical, NULL-terminated */
 
 /* No command of the table: a program or a shell in a machine. */
 int cmd_run(struct cli *cli, int argc, char **argv);
 
-int cli_fail(const struct pil_err *err);               /* prints, returns 1 */
+int cli_fail(const struct pil_err *err);               /* prints, returns 1; 130 for EINTR */
 int cli_usage(const struct cmd *cmd, const char *why); /* prints, returns 1 */
 
 /* wsl flags that mean nothing on this host: says so in a line, so that scripts go on. */
-void cli_ignored(const char *flag);
+void cli_ignored(const char *flag); /* without its dashes */
 
 #endif

@@ -42,6 +42,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{0},
 	};
 	int c, index = 0;
+	char why[64];
 
 	*o = (struct options){0};
 	optind = 1;
@@ -57,10 +58,12 @@ static int parse(int argc, char **argv, struct options *o)
 		else if (c == OPT_VERSION && str_to_u64(optarg, 3, &o->version) && o->version)
 			continue;
 		else if (c == OPT_IGNORED)
-			cli_ignored(argv[optind - 1]);
-		else if (c == OPT_UNSUPPORTED)
-			return cli_usage(&cmd_install, "this pillion cannot do that yet");
-		else
+			cli_ignored(options[index].name);
+		else if (c == OPT_UNSUPPORTED) {
+			snprintf(why, sizeof(why), "--%s is not supported yet",
+				 options[index].name);
+			return cli_usage(&cmd_install, why);
+		} else
 			return cli_usage(&cmd_install, NULL);
 	}
 	if (optind < argc && !o->flavor)
@@ -106,9 +109,8 @@ static int install(struct cli *cli, const struct recipe *recipe, const char *nam
 		   struct pil_err *err)
 {
 	_auto_free char *dir = str_printf("%s/distros/%s", cli->dirs.data, name);
-	_auto_free char *lock_path = str_printf("%s/install.lock", cli->dirs.data);
 	_auto_free char *default_path = str_printf("%s/default", cli->dirs.data);
-	_auto_fd int lock_fd = state_lock(lock_path, 1000, err);
+	_auto_fd int lock_fd = registry_lock(&cli->dirs, err);
 	struct distro distro = {.version = version};
 	int ret;
 
@@ -116,6 +118,10 @@ static int install(struct cli *cli, const struct recipe *recipe, const char *nam
 		return lock_fd;
 	snprintf(distro.name, sizeof(distro.name), "%s", name);
 	snprintf(distro.flavor, sizeof(distro.flavor), "%s", recipe->name);
+	ret = check_name(cli, name, err); /* again: it may have come while we waited */
+	if (ret)
+		return ret;
+	tree_sweep(&cli->dirs);
 	ret = kit_ensure(&cli->dirs, err);
 	if (ret < 0)
 		return ret;
@@ -150,7 +156,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	    (o.version && !machine_backend((unsigned)o.version, &err)))
 		return cli_fail(&err);
 	fprintf(stderr, "Installing: %s\n", recipe->title);
-	if (install(cli, recipe, name, (unsigned)o.version, &err))
+	ret = install(cli, recipe, name, (unsigned)o.version, &err);
+	if (ret)
 		return cli_fail(&err);
 	printf("Distribution successfully installed. It can be launched via 'pillion -d %s'\n",
 	       name);

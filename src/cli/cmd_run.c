@@ -61,8 +61,6 @@ static const char *parse(int argc, char **argv, struct options *o)
 			i++;
 			o->exec = !strcmp(argv[i], "none");
 			o->login = !strcmp(argv[i], "login");
-		} else if (!strcmp(argv[i], "--system") || !strcmp(argv[i], "--debug-shell")) {
-			return "there is no system distribution here";
 		} else {
 			return argv[i];
 		}

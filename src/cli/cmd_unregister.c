@@ -11,15 +11,20 @@
 static int run(struct cli *cli, int argc, char **argv)
 {
 	_auto_free char *dir = NULL;
+	_auto_fd int lock_fd = -1;
 	struct distro distro;
 	struct pil_err err = {0};
 
 	if (argc != 2)
 		return cli_usage(&cmd_unregister, "one distribution is needed");
-	if (registry_find(&cli->dirs, argv[1], &distro, &err))
+	if (registry_find(&cli->dirs, argv[1], &distro, &err)) /* before we wait */
+		return cli_fail(&err);
+	lock_fd = registry_lock(&cli->dirs, &err);
+	if (lock_fd < 0 || registry_find(&cli->dirs, argv[1], &distro, &err))
 		return cli_fail(&err);
 	dir = str_printf("%s/distros/%s", cli->dirs.data, distro.name);
 	puts("Unregistering.");
+	fflush(stdout);
 	/* Forgotten first: were we killed in the middle, the rest is a folder to clean up. */
 	if (machine_stop(&cli->dirs, distro.name, false, &err) ||
 	    registry_remove(&cli->dirs, distro.name, &err) || tree_remove(dir, &err))

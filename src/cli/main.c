@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,8 +9,9 @@
 #include "log.h"
 
 const struct cmd *const cmd_all[] = {
-	&cmd_bench,  &cmd_help,      &cmd_install,    &cmd_list,   &cmd_set_default, &cmd_shutdown,
-	&cmd_status, &cmd_terminate, &cmd_unregister, &cmd_update, &cmd_version,     NULL,
+	&cmd_bench,       &cmd_help,     &cmd_install, &cmd_list,      &cmd_set_default,
+	&cmd_set_version, &cmd_shutdown, &cmd_status,  &cmd_terminate, &cmd_unregister,
+	&cmd_update,      &cmd_version,  NULL,
 };
 
 int cli_fail(const struct pil_err *err)
@@ -17,7 +19,7 @@ int cli_fail(const struct pil_err *err)
 	fprintf(stderr, "pillion: %s\n", err->msg);
 	if (err->hint[0])
 		fprintf(stderr, "hint: %s\n", err->hint);
-	return EXIT_FAILURE;
+	return err->code == EINTR ? 130 : EXIT_FAILURE; /* as a shell shows it */
 }
 
 int cli_usage(const struct cmd *cmd, const char *why)
@@ -30,7 +32,36 @@ int cli_usage(const struct cmd *cmd, const char *why)
 
 void cli_ignored(const char *flag)
 {
-	fprintf(stderr, "pillion: %s has no meaning on this host and is ignored\n", flag);
+	fprintf(stderr, "pillion: --%s has no meaning on this host and is ignored\n", flag);
+}
+
+/* What wsl has and pillion has not (yet), so that nobody takes it for a mistyped word. */
+static const struct {
+	const char *name, *instead;
+} unsupported[] = {
+	{"--debug-shell", "pillion -u root is a shell with all rights in the machine"},
+	{"--export", "pillion -d NAME -- tar -C / --one-file-system -c . > FILE"},
+	{"--import", "pillion --install debian --name NAME makes another distribution"},
+	{"--import-in-place", "pillion --install debian --name NAME makes another distribution"},
+	{"--manage", "pillion --list -v shows what there is"},
+	{"--mount", "mount it on the host; machines do not see the host's disks"},
+	{"--set-default-version", "[wsl2] defaultVersion in the config does that: docs/config.md"},
+	{"--system", "there is no system distribution; pillion -d NAME picks one of yours"},
+	{"--uninstall", "remove pillion the way it was installed"},
+	{"--unmount", "machines do not see the host's disks"},
+};
+
+static bool refuse_unsupported(const char *word)
+{
+	for (size_t i = 0; i < sizeof(unsupported) / sizeof(unsupported[0]); i++) {
+		if (strcmp(word, unsupported[i].name) != 0)
+			continue;
+		fprintf(stderr,
+			"pillion: %s is not supported by this version of pillion\nhint: %s\n", word,
+			unsupported[i].instead);
+		return true;
+	}
+	return false;
 }
 
 static const struct cmd *find_command(const char *word)
@@ -52,6 +83,10 @@ int main(int argc, char **argv)
 
 	log_init("pillion");
 	setlocale(LC_CTYPE, "C.UTF-8"); /* tables hold signs beyond ASCII, whatever the locale */
+	if (cmd == &cmd_help || cmd == &cmd_version) /* must work where nothing else does */
+		return cmd->run(&cli, argc - 1, argv + 1);
+	if (argc > 1 && !cmd && refuse_unsupported(argv[1]))
+		return EXIT_FAILURE;
 	if (state_dirs_init(&cli.dirs, &err))
 		return cli_fail(&err);
 	status = cmd ? cmd->run(&cli, argc - 1, argv + 1) : cmd_run(&cli, argc, argv);

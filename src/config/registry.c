@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -15,7 +16,7 @@
 #include "path.h"
 #include "str.h"
 
-enum { MAX_JSON = 64 << 10, MAX_DISTROS = 1024 };
+enum { MAX_JSON = 64 << 10, MAX_DISTROS = 1024, LOCK_TIMEOUT_MS = 10 * 60 * 1000 };
 
 bool registry_parse(const char *text, size_t len, struct distro *out)
 {
@@ -53,11 +54,49 @@ static int load(const struct state_dirs *dirs, const char *name, struct distro *
 	return registry_parse(text, (size_t)len, out) && !strcmp(out->name, name) ? 0 : -EINVAL;
 }
 
+int registry_lock(const struct state_dirs *dirs, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/install.lock", dirs->data);
+
+	return state_lock_patiently(path, "another pillion installs or removes something",
+				    LOCK_TIMEOUT_MS, err);
+}
+
+bool registry_locked(const struct state_dirs *dirs)
+{
+	_auto_free char *path = str_printf("%s/install.lock", dirs->data);
+	_auto_fd int fd = path_exists(path) ? state_lock(path, 0, NULL) : -ENOENT;
+
+	return fd == -EWOULDBLOCK;
+}
+
+/* How the installed @name was spelled at first; heap, NULL: not installed. */
+static char *find_spelling(const struct state_dirs *dirs, const char *name)
+{
+	_auto_free char *path = str_printf("%s/distros", dirs->data);
+	DIR *dir = opendir(path);
+	char *found = NULL;
+	struct dirent *e;
+
+	while (dir && !found && (e = readdir(dir))) {
+		_auto_free char *json = json_path(dirs, e->d_name);
+
+		if (str_is_name(e->d_name) && !strcasecmp(e->d_name, name) && path_exists(json))
+			found = strdup(e->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
 int registry_find(const struct state_dirs *dirs, const char *name, struct distro *out,
 		  struct pil_err *err)
 {
+	_auto_free char *spelling = NULL;
 	int ret = str_is_name(name) ? load(dirs, name, out) : -ENOENT;
 
+	if (ret == -ENOENT && str_is_name(name) && (spelling = find_spelling(dirs, name)))
+		ret = load(dirs, spelling, out);
 	if (ret == -ENOENT) {
 		pil_err_hint(err, "pillion --list shows what is installed, pillion --list --online "
 				  "what can be");
@@ -121,7 +160,14 @@ int registry_add(const struct state_dirs *dirs, const struct distro *distro, str
 int registry_remove(const struct state_dirs *dirs, const char *name, struct pil_err *err)
 {
 	_auto_free char *path = json_path(dirs, name);
+	_auto_free char *default_path = str_printf("%s/default", dirs->data);
+	_auto_free char *text = NULL;
 
+	if (pil_read_file(default_path, 256, &text) > 0) {
+		text[strcspn(text, "\n")] = '\0';
+		if (!strcmp(text, name))
+			unlink(default_path);
+	}
 	return unlink(path) && errno != ENOENT ? pil_err_set(err, errno, "remove '%s'", path) : 0;
 }
 
@@ -151,12 +197,13 @@ int registry_default(const struct state_dirs *dirs, struct distro *out, struct p
 int registry_set_default(const struct state_dirs *dirs, const char *name, struct pil_err *err)
 {
 	_auto_free char *path = str_printf("%s/default", dirs->data);
-	_auto_free char *line = str_printf("%s\n", name);
+	_auto_free char *line = NULL;
 	struct distro distro;
 	int ret = registry_find(dirs, name, &distro, err);
 
 	if (ret)
 		return ret;
+	line = str_printf("%s\n", distro.name);
 	ret = pil_write_file(path, 0600, line, strlen(line));
 	return ret ? pil_err_set(err, -ret, "write '%s'", path) : 0;
 }

@@ -18,7 +18,12 @@ struct distro {
 	unsigned default_uid; /* user of commands without -u */
 };
 
-/* Exact text of wsl for an unknown name is in the message.  -ENOENT. */
+/* Held while distributions or kits are made or removed: a descriptor, waited for ten minutes. */
+int registry_lock(const struct state_dirs *dirs, struct pil_err *err) PIL_MUST_CHECK;
+bool registry_locked(const struct state_dirs *dirs); /* by anybody, just now */
+
+/* Upper and lower case are the same, as in wsl; @out has the name as it was first given.  -ENOENT
+ * with the exact text of wsl in the message. */
 int registry_find(const struct state_dirs *dirs, const char *name, struct distro *out,
 		  struct pil_err *err) PIL_MUST_CHECK;
 

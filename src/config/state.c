@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -101,6 +102,16 @@ int state_lock(const char *path, int timeout_ms, struct pil_err *err)
 		nanosleep(&pause, NULL);
 	}
 	return pil_take_fd(&fd);
+}
+
+int state_lock_patiently(const char *path, const char *why, int timeout_ms, struct pil_err *err)
+{
+	int fd = state_lock(path, 0, err);
+
+	if (fd != -EWOULDBLOCK)
+		return fd;
+	fprintf(stderr, "Waiting: %s ...\n", why);
+	return state_lock(path, timeout_ms, err);
 }
 
 char *state_find_program(const char *subdir, const char *name)

@@ -25,6 +25,10 @@ void state_dirs_finish(struct state_dirs *dirs);
  * descriptor that holds it until closed, or -errno (-EWOULDBLOCK: somebody else has it). */
 int state_lock(const char *path, int timeout_ms, struct pil_err *err) PIL_MUST_CHECK;
 
+/* The same for long waits: says "Waiting: @why ..." once when it is not free at once. */
+int state_lock_patiently(const char *path, const char *why, int timeout_ms,
+			 struct pil_err *err) PIL_MUST_CHECK;
+
 /* Heap path of a program of ours: beside this executable, in the build tree's sibling folder, or
  * installed.  @subdir is its folder below src/ in a build tree.  NULL: not found. */
 char *state_find_program(const char *subdir, const char *name);

@@ -1,117 +1,223 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: an archive is built beside its place in cache/trees and renamed; a tree is
+ * unpacked beside its place and renamed.  Two locks keep callers apart: the caller of this module
+ * holds that of the data folder (registry_lock), and building holds one in cache/trees, because
+ * several data folders may share a cache.
+ *
+ * Being killed: tar dies with us; mmdebstrap is many processes, so it has a session of its own and
+ * a guard, a process that ends that session when we are gone.  What it leaves then lies in a folder
+ * of ours whose name tells which cache it belongs to; the next build removes it.  SIGINT, SIGTERM
+ * and SIGHUP are caught while a child works: it is ended first, and the caller gets -EINTR and
+ * cleans up.
+ *
+ * A renewed kit takes the place of the old one in two renames, after all that can fail or take
+ * long; executors that still run from the old tree keep it until they end or need a file anew. */
 #include "tree.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "fd.h"
+#include "log.h"
 #include "loop.h"
+#include "mirror.h"
 #include "path.h"
 #include "proc.h"
 #include "str.h"
 #include "userns.h"
 
 enum { BUILD_TIMEOUT_MS = 30 * 60 * 1000, UNPACK_TIMEOUT_MS = 10 * 60 * 1000 };
+#define FULL_DISK_BYTES (4u << 20) /* less than this is left: that was the reason */
 
-/* ---- the mirror ---- */
+/* ---- being interrupted ---- */
 
-char *mirror_choose(const char *targets, const char *codename)
+static const int caught_signals[] = {SIGHUP, SIGINT, SIGTERM};
+static volatile sig_atomic_t interrupted;
+
+struct signals {
+	struct sigaction old[ARRAY_SIZE(caught_signals)];
+};
+
+static void note_signal(int sig)
 {
-	_auto_free char *copy = strdup(targets);
-	char *save = NULL;
-
-	for (char *line = copy ? strtok_r(copy, "\n", &save) : NULL; line;
-	     line = strtok_r(NULL, "\n", &save)) {
-		char release[128], component[128], uri[512];
-
-		if (sscanf(line, "%127s %127s %511s", release, component, uri) == 3 &&
-		    !strcmp(release, codename) && !strcmp(component, "main") &&
-		    strspn(uri, "abcdefghijklmnopqrstuvwxyz") > 0 && strstr(uri, "://"))
-			return strdup(uri);
-	}
-	return NULL;
+	interrupted = sig;
 }
 
-static char *host_codename(void)
+static void signals_catch(struct signals *s)
 {
-	_auto_free char *text = NULL;
-	const char *at;
+	struct sigaction action = {.sa_handler = note_signal};
 
-	if (pil_read_file("/etc/os-release", 1 << 16, &text) < 0 ||
-	    !(at = strstr(text, "\nVERSION_CODENAME=")))
-		return NULL;
-	at += strlen("\nVERSION_CODENAME=");
-	return str_printf("%.*s", (int)strcspn(at, "\n"), at + (*at == '"'));
+	interrupted = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(caught_signals); i++)
+		sigaction(caught_signals[i], &action, &s->old[i]);
 }
 
-/* Runs @argv and returns what it prints, at most 1 MiB; NULL on failure. */
-static char *capture(char *const *argv, struct pil_err *err)
+static void signals_restore(const struct signals *s)
 {
-	_auto_fd int read_fd = -1;
-	_auto_fd int write_fd = -1;
-	struct proc_opts opts = {.stdin_fd = -1, .stderr_fd = -1};
+	for (size_t i = 0; i < ARRAY_SIZE(caught_signals); i++)
+		sigaction(caught_signals[i], &s->old[i], NULL);
+}
+
+static int say_interrupted(const char *what, struct pil_err *err)
+{
+	pil_err_say(err, EINTR, "install %s: interrupted", what);
+	pil_err_hint(err, "run the same command again: it goes on with what was fetched");
+	return -EINTR;
+}
+
+/* Ends the session of @pid: as a terminal would, then by force. */
+static int stop_session(pid_t pid)
+{
+	int status;
+
+	kill(-pid, SIGINT);
+	status = proc_wait(pid, 10000);
+	kill(-pid, SIGKILL);
+	return status == -ETIMEDOUT ? proc_wait(pid, -1) : status;
+}
+
+/* Starts a process that ends session @session when we end without guard_dismiss().  Returns what
+ * dismisses it, or -errno. */
+static int guard_start(pid_t session, pid_t *guard)
+{
 	int fds[2];
-	char *text = NULL;
-	size_t len = 0;
-	FILE *out;
+	char c;
+
+	if (pipe2(fds, O_CLOEXEC))
+		return -errno;
+	*guard = fork();
+	if (*guard == 0) {
+		setsid();
+		close(fds[1]);
+		if (read(fds[0], &c, 1) != 1) {
+			kill(-session, SIGINT);
+			for (int i = 0; i < 50 && kill(-session, 0) == 0; i++)
+				poll(NULL, 0, 100);
+			kill(-session, SIGKILL);
+		}
+		_exit(0);
+	}
+	close(fds[0]);
+	if (*guard < 0) {
+		close(fds[1]);
+		return -EAGAIN;
+	}
+	return fds[1];
+}
+
+static void guard_dismiss(int fd, pid_t guard)
+{
+	if (fd >= 0 && write(fd, "", 1) == 1)
+		proc_wait(guard, 1000);
+}
+
+/* Waits for @pid, the leader of a session; ends that when we are told to end.  With @fd, shows
+ * on a terminal how much of that file it has read. */
+static int wait_for_child(pid_t pid, int fd, const char *what, int timeout_ms)
+{
+	int64_t start = loop_now_ms();
+	bool show = fd >= 0 && isatty(STDERR_FILENO);
+	struct stat st = {0};
+	int status;
+
+	if (fd < 0 || fstat(fd, &st) || st.st_size == 0)
+		st.st_size = 1;
+	while ((status = proc_wait(pid, 200)) == -ETIMEDOUT && !interrupted &&
+	       loop_now_ms() - start < timeout_ms)
+		if (show)
+			fprintf(stderr, "\rUnpacking %s: %3d %%", what,
+				(int)(100 * lseek(fd, 0, SEEK_CUR) / st.st_size));
+	if (show)
+		fprintf(stderr, "\r\033[K");
+	return status == -ETIMEDOUT ? stop_session(pid) : status;
+}
+
+static bool disk_is_full(const char *path)
+{
+	struct statvfs st;
+
+	return statvfs(path, &st) == 0 &&
+	       (st.f_bavail * st.f_frsize < FULL_DISK_BYTES || (st.f_files && !st.f_favail));
+}
+
+/* ---- what other programs need ---- */
+
+static int check_programs(struct pil_err *err)
+{
+	static const char *const needed[] = {"mmdebstrap", "tar", "zstd"};
+	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
 	pid_t pid;
 
-	if (pipe2(fds, O_CLOEXEC)) {
-		pil_err_set(err, errno, "run '%s'", argv[0]);
-		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
+		if (proc_have(needed[i]))
+			continue;
+		pil_err_hint(err, "sudo apt install %s", needed[i]);
+		return pil_err_say(err, ENOENT, "make a tree: the program '%s' is missing",
+				   needed[i]);
 	}
-	read_fd = fds[0];
-	write_fd = opts.stdout_fd = fds[1];
-	pid = proc_spawn(argv, &opts, err);
+	/* Asked before minutes of work: may we have ids of our own? */
+	pid = userns_spawn((char *[]){(char *)"true", NULL}, NULL, &opts, err);
 	if (pid < 0)
-		return NULL;
-	pil_close_p(&write_fd);
-	out = open_memstream(&text, &len);
-	for (char buf[4096]; out && len < 1 << 20;) {
-		ssize_t n = read(read_fd, buf, sizeof(buf));
-
-		if (n <= 0)
-			break;
-		fwrite(buf, 1, (size_t)n, out);
-		fflush(out);
-	}
-	if (out)
-		fclose(out);
-	if (proc_wait(pid, 60000) != 0) {
-		pil_err_say(err, EIO, "run '%s': it failed", argv[0]);
-		free(text);
-		return NULL;
-	}
-	return text;
+		return pid;
+	return proc_wait(pid, 10000) ? pil_err_say(err, EPERM, "run 'true' in a user namespace")
+				     : 0;
 }
 
-static char *find_mirror(struct pil_err *err)
+/* Folders mmdebstrap works in; rootless, ids of /etc/subuid must be able to walk there, so they
+ * are below TMPDIR and not in the cache, and contents belong to those ids. */
+static char *scratch_pattern(const char *trees, const char *end)
 {
-	char *const argv[] = {(char *)"apt-get",
-			      (char *)"indextargets",
-			      (char *)"--format",
-			      (char *)"$(RELEASE) $(COMPONENT) $(REPO_URI)",
-			      (char *)"Created-By: Packages",
-			      NULL};
-	_auto_free char *codename = host_codename();
-	_auto_free char *targets = capture(argv, err);
-	char *mirror = targets && codename ? mirror_choose(targets, codename) : NULL;
+	const char *base = getenv("TMPDIR");
+	struct stat st = {0};
 
-	if (!mirror) {
-		pil_err_hint(err, "add Debian's main archive to /etc/apt/sources.list and run: "
-				  "sudo apt update");
-		pil_err_say(err, ENOENT,
-			    "find a Debian mirror: apt's configuration names none for '%s'",
-			    codename ? codename : "this host");
+	if (stat(trees, &st))
+		return NULL;
+	return str_printf("%s/pillion-%u-%lx-%lx-%s", base && base[0] == '/' ? base : "/tmp",
+			  getuid(), (unsigned long)st.st_dev, (unsigned long)st.st_ino, end);
+}
+
+static void remove_scratch(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) || !S_ISDIR(st.st_mode) || st.st_uid != getuid())
+		return;
+	if (getuid() == 0 ? path_remove_tree(path) : userns_remove_tree(path, NULL))
+		log_dbg("'%s' is left behind; the next build removes it", path);
+}
+
+static void remove_old_scratches(const char *trees)
+{
+	_auto_free char *pattern = scratch_pattern(trees, "??????");
+	glob_t found;
+
+	if (!pattern || glob(pattern, GLOB_NOSORT, NULL, &found))
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		remove_scratch(found.gl_pathv[i]);
+	globfree(&found);
+}
+
+static char *make_scratch(const char *trees, struct pil_err *err)
+{
+	_auto_free char *path = scratch_pattern(trees, "XXXXXX");
+
+	if (!path || !mkdtemp(path) || chmod(path, 0711)) {
+		pil_err_set(err, errno, "make folder '%s'", path ? path : trees);
+		return NULL;
 	}
-	return mirror;
+	return pil_take_ptr(&path);
 }
 
 /* ---- building the archive ---- */
@@ -119,6 +225,7 @@ static char *find_mirror(struct pil_err *err)
 static void add_build_options(struct argv *a, const struct recipe *recipe, bool expired_ok)
 {
 	argv_add_all(a, (const char *const[]){"mmdebstrap", "--variant=apt", "--format=tar", NULL});
+	argv_add(a, getuid() == 0 ? "--mode=root" : "--mode=unshare");
 	argv_addf(a, "--include=%s", recipe->packages);
 	argv_add_all(a, (const char *const[]){"--aptopt=APT::Install-Recommends \"false\"",
 					      "--aptopt=Acquire::Retries \"3\"",
@@ -134,130 +241,182 @@ static void add_build_options(struct argv *a, const struct recipe *recipe, bool 
 		argv_add(a, "--aptopt=Acquire::Check-Valid-Until \"false\"");
 }
 
-/* One run of mmdebstrap; what it says goes to the terminal and to @log_path. */
-static int run_build(const struct recipe *recipe, const char *mirror, const char *tar_path,
-		     const char *log_path, bool expired_ok, struct pil_err *err)
+struct build {
+	const struct recipe *recipe;
+	char *mirror, *part, *log_path, *scratch;
+};
+
+static void build_finish(struct build *b)
+{
+	if (b->scratch)
+		remove_scratch(b->scratch);
+	if (b->part)
+		unlink(b->part);
+	free(b->mirror);
+	free(b->part);
+	free(b->log_path);
+	free(b->scratch);
+}
+
+/* One run of mmdebstrap; what it says goes to the terminal and to the log. */
+static int run_build(const struct build *b, bool expired_ok, struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	_auto_argv struct argv tee = {0};
 	_auto_fd int tee_in = -1;
 	_auto_fd int build_err = -1;
-	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = STDERR_FILENO};
+	_auto_fd int guard_fd = -1;
+	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = STDERR_FILENO, .new_session = true};
+	struct proc_opts tee_opts = {.stdout_fd = STDERR_FILENO,
+				     .stderr_fd = -1,
+				     .new_session = true};
 	int fds[2], status;
-	pid_t tee_pid, pid;
+	pid_t tee_pid, pid, guard = -1;
 
-	add_build_options(&a, recipe, expired_ok);
-	argv_add_all(&a, (const char *const[]){recipe->suite, tar_path, NULL});
-	argv_addf(&a, "deb %s %s main", mirror, recipe->suite);
+	argv_add(&a, "env");
+	argv_addf(&a, "TMPDIR=%s", b->scratch);
+	add_build_options(&a, b->recipe, expired_ok);
+	argv_add_all(&a, (const char *const[]){b->recipe->suite, b->part, NULL});
+	argv_addf(&a, "deb %s %s main", b->mirror, b->recipe->suite);
 	if (pipe2(fds, O_CLOEXEC))
 		return pil_err_set(err, errno, "run mmdebstrap");
-	tee_in = fds[0];
-	build_err = fds[1];
-	argv_add_all(&tee, (const char *const[]){"tee", log_path, NULL});
-	tee_pid = proc_spawn(tee.v,
-			     &(struct proc_opts){.stdin_fd = tee_in,
-						 .stdout_fd = STDERR_FILENO,
-						 .stderr_fd = -1},
-			     err);
+	tee_opts.stdin_fd = tee_in = fds[0];
+	opts.stderr_fd = build_err = fds[1];
+	tee_pid = proc_spawn((char *[]){(char *)"tee", (char *)"--output-error=warn", b->log_path,
+					NULL},
+			     &tee_opts, err);
 	if (tee_pid < 0)
 		return tee_pid;
-	opts.stderr_fd = build_err;
 	pid = proc_spawn(a.v, &opts, err);
 	pil_close_p(&build_err);
+	pil_close_p(&tee_in);
 	if (pid < 0) {
 		proc_stop(tee_pid, 100);
-		pil_err_hint(err, "sudo apt install mmdebstrap");
 		return pid;
 	}
-	status = proc_wait(pid, BUILD_TIMEOUT_MS);
-	if (status == -ETIMEDOUT)
-		proc_stop(pid, 5000);
-	proc_wait(tee_pid, 2000);
+	guard_fd = guard_start(pid, &guard);
+	status = wait_for_child(pid, -1, b->recipe->title, BUILD_TIMEOUT_MS);
+	guard_dismiss(guard_fd, guard);
+	if (proc_wait(tee_pid, 2000) == -ETIMEDOUT) /* somebody still holds its pipe */
+		proc_stop(tee_pid, 100);
 	return status;
 }
 
-static bool log_says(const char *log_path, const char *what)
+static bool log_says(const char *log_path, const char *const *what)
 {
 	_auto_free char *text = NULL;
 
-	return pil_read_file(log_path, 16 << 20, &text) > 0 && strstr(text, what);
+	if (pil_read_file(log_path, 16 << 20, &text) <= 0)
+		return false;
+	for (; *what; what++)
+		if (strstr(text, *what))
+			return true;
+	return false;
 }
 
-static int explain_build_failure(const struct recipe *recipe, const char *log_path, int status,
-				 struct pil_err *err)
+static int explain_build_failure(const struct build *b, int status, struct pil_err *err)
 {
-	if (log_says(log_path, "No space left"))
-		return pil_err_say(err, ENOSPC, "make %s: the disk is full", recipe->title);
-	if (log_says(log_path, "Temporary failure resolving") ||
-	    log_says(log_path, "Could not connect") ||
-	    log_says(log_path, "Network is unreachable") ||
-	    log_says(log_path, "Could not resolve")) {
+	static const char *const full[] = {"No space left", NULL};
+	static const char *const away[] = {
+		"Temporary failure resolving",    "Could not connect",      "Unable to connect",
+		"Cannot initiate the connection", "Network is unreachable", "Connection refused",
+		"Connection timed out",           "Could not resolve",      NULL};
+	static const char *const no_suite[] = {"does not have a Release file", "404 ", NULL};
+	const char *title = b->recipe->title;
+	const char *disk = disk_is_full(b->scratch) ? b->scratch : b->part;
+
+	if (disk_is_full(b->scratch) || disk_is_full(b->log_path) || log_says(b->log_path, full)) {
+		pil_err_hint(err, "is there room? df -h %.200s", disk);
+		return pil_err_say(err, ENOSPC, "make %s: the disk is full", title);
+	}
+	if (log_says(b->log_path, away)) {
 		pil_err_hint(err, "check the network, then run the same command again");
 		return pil_err_say(err, ENETUNREACH, "make %s: the Debian mirror cannot be reached",
-				   recipe->title);
+				   title);
 	}
-	pil_err_hint(err, "the whole report is in %s", log_path);
-	return pil_err_say(err, EIO, "make %s: mmdebstrap failed with status %d", recipe->title,
-			   status);
+	pil_err_hint(err, "the whole report is in %.200s", b->log_path);
+	if (log_says(b->log_path, no_suite))
+		return pil_err_say(err, ENOENT,
+				   "make %s: the mirror %s lacks Debian %s or a part of it", title,
+				   b->mirror, b->recipe->suite);
+	return pil_err_say(err, EIO, "make %s: mmdebstrap failed with status %d", title, status);
 }
 
-static int build_archive(const struct state_dirs *dirs, const struct recipe *recipe,
-			 const char *tar_path, struct pil_err *err)
+static int run_builds(const struct build *b, struct pil_err *err)
 {
-	_auto_free char *mirror = find_mirror(err);
-	_auto_free char *part = str_printf("%s.part.tar.zst", tar_path);
-	_auto_free char *log_path = str_printf("%s/mmdebstrap.log", dirs->cache);
+	static const char *const expired[] = {"is expired", "Valid-Until", NULL};
 	static bool expired_ok; /* an index found expired is not asked for twice */
 	int status;
 
-	if (!mirror)
-		return -ENOENT;
-	fprintf(stderr, "Fetching %s ...\n", recipe->title);
-	status = run_build(recipe, mirror, part, log_path, expired_ok, err);
-	if (status > 0 && !expired_ok && (log_says(log_path, "is expired") || log_says(log_path, "Valid-Until"))) {
-		fprintf(stderr, "The mirror's index is past its date of validity; trusting its "
-				"signature alone "
-				"here.\n");
+	fprintf(stderr, "Fetching %s ...\n", b->recipe->title);
+	status = run_build(b, expired_ok, err);
+	if (status > 0 && !expired_ok && !interrupted && log_says(b->log_path, expired)) {
+		fputs("The mirror's index is past its date of validity; trusting its signature "
+		      "alone here.\n",
+		      stderr);
 		expired_ok = true;
-		status = run_build(recipe, mirror, part, log_path, true, err);
+		status = run_build(b, true, err);
 	}
-	if (status) {
-		unlink(part);
-		return status < 0 && err && err->code
-			       ? status
-			       : explain_build_failure(recipe, log_path, status, err);
+	if (interrupted)
+		return say_interrupted(b->recipe->title, err);
+	return status > 0 ? explain_build_failure(b, status, err) : status;
+}
+
+static int build_archive(const struct state_dirs *dirs, const struct recipe *recipe,
+			 const char *trees, const char *tar_path, struct pil_err *err)
+{
+	_auto_free char *lock_path = str_printf("%s/lock", trees);
+	_auto_fd int lock_fd = state_lock_patiently(lock_path, "another pillion fetches a tree",
+						    BUILD_TIMEOUT_MS, err);
+	struct build b = {.recipe = recipe};
+	int ret;
+
+	if (lock_fd < 0)
+		return lock_fd;
+	if (path_exists(tar_path)) /* the other one's */
+		return 0;
+	remove_old_scratches(trees);
+	ret = -ENOENT;
+	if ((b.mirror = mirror_find(err))) {
+		b.part = str_printf("%s.part.tar.zst", tar_path);
+		b.log_path = str_printf("%s/mmdebstrap.log", dirs->cache);
+		b.scratch = make_scratch(trees, err);
+		ret = b.scratch ? run_builds(&b, err) : -EIO;
 	}
-	return rename(part, tar_path) ? pil_err_set(err, errno, "store '%s'", tar_path) : 0;
+	if (!ret && rename(b.part, tar_path))
+		ret = pil_err_set(err, errno, "store '%s'", tar_path);
+	build_finish(&b);
+	return ret;
 }
 
 /* ---- unpacking ---- */
 
-/* Waits for @pid and shows that it lives: a line on a terminal, nothing elsewhere. */
-static int wait_with_progress(pid_t pid, int fd, const char *what, int timeout_ms)
+static int explain_unpack_failure(const char *rootfs, const char *what, const char *log_path,
+				  int status, struct pil_err *err)
 {
-	int64_t start = loop_now_ms();
-	bool tty = isatty(STDERR_FILENO);
-	struct stat st = {0};
-	int status;
+	static const char *const full[] = {"No space left", "Disk quota", NULL};
 
-	if (fstat(fd, &st) || st.st_size == 0)
-		st.st_size = 1;
-	while ((status = proc_wait(pid, 200)) == -ETIMEDOUT && loop_now_ms() - start < timeout_ms)
-		if (tty)
-			fprintf(stderr, "\rUnpacking %s: %3d %%", what,
-				(int)(100 * lseek(fd, 0, SEEK_CUR) / st.st_size));
-	if (tty)
-		fprintf(stderr, "\r\033[K");
-	if (status == -ETIMEDOUT)
-		proc_stop(pid, 1000);
-	return status;
+	if (interrupted)
+		return say_interrupted(what, err);
+	if (disk_is_full(rootfs) || log_says(log_path, full)) {
+		pil_err_hint(err, "is there room? df -h %.200s", rootfs);
+		return pil_err_say(err, ENOSPC, "unpack %s: the disk is full", what);
+	}
+	pil_err_hint(err, "the whole report is in %.200s", log_path);
+	return pil_err_say(err, EIO, "unpack %s: tar ended with status %d", what, status);
 }
 
-static int unpack(const char *tar_path, const char *rootfs, const char *what, struct pil_err *err)
+static int unpack(const struct state_dirs *dirs, const char *tar_path, const char *rootfs,
+		  const char *what, struct pil_err *err)
 {
+	_auto_free char *log_path = str_printf("%s/unpack.log", dirs->cache);
 	_auto_fd int fd = open(tar_path, O_RDONLY | O_CLOEXEC);
+	_auto_fd int log_fd = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	struct userns_stage stage = {0};
-	struct proc_opts opts = {.stdin_fd = fd, .stdout_fd = -1, .stderr_fd = -1};
+	struct proc_opts opts = {.stdin_fd = fd,
+				 .stdout_fd = -1,
+				 .stderr_fd = log_fd,
+				 .new_session = true,
+				 .die_with_us = true};
 	const char *seen;
 	pid_t pid;
 	int status;
@@ -277,47 +436,73 @@ static int unpack(const char *tar_path, const char *rootfs, const char *what, st
 			   &stage, &opts, err);
 	if (pid < 0)
 		return pid;
-	status = wait_with_progress(pid, fd, what, UNPACK_TIMEOUT_MS);
-	if (status) {
-		pil_err_hint(err, "is there room? df -h %s", rootfs);
-		return pil_err_say(err, EIO, "unpack %s: tar ended with status %d", what, status);
-	}
-	return 0;
+	status = wait_for_child(pid, fd, what, UNPACK_TIMEOUT_MS);
+	return status || interrupted ? explain_unpack_failure(rootfs, what, log_path, status, err)
+				     : 0;
+}
+
+/* Puts the finished tree @part in the place of @rootfs. */
+static int replace_tree(const char *part, const char *rootfs, struct pil_err *err)
+{
+	_auto_free char *old = str_printf("%s.old", rootfs);
+
+	if (rename(rootfs, old) && errno != ENOENT)
+		return pil_err_set(err, errno, "move '%s'", rootfs);
+	if (rename(part, rootfs))
+		return pil_err_set(err, errno, "move '%s'", part);
+	return userns_remove_tree(old, err);
+}
+
+static int install(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
+		   struct pil_err *err)
+{
+	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
+	_auto_free char *part = str_printf("%s/rootfs.part", dir);
+	_auto_free char *old = str_printf("%s/rootfs.old", dir);
+	_auto_free char *trees = str_printf("%s/trees", dirs->cache);
+	_auto_free char *tar_path = NULL;
+	char key[9];
+	int ret;
+
+	recipe_key(recipe, key);
+	tar_path = str_printf("%s/%s-%s.tar.zst", trees, recipe->name, key);
+	if ((ret = path_mkdirs(trees, 0755)))
+		return pil_err_set(err, -ret, "make folder '%s'", trees);
+	if (!path_exists(tar_path) && (ret = build_archive(dirs, recipe, trees, tar_path, err)))
+		return ret;
+	if ((ret = path_mkdirs(dir, 0755)))
+		return pil_err_set(err, -ret, "make folder '%s'", dir);
+	ret = userns_remove_tree(old, err);
+	if (!ret)
+		ret = userns_remove_tree(part, err);
+	if (!ret)
+		ret = unpack(dirs, tar_path, part, recipe->title, err);
+	return ret ? ret : replace_tree(part, rootfs, err);
 }
 
 int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
 		 struct pil_err *err)
 {
-	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
-	_auto_free char *part = str_printf("%s/rootfs.part", dir);
-	_auto_free char *trees = str_printf("%s/trees", dirs->cache);
-	_auto_free char *tar_path = NULL;
-	char key[9];
-	int ret = path_mkdirs(dir, 0755);
+	struct signals signals;
+	int ret = check_programs(err);
 
-	recipe_key(recipe, key);
-	tar_path = str_printf("%s/%s-%s.tar.zst", trees, recipe->name, key);
-	if (!ret)
-		ret = path_mkdirs(trees, 0755);
 	if (ret)
-		return pil_err_set(err, -ret, "make folder '%s'", dir);
-	if (!path_exists(tar_path) && (ret = build_archive(dirs, recipe, tar_path, err)))
 		return ret;
-	ret = userns_remove_tree(part, err);
-	if (!ret)
-		ret = userns_remove_tree(rootfs, err);
-	if (!ret)
-		ret = unpack(tar_path, part, recipe->title, err);
-	if (!ret && rename(part, rootfs))
-		ret = pil_err_set(err, errno, "move '%s'", part);
-	if (ret && userns_remove_tree(part, NULL))
-		fprintf(stderr, "(%s is left behind; the next try removes it)\n", part);
+	signals_catch(&signals);
+	ret = install(dirs, recipe, dir, err);
+	if (ret) {
+		_auto_free char *part = str_printf("%s/rootfs.part", dir);
+
+		if (userns_remove_tree(part, NULL))
+			log_dbg("'%s' is left behind; the next try removes it", part);
+	}
+	signals_restore(&signals);
 	return ret;
 }
 
 int tree_remove(const char *dir, struct pil_err *err)
 {
-	static const char *const trees[] = {"rootfs", "rootfs.part"};
+	static const char *const trees[] = {"rootfs", "rootfs.part", "rootfs.old"};
 	int ret = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(trees) && !ret; i++) {
@@ -330,18 +515,40 @@ int tree_remove(const char *dir, struct pil_err *err)
 	return ret;
 }
 
+void tree_sweep(const struct state_dirs *dirs)
+{
+	_auto_free char *path = str_printf("%s/distros", dirs->data);
+	DIR *dir = opendir(path);
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		_auto_free char *tree = str_printf("%s/%s", path, e->d_name);
+		_auto_free char *json = str_printf("%s/distro.json", tree);
+		struct pil_err err = {0};
+
+		if (!str_is_name(e->d_name) || path_exists(json))
+			continue;
+		fprintf(stderr, "Removing what an unfinished command left of '%s' ...\n",
+			e->d_name);
+		if (tree_remove(tree, &err))
+			log_warn("%s", err.msg);
+	}
+	if (dir)
+		closedir(dir);
+}
+
 int kit_ensure(const struct state_dirs *dirs, struct pil_err *err)
 {
 	_auto_free char *dir = str_printf("%s/kits/%s", dirs->data, recipe_runtime.name);
+	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *stamp = str_printf("%s/stamp", dir);
 	_auto_free char *old = NULL;
 	char key[9];
 	int ret;
 
 	recipe_key(&recipe_runtime, key);
-	if (pil_read_file(stamp, 64, &old) > 0 && !strcmp(old, key))
+	if (pil_read_file(stamp, 64, &old) > 0 && !strcmp(old, key) && path_exists(rootfs))
 		return 0;
-	unlink(stamp);
 	ret = tree_install(dirs, &recipe_runtime, dir, err);
 	if (!ret && (ret = pil_write_file(stamp, 0600, key, strlen(key))))
 		pil_err_set(err, -ret, "write '%s'", stamp);

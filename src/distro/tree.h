@@ -14,19 +14,20 @@
 #include "recipe.h"
 #include "state.h"
 
-/* Makes @dir/rootfs from @recipe.  Talks about its progress on standard error. */
+/* Makes @dir/rootfs from @recipe; one that is there is replaced when the new one is whole.  Talks
+ * about its progress on standard error.  -EINTR when a signal asked the process to end.  Like all
+ * of these, called with registry_lock() held. */
 int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
 		 struct pil_err *err) PIL_MUST_CHECK;
 
 /* Removes @dir with all trees in it. */
 int tree_remove(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 
+/* Removes the folders of distributions that were never finished or not wholly removed. */
+void tree_sweep(const struct state_dirs *dirs);
+
 /* Makes or renews the runtime kit if it is not what the recipe says.  Returns 1 when it was made.
  */
 int kit_ensure(const struct state_dirs *dirs, struct pil_err *err) PIL_MUST_CHECK;
-
-/* Picks the mirror out of what `apt-get indextargets` prints ("RELEASE COMPONENT URI" lines):
- * the entry of Debian's main for the host's own @codename.  Heap, NULL: none. */
-char *mirror_choose(const char *targets, const char *codename);
 
 #endif

@@ -38,7 +38,7 @@ const struct machine_ops *machine_backend(unsigned wanted, struct pil_err *err)
 		pil_err_say(err, ENOTSUP, "no %s on this host: %s", (*ops)->title, why);
 		return NULL;
 	}
-	pil_err_hint(err, "pillion --set-default-version 1");
+	pil_err_hint(err, "pillion --set-version NAME 1; for --install, leave --version out");
 	pil_err_say(
 		err, ENOTSUP,
 		"this pillion has no machines of version %u yet: version 1, the sandbox, is there",

@@ -13,10 +13,10 @@
 
 #include "config.h"
 #include "fd.h"
+#include "mirror.h"
 #include "path.h"
 #include "registry.h"
 #include "str.h"
-#include "tree.h"
 
 static char folder[] = "/tmp/pillion-test-XXXXXX";
 
@@ -136,17 +136,24 @@ static void test_registry_keeps_a_default(void **state)
 
 static void test_mirror_is_the_hosts_own(void **state)
 {
-	static const char targets[] = "sometool main https://third.party.example/apt\n"
-				      "bookworm contrib http://mirror.example/debian\n"
-				      "bookworm main http://mirror.example/debian\n"
-				      "bookworm main http://second.example/debian\n";
+	static const char targets[] =
+		"sometool||main||https://third.party.example/apt\n"
+		"bookworm|bookworm|main|Some Company|https://company.example/apt\n"
+		"bookworm|bookworm|contrib|Debian|http://mirror.example/debian\n"
+		"stable|bookworm|main|Debian|http://mirror.example/debian\n"
+		"bookworm|bookworm|main|Debian|http://second.example/debian\n";
 	_auto_free char *found = mirror_choose(targets, "bookworm");
 
 	(void)state;
 	assert_string_equal(found, "http://mirror.example/debian");
 	assert_null(mirror_choose(targets, "trixie"));
 	assert_null(mirror_choose("", "bookworm"));
-	assert_null(mirror_choose("bookworm main not-an-address\nbookworm\n", "bookworm"));
+	assert_null(mirror_choose("bookworm||main||not-an-address\nbookworm\n||||\n", "bookworm"));
+	assert_null(mirror_choose("bookworm||main||http://a|b\nbookworm||main||http://a b\n",
+				  "bookworm"));
+	free(found); /* no index fetched yet: nothing says whose an entry is */
+	found = mirror_choose("bookworm||main||http://mirror.example/debian\n", "bookworm");
+	assert_string_equal(found, "http://mirror.example/debian");
 }
 
 int main(void)
