@@ -43,6 +43,8 @@
 
 enum { RUN_TIMEOUT_MS = 30 * 60 * 1000, COPY_TIMEOUT_MS = 10 * 60 * 1000 };
 
+static const char native_path[] = NATIVE_TREE "/usr/bin:/usr/local/bin:/usr/bin:/bin";
+
 enum side { NATIVE, INSIDE };
 
 struct bench {
@@ -95,9 +97,8 @@ static void add_native(struct argv *a, const struct bench *b)
 	argv_add(a, o->device_root ? o->device_root : o->rootfs);
 	argv_add_all(a, (const char *const[]){"/", "--dev-bind", "/dev", "/dev", "--ro-bind",
 					      "/sys", "/sys", "--proc", "/proc", "--tmpfs", "/tmp",
-					      "--unsetenv", "GGML_BACKEND_PATH", "--setenv", "PATH",
-					      NATIVE_TREE "/usr/bin:/usr/local/bin:/usr/bin:/bin",
-					      NULL});
+					      "--unsetenv", "GGML_BACKEND_PATH", NULL});
+	argv_add_all(a, (const char *const[]){"--setenv", "PATH", native_path, NULL});
 	if (o->device_root)
 		add_device(a, o);
 	argv_add_all(a, (const char *const[]){"--ro-bind", b->model, NATIVE_MODEL, "--", NULL});
