@@ -38,6 +38,7 @@
 
 #include "broker.h"
 #include "config.h"
+#include "daemon.h"
 #include "devices.h"
 #include "executors.h"
 #include "fd.h"
@@ -426,33 +427,6 @@ static int set_up(struct broker *b, struct pil_err *err)
 	return ret ? pil_err_set(err, -ret, "set up the event loop") : 0;
 }
 
-/* Forks; the parent waits until the child has said that it serves, or has ended, and exits.  It is
- * done first: epoll remembers the process that registered a signalfd. */
-static int detach(struct pil_err *err)
-{
-	int pipe_fds[2], status = 0;
-	pid_t pid;
-
-	if (pipe2(pipe_fds, O_CLOEXEC))
-		return pil_err_set(err, errno, "detach");
-	pid = fork();
-	if (pid < 0)
-		return pil_err_set(err, errno, "detach");
-	if (pid > 0) {
-		close(pipe_fds[1]);
-		_exit(pil_read_all(pipe_fds[0], &status, sizeof(status)) ? EXIT_FAILURE : status);
-	}
-	close(pipe_fds[0]);
-	setsid();
-	return pipe_fds[1];
-}
-
-static void report(int ready_fd, int status)
-{
-	if (ready_fd >= 0 && pil_write_all(ready_fd, &status, sizeof(status)))
-		log_dbg("nobody waits for us");
-}
-
 static void write_pid(int lock_fd)
 {
 	char text[32];
@@ -477,7 +451,7 @@ static void broker_finish(struct broker *b)
 }
 
 /* Returns a RESULT_ or -errno.  The lock is held until the process ends or execs. */
-static int run(struct broker *b, int ready_fd, struct pil_err *err)
+static int run(struct broker *b, int *ready_fd, struct pil_err *err)
 {
 	_auto_free char *pid_path = NULL;
 	int lock_fd, ret = state_dirs_init(&b->dirs, err);
@@ -493,7 +467,7 @@ static int run(struct broker *b, int ready_fd, struct pil_err *err)
 	ret = set_up(b, err);
 	if (!ret) {
 		write_pid(lock_fd);
-		report(ready_fd, EXIT_SUCCESS);
+		daemon_report(ready_fd, EXIT_SUCCESS);
 		b->used_ms = loop_now_ms();
 		loop_timer_arm(b->loop, &b->idle, b->idle_ms / 2);
 		ret = loop_run(b->loop);
@@ -555,11 +529,11 @@ int main(int argc, char **argv)
 			return EXIT_FAILURE;
 	}
 	if (want_detach)
-		ready_fd = detach(&err);
+		ready_fd = daemon_detach(&err);
 	if (want_list)
 		ret = list(&err);
 	else
-		ret = want_detach && ready_fd < 0 ? ready_fd : run(&b, ready_fd, &err);
+		ret = want_detach && ready_fd < 0 ? ready_fd : run(&b, &ready_fd, &err);
 	broker_finish(&b);
 	if (ret == RESULT_RESTART) {
 		snprintf(idle_text, sizeof(idle_text), "%lld", (long long)b.idle_ms);
@@ -571,6 +545,6 @@ int main(int argc, char **argv)
 		if (err.hint[0])
 			log_err("hint: %s", err.hint);
 	}
-	report(ready_fd, ret ? EXIT_FAILURE : EXIT_SUCCESS);
+	daemon_report(&ready_fd, ret ? EXIT_FAILURE : EXIT_SUCCESS);
 	return ret ? EXIT_FAILURE : EXIT_SUCCESS;
 }
