@@ -79,7 +79,7 @@ static int take_lock(struct supervisor *s, struct pil_err *err)
 
 	if (ret)
 		return pil_err_set(err, -ret, "make folder '%s'", s->dir);
-	s->lock_fd = state_lock(lock, 0, err);
+	s->lock_fd = state_lock(lock, 300, err); /* machine_running() holds it for a moment */
 	if (s->lock_fd < 0)
 		return s->lock_fd;
 	ret = pil_write_file(pid_path, 0600, pid, strlen(pid));
