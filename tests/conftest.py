@@ -2,6 +2,7 @@
 """Fixtures shared by the integration and end-to-end tests; tests/lib/host.py does the work."""
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -61,11 +62,17 @@ def other_ggml():
         return program
     if os.environ.get("PILLION_FAST") == "1":
         pytest.skip("PILLION_FAST=1: no second ggml is built")
-    done = subprocess.run([ROOT / "tests" / "lib" / "build-other-ggml", program], text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=900)
-    if done.returncode:
-        pytest.skip(f"a second ggml could not be built: {done.stdout.strip()[-300:]}")
+    build = subprocess.Popen([ROOT / "tests" / "lib" / "build-other-ggml", program], text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        said, _ = build.communicate(timeout=900)
+    except subprocess.TimeoutExpired:
+        os.killpg(build.pid, signal.SIGKILL)
+        build.wait()
+        pytest.skip("a second ggml could not be built in 15 minutes")
+    if build.returncode:
+        pytest.skip(f"a second ggml could not be built: {said.strip()[-300:]}")
     return program
 
 
