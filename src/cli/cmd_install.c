@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "config.h"
 #include "fd.h"
 #include "machine.h"
 #include "path.h"
@@ -137,6 +138,23 @@ static int install(struct cli *cli, const struct recipe *recipe, const char *nam
 	return ret;
 }
 
+/* As asked for, or as the config says; 0: whichever serves. */
+static int choose_version(struct cli *cli, struct options *o, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/config", cli->dirs.config);
+	struct config config;
+	int ret = config_load(&config, path, err);
+
+	if (ret)
+		return ret;
+	if (!o->version)
+		o->version = config.default_version;
+	if (o->version == 3) /* as some call the microVM */
+		o->version = 2;
+	config_finish(&config);
+	return o->version && !machine_backend((unsigned)o->version, err) ? -ENOTSUP : 0;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
 	const struct recipe *recipe = recipes_distro;
@@ -152,8 +170,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (o.flavor && !(recipe = recipe_find(o.flavor)))
 		return unknown_flavor();
 	name = o.name ? o.name : recipe->name;
-	if (check_name(cli, name, &err) ||
-	    (o.version && !machine_backend((unsigned)o.version, &err)))
+	if (check_name(cli, name, &err) || choose_version(cli, &o, &err))
 		return cli_fail(&err);
 	fprintf(stderr, "Installing: %s\n", recipe->title);
 	ret = install(cli, recipe, name, (unsigned)o.version, &err);

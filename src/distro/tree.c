@@ -322,7 +322,7 @@ static int explain_build_failure(const struct build *b, int status, struct pil_e
 		"Connection timed out",           "Could not resolve",      NULL};
 	static const char *const no_suite[] = {"does not have a Release file", "404 ", NULL};
 	const char *title = b->recipe->title;
-	const char *disk = disk_is_full(b->scratch) ? b->scratch : b->part;
+	const char *disk = disk_is_full(b->scratch) ? b->scratch : b->log_path;
 
 	if (disk_is_full(b->scratch) || disk_is_full(b->log_path) || log_says(b->log_path, full)) {
 		pil_err_hint(err, "is there room? df -h %.200s", disk);

@@ -149,6 +149,17 @@ def test_version_2_is_refused_with_the_reason(empty):
     assert done.returncode == 1 and "version 2" in done.stderr
 
 
+def test_default_version_of_the_config_holds_for_install(empty):
+    config = empty.root / "config" / "pillion" / "config"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text("[wsl2]\ndefaultVersion=2\n")
+    done = empty.run("--install", "debian")
+    assert done.returncode == 1 and "version 2" in done.stderr
+    config.write_text("[wsl2]\ndefaultVersion=two\n")
+    done = empty.run("--install", "debian")
+    assert done.returncode == 1 and "line 2" in done.stderr
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="cutting the network off needs root")
 def test_no_network_leaves_nothing_half_registered(empty):
     done = empty.run("--install", "debian", "--no-launch", prefix=["unshare", "-n"])
