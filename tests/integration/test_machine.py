@@ -158,6 +158,27 @@ def test_killed_client_hangs_its_command_up(shared):
     wait_for("the command ends", lambda: shared.run("-e", "pgrep", "-f", "^sleep 987").returncode == 1)
 
 
+def test_signals_do_not_wait_behind_input_nobody_reads(shared):
+    with open("/dev/zero", "rb") as zero:
+        p = shared.start("-e", "sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done",
+                         stdout=subprocess.PIPE, stdin=zero, text=True)
+    assert p.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    p.send_signal(signal.SIGTERM)
+    assert p.wait(timeout=10) == 5
+
+
+def test_killed_client_hangs_its_command_up_even_with_input_nobody_reads(shared):
+    with open("/dev/zero", "rb") as zero:
+        p = shared.start("-e", "sh", "-c", "echo ready; exec sleep 986", stdout=subprocess.PIPE,
+                         stdin=zero, text=True)
+    assert p.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    p.kill()
+    p.wait(timeout=10)
+    wait_for("the command ends", lambda: shared.run("-e", "pgrep", "-f", "^sleep 986").returncode == 1)
+
+
 def test_many_commands_at_once_in_one_machine(shared):
     shared.ok("-e", "true")
     before = shared.supervisor()
@@ -332,6 +353,26 @@ def test_terminate_ends_everything(pil):
     assert not pil.running()
     assert p.wait(timeout=10) != 0
     wait_for("its processes go", lambda: not any(alive(pid) for pid in family))
+
+
+def test_command_that_meets_the_end_of_a_machine_gets_the_next_one(pil):
+    pil.ok("--", "trap '' TERM; sleep 30 >/dev/null 2>&1 & echo stays")  # the end takes its time
+    ending = pil.start("--terminate", "debian", stdout=subprocess.DEVNULL)
+    time.sleep(0.2)
+    assert pil.ok("-e", "echo", "hello") == "hello\n"
+    assert ending.wait(timeout=15) == 0
+
+
+def test_stuck_machine_lets_its_client_be_interrupted(pil):
+    pil.ok("-e", "true")
+    pid = next(p for p in host_lib.children(pil.supervisor()) if host_lib.name_of(p) == "pillion-init")
+    os.kill(pid, signal.SIGSTOP)
+    p = pil.start("-e", "true", stdin=subprocess.DEVNULL)
+    time.sleep(0.5)
+    p.send_signal(signal.SIGINT)
+    assert p.wait(timeout=10) == 128 + signal.SIGINT
+    pil.ok("--shutdown", "--force")
+    assert pil.ok("-e", "echo", "again") == "again\n"
 
 
 def test_shutdown_with_nothing_running_is_fine(pil):

@@ -4,8 +4,9 @@
  * take part: the stream, and the command's input, output and error (with a terminal the last three
  * are one).  Data moves one frame at a time:
  *
- *   stream -> input: a frame is read only when the one before has been written to the command; the
- *     client sends no more than the credit, so control frames come through.
+ *   stream -> input: data goes through a ring as large as the credit the client has, so the stream
+ *     is always read: a signal, a window size or the client's end never waits for a command that
+ *     does not read its input.  What the command has taken is granted anew.
  *   output -> stream: the command's pipe is read only when the stream has taken what was read
  * before
  *     (`out` is empty), so a slow client slows the command down and nothing piles up here.
@@ -37,7 +38,7 @@
 #include "path.h"
 #include "str.h"
 
-enum { N_POINTERS = 2 * AGENT_MAX_ARGS + 2 };
+enum { N_POINTERS = 2 * AGENT_MAX_ARGS + 2, FRAMES_PER_TURN = 64 };
 
 struct guest_session {
 	struct guest *guest;
@@ -46,12 +47,15 @@ struct guest_session {
 	bool tty, started, reaped;
 	pid_t pid;
 	int status;
-	/* From the stream: a frame being read, or one whose data waits for the command. */
+	/* From the stream: the frame being read. */
 	struct agent_frame frame;
-	size_t have;    /* bytes of header + body read */
-	char *body;     /* AGENT_MAX_FRAME + 1 */
-	size_t written; /* of the body, to the command */
-	bool input_waits;
+	size_t have; /* bytes of header + body read */
+	char *body;  /* AGENT_MAX_FRAME + 1 */
+	/* For the command's input: a ring of AGENT_CREDIT bytes. */
+	char *in;
+	size_t in_start, in_len;
+	uint32_t credit_owed; /* taken by the command, not yet granted anew */
+	bool in_ends;         /* after what is in the ring */
 	/* To the stream. */
 	char *out; /* header + AGENT_MAX_FRAME */
 	size_t out_len, out_sent;
@@ -80,6 +84,7 @@ static void session_destroy(struct guest_session *s)
 	close_source(&s->error);
 	list_remove(&s->link);
 	free(s->body);
+	free(s->in);
 	free(s->out);
 	free(s);
 	if (list_empty(&guest->sessions))
@@ -226,8 +231,12 @@ static PIL_NORETURN void run_command(const struct guest_session *s, struct launc
 	if (setgroups((size_t)l->user.n_groups, l->user.groups) || setgid(l->user.gid) ||
 	    setuid(l->user.uid))
 		_exit(126);
-	if (chdir(l->cwd) && chdir(l->user.home) && chdir("/"))
-		_exit(126);
+	if (chdir(l->cwd)) {
+		if (l->request.cwd[0])
+			dprintf(2, "pillion: go to folder '%s': %s\n", l->cwd, strerror(errno));
+		if (chdir(l->user.home) && chdir("/"))
+			_exit(126);
+	}
 	if (l->request.start.flags & AGENT_START_SHELL) {
 		const char *base = strrchr(l->user.shell, '/');
 		bool login = l->request.start.flags & AGENT_START_LOGIN;
@@ -407,55 +416,70 @@ static void end_input(struct guest_session *s)
 	}
 }
 
-/* Writes the data of the STDIN frame in `body`.  True: done with it. */
-static bool write_input(struct guest_session *s)
+/* Hands the command what it takes now of its input. */
+static void drain_input(struct guest_session *s)
 {
-	int fd = s->tty ? s->output.fd : s->input.fd;
-	uint32_t credit;
-
-	while (fd >= 0 && s->written < s->frame.len) {
-		ssize_t n = write(fd, s->body + s->written, s->frame.len - s->written);
+	while (s->in_len) {
+		size_t to_end = AGENT_CREDIT - s->in_start;
+		int fd = s->tty ? s->output.fd : s->input.fd;
+		ssize_t n = fd < 0 ? (ssize_t)s->in_len /* nobody reads it any more: swallow */
+				   : write(fd, s->in + s->in_start,
+					   s->in_len < to_end ? s->in_len : to_end);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
-			return false;
-		if (n < 0) { /* the command has closed its input: swallow */
+			return;
+		if (n < 0) { /* the command has closed its input */
 			if (!s->tty)
 				close_source(&s->input);
-			break;
+			n = (ssize_t)s->in_len;
 		}
-		s->written += (size_t)n;
+		s->in_start = (s->in_start + (size_t)n) % AGENT_CREDIT;
+		s->in_len -= (size_t)n;
+		s->credit_owed += (uint32_t)n;
 	}
-	credit = s->frame.len;
-	if (s->out_len == 0) { /* else the client waits for the next one: see pump() */
-		queue_frame(s, AGENT_CREDIT_MORE, &credit, sizeof(credit));
-		return true;
-	}
-	return false;
+	if (s->in_ends)
+		end_input(s);
+	s->in_ends = false;
 }
 
-/* Handles the complete frame in `body`.  True: ready for the next. */
-static bool handle_frame(struct guest_session *s)
+/* Takes the data of the STDIN frame in `body`.  < 0: more than the client may send. */
+static int take_input(struct guest_session *s)
+{
+	size_t len = s->frame.len, at = (s->in_start + s->in_len) % AGENT_CREDIT;
+	size_t first = len < AGENT_CREDIT - at ? len : AGENT_CREDIT - at;
+
+	if (!s->started || len > AGENT_CREDIT - s->in_len - s->credit_owed)
+		return -EPROTO;
+	if (len == 0)
+		s->in_ends = true;
+	memcpy(s->in + at, s->body, first);
+	memcpy(s->in, s->body + first, len - first);
+	s->in_len += len;
+	drain_input(s);
+	return 0;
+}
+
+/* Handles the complete frame in `body`.  < 0: it breaks a rule. */
+static int handle_frame(struct guest_session *s)
 {
 	switch (s->frame.type) {
 	case AGENT_START:
-		if (!s->started)
-			start(s);
-		return true;
+		if (s->started)
+			return -EPROTO;
+		start(s);
+		return 0;
 	case AGENT_STDIN:
-		if (s->frame.len)
-			return write_input(s);
-		end_input(s);
-		return true;
+		return take_input(s);
 	case AGENT_WINSIZE:
 		set_winsize(s);
-		return true;
+		return 0;
 	case AGENT_SIGNAL:
 		send_signal(s);
-		return true;
+		return 0;
 	default:
-		return true;
+		return -EPROTO;
 	}
 }
 
@@ -497,6 +521,11 @@ static int pump_out(struct guest_session *s)
 			return -1;
 		if (!sent)
 			return 0;
+		if (s->credit_owed) {
+			queue_frame(s, AGENT_CREDIT_MORE, &s->credit_owed, sizeof(s->credit_owed));
+			s->credit_owed = 0;
+			continue;
+		}
 		if (take_output(s, &s->output, AGENT_STDOUT) ||
 		    take_output(s, &s->error, AGENT_STDERR))
 			continue;
@@ -508,56 +537,43 @@ static int pump_out(struct guest_session *s)
 
 static int pump_in(struct guest_session *s)
 {
-	for (;;) {
-		int got;
+	/* A client that never pauses gets its next turn after the others. */
+	for (int i = 0; i < FRAMES_PER_TURN && !s->final; i++) {
+		int got = read_frame(s);
 
-		if (s->input_waits) {
-			if (!handle_frame(s))
-				return 0;
-			s->input_waits = false;
-		} else {
-			got = read_frame(s);
-			if (got <= 0)
-				return got;
-			s->written = 0;
-			if (!handle_frame(s)) {
-				s->input_waits = true;
-				return 0;
-			}
-		}
+		if (got <= 0)
+			return got;
 		s->have = 0;
-		if (s->out_len)
-			return 0; /* one frame at a time in `out` */
+		if (handle_frame(s) < 0)
+			return -1;
 	}
+	return 0;
 }
 
 /* Moves what can be moved, then says what to wait for. */
 static void pump(struct guest_session *s)
 {
 	static _Thread_local bool inside; /* start() and refuse() are called from within */
-	int out_before;
 
 	if (inside)
 		return;
 	inside = true;
-	do {
-		if ((!s->final && pump_in(s) < 0) || pump_out(s) < 0) {
-			inside = false;
-			session_destroy(s);
-			return;
-		}
-		out_before = s->out_len == 0 && s->input_waits && s->written == s->frame.len;
-	} while (out_before);
+	drain_input(s);
+	if (pump_in(s) < 0 || pump_out(s) < 0) {
+		inside = false;
+		session_destroy(s);
+		return;
+	}
 	inside = false;
 	watch(s, &s->stream,
-	      (s->input_waits ? 0u : (uint32_t)EPOLLIN) | (s->out_len ? (uint32_t)EPOLLOUT : 0u));
+	      (s->final ? 0u : (uint32_t)EPOLLIN) | (s->out_len ? (uint32_t)EPOLLOUT : 0u));
 	/* A command's output is not watched while the stream is full. */
 	watch(s, &s->output,
 	      (s->out_len ? 0u : (uint32_t)EPOLLIN) |
-		      (s->tty && s->input_waits ? (uint32_t)EPOLLOUT : 0u));
+		      (s->tty && s->in_len ? (uint32_t)EPOLLOUT : 0u));
 	watch(s, &s->error, s->out_len ? 0u : (uint32_t)EPOLLIN);
 	if (!s->tty)
-		watch(s, &s->input, s->input_waits ? (uint32_t)EPOLLOUT : 0u);
+		watch(s, &s->input, s->in_len ? (uint32_t)EPOLLOUT : 0u);
 }
 
 #define READY(member)                                                                              \
@@ -577,12 +593,14 @@ void guest_session_create(struct guest *guest, int fd)
 
 	if (s) {
 		s->body = malloc(AGENT_MAX_FRAME + 1);
+		s->in = malloc(AGENT_CREDIT);
 		s->out = malloc(2 * (sizeof(struct agent_frame) + AGENT_MAX_FRAME));
 	}
-	if (!s || !s->body || !s->out) {
+	if (!s || !s->body || !s->in || !s->out) {
 		close(fd);
 		if (s) {
 			free(s->body);
+			free(s->in);
 			free(s->out);
 		}
 		free(s);

@@ -227,6 +227,7 @@ int main(int argc, char **argv)
 	close(o.ready_fd);
 	became_idle(&init.guest);
 	loop_run(init.guest.loop);
+	close(o.listen_fd); /* who comes now is told at once, and starts the machine anew */
 	end_everything();
 	return EXIT_SUCCESS;
 }
