@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,8 @@ static const char *parse(int argc, char **argv, struct options *o)
 			i++;
 			o->exec = !strcmp(argv[i], "none");
 			o->login = !strcmp(argv[i], "login");
+			if (!o->exec && !o->login && strcmp(argv[i], "standard"))
+				return argv[i];
 		} else {
 			return argv[i];
 		}
@@ -98,12 +101,14 @@ static int run_in(struct cli *cli, const char *distro, const struct options *o, 
 		.stdout_fd = STDOUT_FILENO,
 		.stderr_fd = STDERR_FILENO,
 	};
-	int fd = machine_connect(&cli->dirs, distro, err), ret;
+	int ret = -EAGAIN;
 
-	if (fd < 0)
-		return fd;
 	collect_env(env, ARRAY_SIZE(env));
-	ret = machine_attach(fd, &attach, err);
+	for (int try = 0; ret == -EAGAIN && try < 3; try++) {
+		int fd = machine_connect(&cli->dirs, distro, err);
+
+		ret = fd < 0 ? fd : machine_attach(fd, &attach, err);
+	}
 	for (size_t i = 0; env[i]; i++)
 		free(env[i]);
 	return ret;

@@ -22,6 +22,8 @@
 #include "fd.h"
 #include "str.h"
 
+enum { START_MS = 60000 };
+
 struct attachment {
 	const struct attach_opts *opts;
 	int fd, signal_fd, input_fd; /* input -1: at its end */
@@ -76,6 +78,11 @@ static unsigned count(const char *const *list)
 	return n;
 }
 
+static int ended_early(struct pil_err *err)
+{
+	return pil_err_say(err, EAGAIN, "the machine ended before it ran the command");
+}
+
 static int send_start(struct attachment *a, struct pil_err *err)
 {
 	const struct attach_opts *o = a->opts;
@@ -101,7 +108,7 @@ static int send_start(struct attachment *a, struct pil_err *err)
 	if (at > sizeof(a->buf) || count(o->args) > AGENT_MAX_ARGS)
 		return pil_err_set(err, E2BIG, "run a command");
 	ret = send_frame(a, AGENT_START, a->buf, (uint32_t)at);
-	return ret ? pil_err_set(err, -ret, "run a command") : 0;
+	return ret ? ended_early(err) : 0;
 }
 
 static void set_raw(struct attachment *a)
@@ -136,20 +143,25 @@ static int on_input(struct attachment *a)
 	return send_frame(a, AGENT_STDIN, a->buf, (uint32_t)n);
 }
 
-static int on_signal(struct attachment *a)
+/* A signal passed on, or, while nothing runs yet that could take it, our own end. */
+static void on_signal(struct attachment *a, int *status)
 {
 	struct signalfd_siginfo info;
 	uint32_t number;
 
 	if (read(a->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
-		return 0;
-	if (info.ssi_signo == SIGWINCH) {
+		return;
+	number = info.ssi_signo;
+	if (number == SIGWINCH) {
 		struct agent_winsize size = window_size();
 
-		return a->opts->tty ? send_frame(a, AGENT_WINSIZE, &size, sizeof(size)) : 0;
+		if (a->opts->tty)
+			send_frame(a, AGENT_WINSIZE, &size, sizeof(size));
+	} else if (a->started) {
+		send_frame(a, AGENT_SIGNAL, &number, sizeof(number));
+	} else {
+		*status = 128 + (int)number;
 	}
-	number = info.ssi_signo;
-	return send_frame(a, AGENT_SIGNAL, &number, sizeof(number));
 }
 
 /* > 0: that many bytes of frame read; writes output; *status is set with the last frame. */
@@ -164,7 +176,8 @@ static int on_frame(struct attachment *a, int *status, struct pil_err *err)
 	if (!ret)
 		ret = pil_read_all(a->fd, a->buf, f.len);
 	if (ret)
-		return pil_err_say(err, ECONNRESET, "the machine has ended");
+		return a->started ? pil_err_say(err, ECONNRESET, "the machine has ended")
+				  : ended_early(err);
 	if (f.len >= sizeof(value))
 		memcpy(&value, a->buf, sizeof(value));
 	switch (f.type) {
@@ -204,14 +217,22 @@ static int run_loop(struct attachment *a, struct pil_err *err)
 		struct pollfd p[] = {{.fd = a->fd, .events = POLLIN},
 				     {.fd = a->signal_fd, .events = POLLIN},
 				     {.fd = want_input ? a->input_fd : -1, .events = POLLIN}};
-		int ret = 0;
+		int n = poll(p, 3, a->started ? -1 : START_MS), ret = 0;
 
-		if (poll(p, 3, -1) < 0 && errno != EINTR)
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
 			return pil_err_set(err, errno, "wait for the command");
+		if (n == 0) {
+			pil_err_hint(err, "pillion --shutdown --force");
+			return pil_err_say(err, ETIMEDOUT,
+					   "run a command: no answer from the machine after %d s",
+					   START_MS / 1000);
+		}
 		if (p[0].revents)
 			ret = on_frame(a, &status, err);
 		if (!ret && status < 0 && p[1].revents)
-			on_signal(a);
+			on_signal(a, &status);
 		if (!ret && status < 0 && p[2].revents)
 			on_input(a);
 		if (ret)

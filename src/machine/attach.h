@@ -19,7 +19,8 @@ struct attach_opts {
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed; stdin -1: empty */
 };
 
-/* Runs it over the agent connection @fd (taken).  Returns the exit status 0..255, or -errno. */
+/* Runs it over the agent connection @fd (taken).  Returns the exit status 0..255, or -errno;
+ * -EAGAIN: the machine was ending and has run nothing, connect again. */
 int machine_attach(int fd, const struct attach_opts *opts, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

@@ -20,6 +20,8 @@
 #include "proc.h"
 #include "str.h"
 
+enum { CONNECT_MS = 15000 };
+
 extern const struct machine_ops machine_ns;
 
 const struct machine_ops *const machine_backends[] = {&machine_ns, NULL};
@@ -118,7 +120,9 @@ static int start_supervisor(const char *name, struct pil_err *err)
 
 int machine_connect(const struct state_dirs *dirs, const char *name, struct pil_err *err)
 {
-	for (int try = 0; try < 3; try++) {
+	int64_t due = loop_now_ms() + CONNECT_MS; /* the one before may still be ending */
+
+	do {
 		int fd = try_connect(dirs, name), ret;
 
 		if (fd >= 0)
@@ -126,7 +130,7 @@ int machine_connect(const struct state_dirs *dirs, const char *name, struct pil_
 		ret = start_supervisor(name, err);
 		if (ret)
 			return pil_err_prefix(err, "start '%s'", name);
-	}
+	} while (loop_now_ms() < due);
 	return pil_err_say(err, ETIMEDOUT, "start '%s': its agent does not answer", name);
 }
 
@@ -152,11 +156,12 @@ bool machine_running(const struct state_dirs *dirs, const char *name)
 	return supervisor(dirs, name) > 0;
 }
 
-static bool wait_gone(const struct state_dirs *dirs, const char *name, int timeout_ms)
+/* Somebody may start the machine anew meanwhile: that is another one. */
+static bool wait_gone(const struct state_dirs *dirs, const char *name, pid_t pid, int timeout_ms)
 {
 	int64_t due = loop_now_ms() + timeout_ms;
 
-	while (machine_running(dirs, name)) {
+	while (supervisor(dirs, name) == pid) {
 		if (loop_now_ms() > due)
 			return false;
 		poll(NULL, 0, 20);
@@ -172,10 +177,10 @@ int machine_stop(const struct state_dirs *dirs, const char *name, bool force, st
 		return 0;
 	if (kill(pid, force ? SIGKILL : SIGTERM) && errno != ESRCH)
 		return pil_err_set(err, errno, "stop '%s'", name);
-	if (wait_gone(dirs, name, 8000))
+	if (wait_gone(dirs, name, pid, 8000))
 		return 0;
 	kill(pid, SIGKILL);
-	return wait_gone(dirs, name, 2000)
+	return wait_gone(dirs, name, pid, 2000)
 		       ? 0
 		       : pil_err_say(err, ETIMEDOUT, "stop '%s': it does not end", name);
 }
