@@ -52,9 +52,10 @@ struct session {
 	struct graphs graphs;
 	struct shm shm[WIRE_MAX_SHM];
 	bool shm_ok;
-	uint16_t failed;    /* first failure since the last answer */
-	uint32_t device_us; /* device time since the last answer */
-	uint64_t n_runs;
+	uint16_t failed;     /* first failure since the last answer */
+	uint32_t device_us;  /* device time since the last answer */
+	uint32_t last_graph; /* run last, and how often in a row, unchanged */
+	uint32_t same_runs;
 	int64_t last_run_us;
 	int followed_cpu; /* -1: this thread may run on all_cpus */
 	cpu_set_t all_cpus;
@@ -424,6 +425,7 @@ static int on_graph_define(struct session *s, const struct wire_frame *f,
 		return -EPIPE;
 	if (!graphs_define(&s->graphs, c.graph, tensors, c.n_tensors, &status, &why))
 		return -EPROTO;
+	s->last_graph = 0;
 	log_refusal(s, "graph", status, why);
 	return note(s, status);
 }
@@ -441,22 +443,30 @@ static int on_graph_patch(struct session *s, const struct wire_frame *f,
 		return -EPIPE;
 	if (!graphs_patch(&s->graphs, &c, tail, tail_bytes, &status, &why))
 		return -EPROTO;
+	s->last_graph = 0;
 	log_refusal(s, "graph patch", status, why);
 	return note(s, status);
+}
+
+static void count_run(struct session *s, uint32_t graph)
+{
+	s->same_runs = graph == s->last_graph ? s->same_runs + 1 : 0;
+	s->last_graph = graph;
 }
 
 /* On a reference device the program's thread and this one take turns: one waits while the other
  * works.  Handing over on the same CPU costs a context switch; on another it costs waking a halted
  * CPU, 50 to 100 us on a virtual machine, which a short graph feels.  So for short graphs we follow
- * the program to its CPU.  The first runs are left alone: ggml's worker threads start in them and
- * inherit our CPU mask.  Measured on four CPUs with a 15M model: 0.8 of native before, 0.98 with.
+ * the program to its CPU.  Only from the third run of the same graph on: another graph may want
+ * another number of threads, and threads that ggml starts inherit our CPU mask.  Measured on four
+ * CPUs with a 15M model: 0.8 of native before, 0.98 with.
  */
 static void follow_cpu(struct session *s, int cpu)
 {
-	bool follow = s->n_runs > 2 && s->last_run_us < FOLLOW_US && cpu >= 0 && cpu < CPU_SETSIZE;
+	bool follow =
+		s->same_runs > 2 && s->last_run_us < FOLLOW_US && cpu >= 0 && cpu < CPU_SETSIZE;
 	cpu_set_t set;
 
-	s->n_runs++;
 	if (!s->device->reference || cpu == s->followed_cpu || (!follow && s->followed_cpu < 0))
 		return;
 	if (follow) {
@@ -483,6 +493,7 @@ static int on_graph_run(struct session *s, const struct wire_frame *f,
 		log_refusal(s, "graph run", status, why);
 		return note(s, status);
 	}
+	count_run(s, c->graph);
 	follow_cpu(s, c->cpu);
 	device_turn_begin(s->device, s->account);
 	if (api->ggml_backend_graph_compute(s->backend, graph))
