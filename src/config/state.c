@@ -84,16 +84,33 @@ void state_dirs_finish(struct state_dirs *dirs)
 	*dirs = (struct state_dirs){0};
 }
 
+/* Its last holder may have removed the file while we waited: then the lock is worth nothing. */
+static bool is_file_at(int fd, const char *path)
+{
+	struct stat ours, there;
+
+	return fstat(fd, &ours) == 0 && stat(path, &there) == 0 && ours.st_dev == there.st_dev &&
+	       ours.st_ino == there.st_ino;
+}
+
 int state_lock(const char *path, int timeout_ms, struct pil_err *err)
 {
-	_auto_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	_auto_fd int fd = -1;
 	int64_t due = loop_now_ms() + timeout_ms;
 
-	if (fd < 0)
-		return pil_err_set(err, errno, "open lock '%s'", path);
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
+	for (;;) {
 		struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
 
+		if (fd < 0)
+			fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		if (fd < 0)
+			return pil_err_set(err, errno, "open lock '%s'", path);
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+			if (is_file_at(fd, path))
+				return pil_take_fd(&fd);
+			pil_close_p(&fd);
+			continue;
+		}
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return pil_err_set(err, errno, "lock '%s'", path);
 		if (loop_now_ms() >= due)
@@ -101,7 +118,6 @@ int state_lock(const char *path, int timeout_ms, struct pil_err *err)
 					   path);
 		nanosleep(&pause, NULL);
 	}
-	return pil_take_fd(&fd);
 }
 
 int state_lock_patiently(const char *path, const char *why, int timeout_ms, struct pil_err *err)

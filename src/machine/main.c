@@ -8,6 +8,7 @@
  * broker is there: one that was killed is missed within BROKER_CHECK_MS.
  *
  * Everything the machine consists of is our child and ends with us. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -75,11 +76,16 @@ static int take_lock(struct supervisor *s, struct pil_err *err)
 	_auto_free char *lock = str_printf("%s/lock", s->dir);
 	_auto_free char *pid_path = str_printf("%s/pid", s->dir);
 	_auto_free char *pid = str_printf("%d\n", getpid());
-	int ret = path_mkdirs(s->dir, 0700);
+	int ret;
 
-	if (ret)
-		return pil_err_set(err, -ret, "make folder '%s'", s->dir);
-	s->lock_fd = state_lock(lock, 300, err); /* machine_running() holds it for a moment */
+	for (int try = 0; try < 5; try++) { /* the one before us may be removing the folder */
+		ret = path_mkdirs(s->dir, 0700);
+		if (ret)
+			return pil_err_set(err, -ret, "make folder '%s'", s->dir);
+		s->lock_fd = state_lock(lock, 300, err); /* machine_running() holds it briefly */
+		if (s->lock_fd != -ENOENT)
+			break;
+	}
 	if (s->lock_fd < 0)
 		return s->lock_fd;
 	ret = pil_write_file(pid_path, 0600, pid, strlen(pid));
@@ -195,12 +201,32 @@ static int catch_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* The lock goes last: until then nobody else makes anything in the folder, and after that we
+ * remove nothing but an empty folder. */
+static void remove_dir(const struct supervisor *s)
+{
+	_auto_free char *lock = str_printf("%s/lock", s->dir);
+	DIR *dir = opendir(s->dir);
+
+	for (struct dirent *e = dir ? readdir(dir) : NULL; e; e = readdir(dir)) {
+		_auto_free char *path = str_printf("%s/%s", s->dir, e->d_name);
+
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") &&
+		    strcmp(e->d_name, "lock") && path_remove_tree(path))
+			log_warn("cannot remove '%s'", path);
+	}
+	if (dir)
+		closedir(dir);
+	unlink(lock);
+	rmdir(s->dir);
+}
+
 static void clean_up(struct supervisor *s)
 {
 	if (s->ops && s->state)
 		s->ops->stop(s->state);
-	if (s->lock_fd >= 0 && path_remove_tree(s->dir))
-		log_warn("cannot remove '%s'", s->dir);
+	if (s->lock_fd >= 0)
+		remove_dir(s);
 	machine_spec_finish(&s->spec);
 	config_finish(&s->config);
 	state_dirs_finish(&s->dirs);

@@ -332,7 +332,7 @@ def test_two_starts_at_once_give_one_machine(pil):
 
 
 def test_idle_machine_stops_by_itself(pil):
-    pil.configure("[wsl2]\nvmIdleTimeout=300\n")
+    pil.configure("[wsl2]\nvmIdleTimeout=1000\n")
     pil.ok("-e", "true")
     assert pil.running()
     wait_for("the machine stops", lambda: not pil.running())
@@ -361,6 +361,17 @@ def test_command_that_meets_the_end_of_a_machine_gets_the_next_one(pil):
     time.sleep(0.2)
     assert pil.ok("-e", "echo", "hello") == "hello\n"
     assert ending.wait(timeout=15) == 0
+
+
+def test_starts_and_stops_at_once_lose_no_command(pil):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(6):
+            ending = pool.submit(pil.run, "--terminate", "debian")
+            done = list(pool.map(lambda n: pil.run("-e", "echo", n), range(3)))
+            assert ending.result().returncode == 0, ending.result().stderr
+            for n, d in enumerate(done):  # one that ran already ends with its machine
+                assert d.stdout == f"{n}\n" or "the machine has ended" in d.stderr, d.stderr
+    wait_for("one supervisor", lambda: len(supervisors_of(pil)) <= 1)
 
 
 def test_stuck_machine_lets_its_client_be_interrupted(pil):
