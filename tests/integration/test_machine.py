@@ -311,6 +311,20 @@ def test_wsl_conf_switches_the_exposure_off(pil):
         pil.ok("-u", "root", "-e", "rm", "/etc/wsl.conf")
 
 
+def test_boot_command_runs_with_the_device_and_may_stay(pil):
+    pil.ok("--", "printf '[boot]\\ncommand=env >/tmp/env; exec sleep 985\\n' >/etc/wsl.conf")
+    try:
+        pil.ok("--terminate", "debian")
+        start = time.monotonic()
+        wait_for("it runs", lambda: pil.run("-e", "pgrep", "-f", "^sleep 985").returncode == 0)
+        assert time.monotonic() - start < 8
+        env = dict(line.split("=", 1) for line in pil.ok("-e", "cat", "/tmp/env").splitlines() if "=" in line)
+        assert env["GGML_BACKEND_PATH"] == "/usr/lib/pillion/lib/libggml-pillion.so"
+        assert "/usr/lib/pillion/bin" in env["PATH"]
+    finally:
+        pil.ok("-e", "rm", "/etc/wsl.conf")
+
+
 # ---- life and death ----
 
 def supervisors_of(pil):

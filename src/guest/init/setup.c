@@ -167,13 +167,26 @@ static void write_profile(void)
 		   "/bin:/usr/lib/wsl/lib ;; esac\n");
 }
 
+static void add_to_path(const char *more)
+{
+	const char *path = getenv("PATH");
+	_auto_free char *longer = path ? str_printf("%s:%s", path, more) : NULL;
+
+	if (longer)
+		setenv("PATH", longer, 1);
+}
+
 static void expose_libraries(const struct wsl_conf *conf)
 {
+	if (!conf->gpu_enabled || !conf->gpu_append_lib_path)
+		unlink("/etc/ld.so.conf.d/ld.wsl.conf");
 	if (!conf->gpu_enabled) {
 		unlink("/etc/profile.d/pillion.sh");
-		unlink("/etc/ld.so.conf.d/ld.wsl.conf");
+		unsetenv("GGML_BACKEND_PATH");
 		return;
 	}
+	/* Our own environment is that of [boot] command and the services it starts. */
+	add_to_path(GUEST_DIR "/bin:/usr/lib/wsl/lib");
 	write_profile();
 	if (!conf->gpu_append_lib_path || !path_exists("/etc/ld.so.conf.d"))
 		return;
@@ -213,6 +226,20 @@ static void bring_up_loopback(void)
 		log_dbg("lo: %s", strerror(errno));
 }
 
+/* Not waited for: it may be a service that stays.  It ends with the machine. */
+static void start_boot_command(const char *command)
+{
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)command, NULL};
+	struct proc_opts opts = {.stdin_fd = -1,
+				 .stdout_fd = -1,
+				 .stderr_fd = -1,
+				 .new_session = true};
+	struct pil_err err = {0};
+
+	if (proc_spawn(argv, &opts, &err) < 0)
+		log_warn("[boot] command: %s", err.msg);
+}
+
 void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf)
 {
 	_auto_free char *text = NULL;
@@ -232,5 +259,5 @@ void setup_machine(struct wsl_conf *conf, const char *hostname, const char *reso
 	expose_libraries(conf);
 	setup_ollama(conf);
 	if (conf->boot_command[0])
-		run((const char *const[]){"/bin/sh", "-c", conf->boot_command, NULL}, 10000);
+		start_boot_command(conf->boot_command);
 }
