@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * virtio.h -- what a device is to its transport, and the transport to a device.
+ *
+ * The transport (src/vmm/virtio_pci.c; a fake one in the tests) owns the registers: features,
+ * status, queue addresses, interrupts.  A device owns what happens with its requests.
+ *
+ * Threads: every function of a device, the notifications of its queues included, runs on the
+ * thread of the loop given to its create function; the transport carries register writes that
+ * matter to the device over to that thread and waits.  A device with a worker of its own (blk)
+ * hides it: reset() returns only when the worker holds no request any more. */
+#ifndef PIL_VIRTIO_H
+#define PIL_VIRTIO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "virtq.h"
+
+enum { VIRTIO_MAX_QUEUES = 8 };
+
+struct virtio_device;
+
+struct virtio_ops {
+	const char *name;   /* "blk", for log lines */
+	uint16_t device_id; /* VIRTIO_ID_* of <linux/virtio_ids.h> */
+	uint32_t pci_class; /* 24 bits: class, subclass, interface */
+	unsigned n_queues;
+	/* Copies @len bytes of the device's configuration; the transport has checked that
+	 * off + len <= config_bytes. */
+	void (*config_read)(struct virtio_device *dev, size_t off, void *to, size_t len);
+	void (*config_write)(struct virtio_device *dev, size_t off, const void *from,
+			     size_t len); /* may be NULL: read only */
+	/* The driver is ready (DRIVER_OK); features and enabled queues are final until reset(). */
+	void (*activate)(struct virtio_device *dev); /* may be NULL */
+	/* Back to the state after creation.  Nothing touches the guest's memory afterwards. */
+	void (*reset)(struct virtio_device *dev);
+	/* Requests may be waiting in queue @q (spurious calls are fine). */
+	void (*notified)(struct virtio_device *dev, unsigned q);
+	/* Closes what it holds and frees it; called after reset(). */
+	void (*destroy)(struct virtio_device *dev);
+};
+
+/* What a device asks of its transport. */
+struct virtio_transport {
+	/* Interrupts the driver for queue @q.  Any thread. */
+	void (*interrupt)(struct virtio_device *dev, unsigned q);
+	void (*config_changed)(struct virtio_device *dev);
+	/* The driver broke a rule of this device: sets DEVICE_NEEDS_RESET, stops the queues, says
+	 * so once.  Any thread. */
+	void (*broken)(struct virtio_device *dev, const char *why);
+};
+
+struct virtio_device { /* embedded as the first member of each device */
+	const struct virtio_ops *ops;
+	const struct virtio_transport *transport; /* set by the transport when it adopts it */
+	uint64_t offered; /* features the device offers; VIRTIO_F_VERSION_1 is the transport's */
+	uint64_t acked;   /* features agreed on, since activate() */
+	size_t config_bytes;
+	bool active; /* between activate() and reset() */
+	struct virtq
+		queues[VIRTIO_MAX_QUEUES]; /* max_size set by the device, mem by the transport */
+	uint64_t errors;                   /* rules broken by the driver, ever */
+};
+
+/* Interrupts the driver if it wants to know of what was pushed to queue @q. */
+static inline void virtio_queue_flush(struct virtio_device *dev, unsigned q)
+{
+	if (virtq_should_interrupt(&dev->queues[q]))
+		dev->transport->interrupt(dev, q);
+}
+
+#endif
