@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "compiler.h"
+
 enum { GUEST_MEM_MAX_RANGES = 4 };
 
 struct guest_mem_range {
@@ -23,11 +25,17 @@ struct guest_mem_range {
 struct guest_mem {
 	struct guest_mem_range ranges[GUEST_MEM_MAX_RANGES];
 	int n_ranges;
-	int fd; /* the memfd behind all ranges, for vhost-user peers; -1 if there is none; borrowed
-		 */
+	int fd; /* memfd behind all ranges, for vhost-user peers; -1: none; borrowed */
 };
 
 /* The @len_bytes bytes at guest-physical @gpa, or NULL unless all of them lie in one range. */
 void *guest_mem_at(const struct guest_mem *mem, uint64_t gpa, uint64_t len_bytes);
+
+/* Gives the host pages that lie wholly in [@gpa, @gpa + @len_bytes) back to the host; the guest
+ * reads zeroes there afterwards.  0, -EINVAL when it is not the guest's memory, or -errno. */
+int guest_mem_discard(const struct guest_mem *mem, uint64_t gpa, uint64_t len_bytes) PIL_MUST_CHECK;
+
+/* The guest-physical address of @host, which guest_mem_at() returned. */
+uint64_t guest_mem_gpa(const struct guest_mem *mem, const void *host);
 
 #endif

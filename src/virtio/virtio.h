@@ -50,19 +50,58 @@ struct virtio_transport {
 	/* The driver broke a rule of this device: sets DEVICE_NEEDS_RESET, stops the queues, says
 	 * so once.  Any thread. */
 	void (*broken)(struct virtio_device *dev, const char *why);
+	/* Has notified() called for queue @q soon, after other sources had their turn (one write
+	 * to the queue's eventfd does).  Any thread. */
+	void (*renotify)(struct virtio_device *dev, unsigned q);
+	/* Lend the eventfds of queue @q to the device, which may pass them on (vhost-user).
+	 * kick_fd: the driver's notifications are added to it; notified() is not called for this
+	 * queue until reset().  call_fd: what is added to it interrupts the driver.  Both are
+	 * non-blocking, borrowed until reset() returns, asked for in activate() at the earliest;
+	 * -1 when it cannot be done. */
+	int (*kick_fd)(struct virtio_device *dev, unsigned q);
+	int (*call_fd)(struct virtio_device *dev, unsigned q);
 };
 
 struct virtio_device { /* embedded as the first member of each device */
 	const struct virtio_ops *ops;
 	const struct virtio_transport *transport; /* set by the transport when it adopts it */
-	uint64_t offered; /* features the device offers; VIRTIO_F_VERSION_1 is the transport's */
+	void *transport_data;                     /* the transport's own */
+	uint64_t offered; /* features the device offers; VIRTIO_F_VERSION_1 and those of the ring
+			   * (INDIRECT_DESC, EVENT_IDX) are the transport's */
 	uint64_t acked;   /* features agreed on, since activate() */
 	size_t config_bytes;
-	bool active; /* between activate() and reset() */
-	struct virtq
-		queues[VIRTIO_MAX_QUEUES]; /* max_size set by the device, mem by the transport */
-	uint64_t errors;                   /* rules broken by the driver, ever */
+	bool active; /* between activate() and reset(); kept by the transport */
+	/* max_size set by the device; mem by the transport, before anything else is called */
+	struct virtq queues[VIRTIO_MAX_QUEUES];
+	uint64_t errors; /* rules broken by the driver, ever */
 };
+
+/* The driver broke a rule: counts it, breaks the queues and tells the transport. */
+static inline void virtio_device_broken(struct virtio_device *dev, const char *why)
+{
+	dev->errors++;
+	for (unsigned q = 0; q < dev->ops->n_queues; q++)
+		dev->queues[q].broken = true;
+	dev->transport->broken(dev, why);
+}
+
+/* Takes the next request of queue @q; false when there is none.  A rule broken by the ring itself
+ * is reported here. */
+static inline bool virtio_device_pop(struct virtio_device *dev, unsigned q,
+				     struct virtq_chain *chain)
+{
+	bool known = dev->queues[q].broken;
+	int got = virtq_pop(&dev->queues[q], chain);
+
+	if (got < 0 && !known)
+		virtio_device_broken(dev, "bad descriptor chain");
+	return got > 0;
+}
+
+static inline bool virtio_device_has(const struct virtio_device *dev, unsigned feature_bit)
+{
+	return dev->acked & (UINT64_C(1) << feature_bit);
+}
 
 /* Interrupts the driver if it wants to know of what was pushed to queue @q. */
 static inline void virtio_queue_flush(struct virtio_device *dev, unsigned q)

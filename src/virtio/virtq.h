@@ -3,7 +3,7 @@
  * virtq.h -- one split virtqueue (virtio 1.2, section 2.7), the device's side.
  *
  * Everything in the rings is the guest's and hostile: a chain that loops, leaves the guest's
- * memory, or is longer than the queue breaks the queue; a broken queue yields nothing until it is
+ * memory, or is longer than allowed breaks the queue; a broken queue yields nothing until it is
  * reset.  A queue belongs to one thread at a time. */
 #ifndef PIL_VIRTQ_H
 #define PIL_VIRTQ_H
@@ -16,7 +16,12 @@
 #include "compiler.h"
 #include "guest_mem.h"
 
+/* A chain is as long as the queue at most; with an indirect table as VIRTQ_MAX_IOV. */
 enum { VIRTQ_MAX_SIZE = 1024, VIRTQ_MAX_IOV = 1024 };
+
+struct vring_desc;
+struct vring_avail;
+struct vring_used;
 
 struct virtq {
 	const struct guest_mem *mem; /* borrowed */
@@ -26,9 +31,14 @@ struct virtq {
 	bool event_idx;              /* VIRTIO_F_EVENT_IDX was negotiated */
 	bool indirect;               /* VIRTIO_F_INDIRECT_DESC was negotiated */
 	uint64_t desc_gpa, avail_gpa, used_gpa;
-	uint16_t next_avail, next_used; /* ours; never read back from the guest */
-	uint16_t signalled_used;        /* used index at the last interrupt */
-	bool signalled_valid;
+
+	/* private from here on; ours, never read back from the guest */
+	const struct vring_desc *desc; /* NULL until virtq_start() found the rings */
+	const struct vring_avail *avail;
+	struct vring_used *used;
+	uint16_t next_avail, next_used;
+	uint16_t published_used; /* what the driver can see; the rest is staged */
+	uint16_t signalled_used; /* used index at the last question of virtq_should_interrupt() */
 };
 
 /* One request of the driver: readable parts first, then writable parts. */
@@ -39,23 +49,27 @@ struct virtq_chain {
 	struct iovec iov[VIRTQ_MAX_IOV];
 };
 
-/* Forgets what the driver set up; @max_size stays. */
+/* Forgets what the driver set up; @max_size and @mem stay. */
 void virtq_reset(struct virtq *q);
 
 /* Checks what the driver set up (size, alignment, all three rings inside the memory).  False, and
  * the queue is broken, if it breaks a rule. */
 bool virtq_start(struct virtq *q);
 
-/* Takes the next request.  1: @chain is filled; 0: none is waiting; -EINVAL: the queue is broken
- * (now or before), which the caller reports with virtio_device_broken(). */
+/* Takes the next request.  1: @chain is filled; 0: none is waiting (or the driver has not set the
+ * queue up); -EINVAL: the queue is broken (now or before), see virtio_device_pop(). */
 int virtq_pop(struct virtq *q, struct virtq_chain *chain) PIL_MUST_CHECK;
 
-/* Puts the request taken last back: the next virtq_pop() yields it again. */
-void virtq_unpop(struct virtq *q);
+/* Puts the @n requests taken last back: the next virtq_pop() yields the first of them again. */
+void virtq_unpop(struct virtq *q, unsigned n);
 
 /* Gives request @head back; @written_bytes were written to its writable parts.  Makes it visible to
  * the driver at once; several may be given back before one virtq_should_interrupt(). */
 void virtq_push(struct virtq *q, uint16_t head, uint32_t written_bytes);
+
+/* The same in two steps, for what the driver must see at once: stage each, then publish all. */
+void virtq_stage(struct virtq *q, uint16_t head, uint32_t written_bytes);
+void virtq_publish(struct virtq *q);
 
 /* Does the driver want an interrupt for what was pushed since the last time this was asked? */
 bool virtq_should_interrupt(struct virtq *q);
