@@ -353,10 +353,15 @@ struct wire_graph_free {
 	uint32_t reserved;
 };
 
-/* Comes with one descriptor: a memfd of at least @bytes, sealed against shrinking. */
+enum wire_shm_kind {
+	WIRE_SHM_MEMORY = 0, /* a memfd, sealed against shrinking: written and read by both */
+	WIRE_SHM_FILE = 1,   /* a regular file that holds weights: for SET_SHM only */
+};
+
+/* Comes with one descriptor, of at least @bytes. */
 struct wire_shm_add {
 	uint32_t shm;
-	uint32_t reserved;
+	uint32_t kind; /* enum wire_shm_kind */
 	uint64_t bytes;
 };
 

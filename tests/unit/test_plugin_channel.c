@@ -251,7 +251,7 @@ static bool ask_all(const void *bytes, size_t len, char *data, struct wire_memor
 		assert_int_equal(channel_queue(chan, WIRE_OP_FENCE, &none, NULL, 0), 0);
 		channel_expect(chan, WIRE_OP_GET, &dest, NULL);
 		assert_false(channel_synchronize(chan) && chan->need > chan->done);
-		assert_int_equal(channel_shm_add(chan, 0, 1), 0);
+		assert_int_equal(channel_shm_add(chan, 0, 1, WIRE_SHM_MEMORY), 0);
 	}
 	channel_destroy(chan);
 	close(pair[0]);

@@ -87,12 +87,20 @@ static enum wire_status alloc(struct peer *p, uint32_t handle, uint64_t bytes)
 	return expect_answer(p, WIRE_OP_BUFFER_ALLOC).status;
 }
 
-static void expect_ended(struct peer *p)
+/* @p is at its end, and @n_others sessions go on. */
+static void expect_ended_but(struct peer *p, unsigned n_others)
 {
 	char c;
 
 	assert_int_equal(read(p->fd, &c, 1), 0);
-	wait_until_gone(p->device);
+	for (int i = 0; i < 5000 && session_count(p->device) > n_others; i++)
+		usleep(1000);
+	assert_int_equal(session_count(p->device), n_others);
+}
+
+static void expect_ended(struct peer *p)
+{
+	expect_ended_but(p, 0);
 }
 
 static int set_up(void **state)
@@ -260,6 +268,126 @@ static void test_shared_memory_must_be_sealed(void **state)
 	wait_until_gone(*state);
 }
 
+enum { WEIGHT_BYTES = 64 << 10, WEIGHT_AT = 4096 }; /* of the weight, and in its file */
+
+/* A file of floats 0, 1, 2, ... (its first page apart). */
+static int make_file(float *content)
+{
+	char path[] = "/tmp/pillion-test-XXXXXX";
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	unlink(path);
+	for (int i = 0; i < WEIGHT_BYTES / 4; i++)
+		content[i] = (float)i;
+	assert_int_equal(pwrite(fd, content, WEIGHT_BYTES, WEIGHT_AT), WEIGHT_BYTES);
+	return fd;
+}
+
+static enum wire_status add_file(struct peer *p, int fd, uint32_t kind, uint64_t bytes)
+{
+	struct {
+		struct wire_frame f;
+		struct wire_shm_add c;
+	} add = {{WIRE_OP_SHM_ADD, 1, sizeof(add.c)}, {.shm = 1, .kind = kind, .bytes = bytes}};
+
+	assert_int_equal(pil_send_fds(p->fd, &add, sizeof(add), &fd, 1), 0);
+	return expect_answer(p, WIRE_OP_SHM_ADD).status;
+}
+
+/* Buffer 1 with a weight in file 1 at its start, used for more than products, and 4 KiB more. */
+static void lend_weight(struct peer *p, int fd)
+{
+	struct wire_weight w = {.buffer = 1,
+				.ne = {1024, 16, 1, 1},
+				.uses = WIRE_USE_MUL_MAT | WIRE_USE_OTHER};
+
+	assert_int_equal(add_file(p, fd, WIRE_SHM_FILE, WEIGHT_AT + WEIGHT_BYTES), WIRE_OK);
+	assert_int_equal(alloc(p, 1, WEIGHT_BYTES + 4096), WIRE_OK);
+	send_op(p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(p, WIRE_OP_SET_SHM,
+		&(struct wire_set_shm){
+			.buffer = 1, .shm = 1, .shm_offset = WEIGHT_AT, .bytes = WEIGHT_BYTES},
+		NULL, 0);
+	assert_int_equal(fence(p).failed, WIRE_OK);
+}
+
+static void get(struct peer *p, uint64_t offset, void *to, uint32_t bytes)
+{
+	send_op(p, WIRE_OP_GET, &(struct wire_get){.buffer = 1, .offset = offset, .bytes = bytes},
+		NULL, 0);
+	assert_int_equal(expect_answer(p, WIRE_OP_GET).status, WIRE_OK);
+	assert_int_equal(pil_read_all(p->fd, to, bytes), 0);
+}
+
+static void test_weight_in_a_file_stays_there(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	static float content[WEIGHT_BYTES / 4], back[WEIGHT_BYTES / 4], half[2];
+	const float other[2] = {-1, -2};
+	int fd = make_file(content);
+
+	lend_weight(&p, fd);
+	get(&p, 0, back, WEIGHT_BYTES);
+	assert_memory_equal(back, content, WEIGHT_BYTES);
+	/* what is written stays with us */
+	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = 400}, other, 8);
+	get(&p, 400, half, 8);
+	assert_memory_equal(half, other, 8);
+	assert_int_equal(pread(fd, half, 8, WEIGHT_AT + 400), 8);
+	assert_memory_equal(half, content + 100, 8);
+	/* across its end: both parts */
+	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = WEIGHT_BYTES}, other, 8);
+	get(&p, WEIGHT_BYTES - 4, half, 8);
+	assert_true(half[0] == content[WEIGHT_BYTES / 4 - 1] && half[1] == -1);
+	get(&p, 400, half, 8);
+	assert_memory_equal(half, other, 8);
+	close(fd);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static void test_file_cut_short_ends_only_its_session(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0), other = connect_peer(*state, "m", 0);
+	static float content[WEIGHT_BYTES / 4], back[WEIGHT_BYTES / 4];
+	int fd = make_file(content);
+
+	lend_weight(&p, fd);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	get(&p, 0, back, 4096);
+	expect_ended_but(&p, 1);
+	assert_int_equal(fence(&other).failed, WIRE_OK);
+	close(fd);
+	close(p.fd);
+	close(other.fd);
+	wait_until_gone(*state);
+}
+
+static void test_only_files_that_can_be_mapped_are_taken(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	static float content[WEIGHT_BYTES / 4];
+	int fd = make_file(content), folder = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+	    proc = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+
+	assert_int_equal(add_file(&p, fd, WIRE_SHM_FILE, WEIGHT_AT + WEIGHT_BYTES + 1),
+			 WIRE_E_UNSUPPORTED);
+	assert_int_equal(add_file(&p, fd, 7, 4096), WIRE_E_UNSUPPORTED);
+	assert_int_equal(add_file(&p, folder, WIRE_SHM_FILE, 16), WIRE_E_UNSUPPORTED);
+	assert_int_equal(add_file(&p, proc, WIRE_SHM_FILE, 16), WIRE_E_UNSUPPORTED);
+	assert_int_equal(add_file(&p, fd, WIRE_SHM_FILE, 4096), WIRE_OK);
+	assert_int_equal(alloc(&p, 1, 4096), WIRE_OK);
+	/* nothing is ever written to a file */
+	send_op(&p, WIRE_OP_GET_SHM, &(struct wire_get_shm){.buffer = 1, .shm = 1, .bytes = 16},
+		NULL, 0);
+	expect_ended(&p);
+	close(folder);
+	close(proc);
+	close(fd);
+	close(p.fd);
+}
+
 static struct wire_tensor f32(uint32_t op, uint32_t flags, uint64_t offset)
 {
 	return (struct wire_tensor){.op = op,
@@ -388,6 +516,9 @@ int main(void)
 		TEST(test_stale_handle_ends_the_session),
 		TEST(test_whole_weight_goes_where_the_device_wants_it),
 		TEST(test_shared_memory_must_be_sealed),
+		TEST(test_weight_in_a_file_stays_there),
+		TEST(test_file_cut_short_ends_only_its_session),
+		TEST(test_only_files_that_can_be_mapped_are_taken),
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),
 		TEST(test_graph_on_a_freed_buffer_is_not_run),
 		TEST(test_graphs_of_a_session_are_bounded),

@@ -9,10 +9,13 @@
  * the shadow buffer of the first extra type that supports the product -> its plain pages given
  * back.
  *
- * Data that arrives in one piece is converted straight from where it arrived.  What the weight is
- * used for decides, as it does in llama.cpp: only those the program asked about as the left side of
- * a matrix product, and for nothing else, are converted, because a converted weight cannot be read
- * back, nor used by other operations. */
+ * Data that arrives in one piece is converted straight from where it arrived.  Where it arrives as
+ * part of a file, and nothing better is to be had than the plain layout, the weight stays in the
+ * file, mapped: it is *lent*, as llama.cpp lends it to the CPU natively.  A tensor inside a lent
+ * weight uses that memory; data that lies across its ends brings it back to the plain buffer.  What
+ * the weight is used for decides, as it does in llama.cpp: only those the program asked about as
+ * the left side of a matrix product, and for nothing else, are converted, because a converted
+ * weight cannot be read back, nor used by other operations. */
 #include "buffers.h"
 
 #include <errno.h>
@@ -23,17 +26,21 @@
 
 #include "log.h"
 
+enum { LENT_ALIGNMENT = 32 }; /* what ggml's CPU back end wants, and GGUF files give */
+
 void buffers_init(struct buffers *b, struct gg_device *device, struct account *account)
 {
 	memset(b, 0, sizeof(*b));
 	b->device = device;
 	b->account = account;
+	b->n_lost = file_map_n_lost();
 }
 
 static void drop_weight(struct buffers *b, struct weight *w)
 {
 	if (w->own_buffer)
 		b->device->host->api.ggml_backend_buffer_free(w->own_buffer);
+	file_map_close(&w->lent);
 }
 
 static void release(struct buffers *b, struct gg_buffer *buffer)
@@ -153,6 +160,47 @@ bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_
 	return false;
 }
 
+/* A lent weight moves to its place in the plain buffer. */
+static void take_back(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
+{
+	if (!w->lent.base)
+		return;
+	memcpy(buffer->base + w->offset, w->tensor.data, w->bytes);
+	w->tensor.data = buffer->base + w->offset;
+	file_map_close(&w->lent);
+	buffer->n_lent--;
+	b->epoch++;
+}
+
+char *gg_buffer_at(struct buffers *b, struct gg_buffer *buffer, uint64_t offset, uint64_t bytes)
+{
+	if (!buffer->n_lent)
+		return buffer->base + offset;
+	for (uint32_t i = weight_index(buffer, offset);
+	     i < buffer->n_weights && buffer->weights[i].offset < offset + bytes; i++) {
+		struct weight *w = &buffer->weights[i];
+
+		if (w->lent.base && offset >= w->offset && bytes <= w->bytes - (offset - w->offset))
+			return (char *)w->tensor.data + (offset - w->offset);
+		take_back(b, buffer, w);
+	}
+	return buffer->base + offset;
+}
+
+bool buffers_lost(struct buffers *b)
+{
+	unsigned n_lost = file_map_n_lost();
+
+	if (b->n_lost == n_lost)
+		return false;
+	b->n_lost = n_lost;
+	for (int i = 0; i < WIRE_MAX_BUFFERS; i++)
+		for (uint32_t j = 0; b->slots[i] && j < b->slots[i]->n_weights; j++)
+			if (file_map_lost(&b->slots[i]->weights[j].lent))
+				return true;
+	return false;
+}
+
 /* Checks the shape and makes the tensor; false: not a weight this device can have. */
 static bool shape_weight(struct buffers *b, struct gg_buffer *buffer, const struct wire_weight *a,
 			 struct weight *w)
@@ -189,8 +237,10 @@ static void remove_weights(struct buffers *b, struct gg_buffer *buffer, uint32_t
 			   uint32_t end)
 {
 	b->epoch++;
-	for (uint32_t i = first; i < end; i++)
+	for (uint32_t i = first; i < end; i++) {
+		take_back(b, buffer, &buffer->weights[i]);
 		drop_weight(b, &buffer->weights[i]);
+	}
 	if (first == end)
 		return; /* there may be no array at all */
 	memmove(buffer->weights + first, buffer->weights + end,
@@ -331,6 +381,9 @@ static bool place_weight(struct buffers *b, struct gg_buffer *buffer, struct wei
 		if (!tensor.buffer || api->ggml_backend_buffer_init_tensor(tensor.buffer, &tensor))
 			return false;
 		api->ggml_backend_tensor_set(&tensor, data, 0, w->bytes);
+		if (w->lent.base)
+			buffer->n_lent--;
+		file_map_close(&w->lent);
 		w->tensor = tensor;
 		w->placed = true;
 		b->epoch++;
@@ -343,7 +396,7 @@ void *gg_buffer_direct(struct buffers *b, struct gg_buffer *buffer, uint64_t off
 {
 	if (!b->device->host_memory || gg_buffer_touches_placed(buffer, offset, bytes))
 		return NULL;
-	return buffer->base + offset;
+	return gg_buffer_at(b, buffer, offset, bytes);
 }
 
 void gg_buffer_received(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
@@ -389,11 +442,50 @@ enum wire_status gg_buffer_set(struct buffers *b, struct gg_buffer *buffer, uint
 			return WIRE_E_UNSUPPORTED;
 	}
 	if (b->device->host_memory)
-		memcpy(buffer->base + offset, data, bytes);
+		memcpy(gg_buffer_at(b, buffer, offset, bytes), data, bytes);
 	else
 		b->device->host->api.ggml_backend_tensor_set(&buffer->flat, data, offset, bytes);
 	gg_buffer_received(b, buffer, offset, bytes);
 	return WIRE_OK;
+}
+
+/* Leaves a whole weight where it is, in the file. */
+static bool lend_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w,
+			const struct file_map *map, void *data)
+{
+	if (w->placed || w->own_buffer || (uintptr_t)data % LENT_ALIGNMENT)
+		return false;
+	if (w->lent.base)
+		file_map_close(&w->lent);
+	else
+		buffer->n_lent++;
+	w->lent = *map;
+	w->tensor.data = data;
+	w->received = w->bytes;
+	b->epoch++;
+	return true;
+}
+
+enum wire_status gg_buffer_set_file(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+				    int fd, uint64_t file_offset, uint64_t bytes)
+{
+	struct weight *w = gg_buffer_weight_at(buffer, offset);
+	enum wire_status status = WIRE_OK;
+	struct file_map map = {0};
+	void *data = file_map_open(&map, fd, file_offset, bytes);
+
+	if (!data)
+		return WIRE_E_NO_MEMORY;
+	if (!set_whole_weight(b, buffer, offset, data, bytes)) {
+		if (w && w->bytes == bytes && b->device->reference &&
+		    lend_weight(b, buffer, w, &map, data))
+			return WIRE_OK;
+		status = gg_buffer_set(b, buffer, offset, data, bytes);
+	}
+	if (file_map_lost(&map))
+		status = WIRE_E_INVALID;
+	file_map_close(&map);
+	return status;
 }
 
 enum wire_status gg_buffer_get(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
@@ -402,15 +494,16 @@ enum wire_status gg_buffer_get(struct buffers *b, struct gg_buffer *buffer, uint
 	if (buffer->n_weights && gg_buffer_touches_placed(buffer, offset, bytes))
 		return WIRE_E_UNSUPPORTED;
 	if (b->device->host_memory)
-		memcpy(data, buffer->base + offset, bytes);
+		memcpy(data, gg_buffer_at(b, buffer, offset, bytes), bytes);
 	else
 		b->device->host->api.ggml_backend_tensor_get(&buffer->flat, data, offset, bytes);
 	return WIRE_OK;
 }
 
-const void *gg_buffer_peek(struct buffers *b, struct gg_buffer *buffer, uint64_t offset)
+const void *gg_buffer_peek(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			   uint64_t bytes)
 {
-	return b->device->host_memory ? buffer->base + offset : NULL;
+	return b->device->host_memory ? gg_buffer_at(b, buffer, offset, bytes) : NULL;
 }
 
 enum wire_status gg_buffer_fill(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
@@ -421,7 +514,7 @@ enum wire_status gg_buffer_fill(struct buffers *b, struct gg_buffer *buffer, uin
 	if (bytes == 0)
 		return WIRE_OK;
 	if (b->device->host_memory)
-		memset(buffer->base + offset, value, bytes);
+		memset(gg_buffer_at(b, buffer, offset, bytes), value, bytes);
 	else if (offset == 0 && bytes == buffer->bytes)
 		b->device->host->api.ggml_backend_buffer_clear(buffer->plain, value);
 	else

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "device.h"
+#include "file_map.h"
 #include "wire.h"
 
 /* A tensor of weights announced before its data. */
@@ -21,6 +22,7 @@ struct weight {
 	uint32_t uses;     /* enum wire_use */
 	bool placed; /* @tensor lies in a buffer type of the device's choice, not in the plain one
 		      */
+	struct file_map lent;                   /* open: @tensor lies in the program's own file */
 	struct ggml_backend_buffer *own_buffer; /* NULL: in gg_buffer::shadow */
 	struct ggml_tensor tensor;
 };
@@ -36,6 +38,7 @@ struct gg_buffer {
 	struct ggml_backend_buffer *shadow[DEVICE_MAX_EXTRA];
 	struct weight *weights; /* by offset */
 	uint32_t n_weights, cap_weights;
+	uint32_t n_lent; /* of the weights */
 };
 
 struct buffers {
@@ -43,6 +46,7 @@ struct buffers {
 	struct account *account;
 	uint32_t n_weights; /* in all buffers; at most WIRE_MAX_TENSORS */
 	uint64_t epoch;     /* moves whenever data that was somewhere may be elsewhere, or gone */
+	unsigned n_lost;    /* file_map_n_lost() when we looked last */
 	struct gg_buffer *slots[WIRE_MAX_BUFFERS];
 };
 
@@ -68,6 +72,11 @@ struct weight *gg_buffer_weight_at(struct gg_buffer *buffer, uint64_t offset);
 /* Does [offset, offset + bytes) touch a weight that is not in the plain buffer any more? */
 bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_t bytes);
 
+/* [offset, offset + bytes) as the device's tensors find it there: an address of ours on a device
+ * with host memory.  May move weights (see buffers::epoch).  The caller has checked
+ * gg_buffer_holds(). */
+char *gg_buffer_at(struct buffers *b, struct gg_buffer *buffer, uint64_t offset, uint64_t bytes);
+
 /* Where to receive @bytes for @offset without a copy, or NULL when they must come by
  * gg_buffer_set().  After writing there call gg_buffer_received(). */
 void *gg_buffer_direct(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
@@ -78,11 +87,18 @@ void gg_buffer_received(struct buffers *b, struct gg_buffer *buffer, uint64_t of
 /* The caller has checked gg_buffer_holds(). */
 enum wire_status gg_buffer_set(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 			       const void *data, uint64_t bytes);
+/* The same, with the data in @fd (borrowed), which passes file_map_acceptable(). */
+enum wire_status gg_buffer_set_file(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+				    int fd, uint64_t file_offset, uint64_t bytes);
 enum wire_status gg_buffer_get(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 			       void *data, uint64_t bytes);
 /* The bytes in place where the device's memory is the host's, else NULL. */
-const void *gg_buffer_peek(struct buffers *b, struct gg_buffer *buffer, uint64_t offset);
+const void *gg_buffer_peek(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
+			   uint64_t bytes);
 enum wire_status gg_buffer_fill(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 				uint8_t value, uint64_t bytes);
+
+/* Has a file that weights lie in been cut short?  What was computed with them is wrong. */
+bool buffers_lost(struct buffers *b);
 
 #endif

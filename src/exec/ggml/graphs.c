@@ -169,7 +169,7 @@ static bool resolve_data(struct graphs *g, const struct wire_tensor *w, struct g
 	if (!buffer)
 		return false;
 	t->buffer = buffer->plain;
-	t->data = buffer->base + w->offset;
+	t->data = gg_buffer_at(g->buffers, buffer, w->offset, g->device->host->api.ggml_nbytes(t));
 	t->extra = NULL;
 	if (!buffer->n_weights || !gg_buffer_touches_placed(buffer, w->offset, 1))
 		return true;
@@ -233,7 +233,7 @@ static bool device_can(struct graphs *g, const struct gg_graph *graph)
 	return true;
 }
 
-static bool resolve_all(struct graphs *g, struct gg_graph *graph)
+static bool resolve_once(struct graphs *g, struct gg_graph *graph)
 {
 	uint8_t *placed = calloc(graph->n_tensors, 1);
 	bool ok = placed != NULL;
@@ -250,7 +250,17 @@ static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 	}
 	ok = ok && uses_allowed(graph, placed) && device_can(g, graph);
 	free(placed);
-	graph->buffers_epoch = g->buffers->epoch;
+	return ok;
+}
+
+static bool resolve_all(struct graphs *g, struct gg_graph *graph)
+{
+	bool ok;
+
+	do { /* a tensor may take lent weights back: each time there is one less */
+		graph->buffers_epoch = g->buffers->epoch;
+		ok = resolve_once(g, graph);
+	} while (graph->buffers_epoch != g->buffers->epoch);
 	return ok;
 }
 
@@ -446,7 +456,8 @@ static bool index_ok(struct graphs *g, struct gg_graph *graph, const struct grap
 			for (int64_t i1 = 0; i1 < w->ne[1]; i1++) {
 				uint64_t at = w->offset + (uint64_t)i1 * w->nb[1] +
 					      (uint64_t)i2 * w->nb[2] + (uint64_t)i3 * w->nb[3];
-				const char *p = gg_buffer_peek(g->buffers, buffer, at);
+				const char *p = gg_buffer_peek(g->buffers, buffer, at,
+							       (uint64_t)w->ne[0] * element);
 
 				for (int64_t i0 = 0, n; i0 < w->ne[0]; i0 += n) {
 					n = w->ne[0] - i0;

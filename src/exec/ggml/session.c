@@ -39,8 +39,9 @@ enum { FOLLOW_US = 4000 }; /* graphs faster than this run where the program does
 
 struct shm {
 	uint32_t handle; /* 0: slot free */
-	char *base;
+	char *base;      /* NULL: a file */
 	uint64_t bytes;
+	int file_fd;
 };
 
 struct session {
@@ -255,7 +256,7 @@ static int on_get(struct session *s, const struct wire_frame *f, const struct wi
 
 	if (!buffer || c->bytes > WIRE_MAX_DATA || !gg_buffer_holds(buffer, c->offset, c->bytes))
 		return -EPROTO;
-	if (!buffer->n_weights && (data = gg_buffer_peek(&s->buffers, buffer, c->offset)))
+	if (!buffer->n_weights && (data = gg_buffer_peek(&s->buffers, buffer, c->offset, c->bytes)))
 		return answer_data(s, f->op, WIRE_OK, 0, data, bytes);
 	if (!scratch(s))
 		return -ENOMEM;
@@ -319,8 +320,10 @@ static struct shm *find_shm(struct session *s, uint32_t handle)
 	return &s->shm[slot];
 }
 
-/* The peer keeps the descriptor and can write at any time, which is only data.  What it must not be
- * able to do is make us fault: hence sealed against shrinking, and nothing but plain shared memory.
+/* A file's descriptor is kept, and mapped weight by weight (gg_buffer_set_file()).  Memory is
+ * mapped at once.  The peer keeps the descriptor and can write at any time, which is only data.
+ * What it must not be able to do is make us fault: hence sealed against shrinking, and nothing but
+ * plain shared memory.
  */
 static bool shm_acceptable(int fd, uint64_t bytes)
 {
@@ -341,7 +344,13 @@ static int on_shm_add(struct session *s, const struct wire_frame *f, const struc
 
 	if (fd < 0 || c->shm == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle || c->bytes == 0)
 		return -EPROTO;
-	if (!s->shm_ok || !shm_acceptable(fd, c->bytes))
+	if (s->shm_ok && c->kind == WIRE_SHM_FILE && file_map_acceptable(fd, c->bytes)) {
+		s->shm[slot] = (struct shm){.handle = c->shm,
+					    .bytes = c->bytes,
+					    .file_fd = pil_take_fd(&fd)};
+		return answer(s, f->op, WIRE_OK);
+	}
+	if (!s->shm_ok || c->kind != WIRE_SHM_MEMORY || !shm_acceptable(fd, c->bytes))
 		return answer(s, f->op, WIRE_E_UNSUPPORTED);
 	base = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (base == MAP_FAILED)
@@ -352,8 +361,10 @@ static int on_shm_add(struct session *s, const struct wire_frame *f, const struc
 
 static void drop_shm(struct shm *shm)
 {
-	if (shm->handle)
+	if (shm->base)
 		munmap(shm->base, shm->bytes);
+	else if (shm->handle)
+		close(shm->file_fd);
 	*shm = (struct shm){0};
 }
 
@@ -382,6 +393,10 @@ static int on_set_shm(struct session *s, const struct wire_frame *f, const struc
 	if (!buffer || !shm || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
 	    !shm_holds(shm, c->shm_offset, c->bytes))
 		return -EPROTO;
+	if (!shm->base)
+		return c->bytes ? note(s, gg_buffer_set_file(&s->buffers, buffer, c->offset,
+							     shm->file_fd, c->shm_offset, c->bytes))
+				: -EPROTO;
 	return note(s, gg_buffer_set(&s->buffers, buffer, c->offset, shm->base + c->shm_offset,
 				     c->bytes));
 }
@@ -391,7 +406,7 @@ static int on_get_shm(struct session *s, const struct wire_frame *f, const struc
 	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
 	struct shm *shm = find_shm(s, c->shm);
 
-	if (!buffer || !shm || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
+	if (!buffer || !shm || !shm->base || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
 	    !shm_holds(shm, c->shm_offset, c->bytes))
 		return -EPROTO;
 	return answer(s, f->op,
@@ -603,6 +618,11 @@ static int serve(struct session *s)
 		if (n == -EPROTO && log_allowed(&protocol_errors))
 			log_warn("session of %s: bad %s command: ended", s->program,
 				 wire_op_info[frame.op].name);
+		if (buffers_lost(&s->buffers)) {
+			log_warn("session of %s: its file of weights was cut short: ended",
+				 s->program);
+			n = -EIO;
+		}
 	}
 	return n;
 }

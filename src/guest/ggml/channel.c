@@ -429,7 +429,7 @@ enum wire_status channel_call(struct channel *chan, enum wire_op op, const void 
 
 /* ---- shared memory ---- */
 
-uint32_t channel_shm_add(struct channel *chan, int fd, uint64_t bytes)
+uint32_t channel_shm_add(struct channel *chan, int fd, uint64_t bytes, enum wire_shm_kind kind)
 {
 	struct {
 		struct wire_frame frame;
@@ -448,6 +448,7 @@ uint32_t channel_shm_add(struct channel *chan, int fd, uint64_t bytes)
 		return 0;
 	msg.frame = (struct wire_frame){WIRE_OP_SHM_ADD, 1, sizeof(msg.add)};
 	msg.add.shm = shm;
+	msg.add.kind = kind;
 	msg.add.bytes = bytes;
 	err = pil_send_fds(chan->fd, &msg, sizeof(msg), &fd, 1);
 	if (err) {

@@ -112,8 +112,9 @@ bool channel_wait(struct channel *chan, uint64_t seq); /* until @seq is carried 
 /* Waits for what a program may rely on: runs and reads.  No system call when there is nothing. */
 bool channel_synchronize(struct channel *chan);
 
-/* Announces @fd (borrowed) as shared memory.  The handle, or 0 if the executor does not want it. */
-uint32_t channel_shm_add(struct channel *chan, int fd, uint64_t bytes);
+/* Announces @fd (borrowed) as shared memory, or a file of weights.  The handle, or 0 if the
+ * executor does not want it. */
+uint32_t channel_shm_add(struct channel *chan, int fd, uint64_t bytes, enum wire_shm_kind kind);
 void channel_shm_drop(struct channel *chan, uint32_t shm);
 
 /* A free handle of a kind, 0 if there is none; and back. */

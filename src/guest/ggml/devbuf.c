@@ -120,8 +120,13 @@ void devbuf_set_locked(struct devbuf *buf, const struct ggml_tensor *t, const vo
 
 	if (chan->dead || !place(buf, t, offset, bytes, &at))
 		return;
-	if (offset == 0 && t->buffer && t->buffer->usage == ABI_USAGE_WEIGHTS)
+	set.offset = at;
+	if (offset == 0 && t->buffer && t->buffer->usage == ABI_USAGE_WEIGHTS) {
 		whole = announce_weight(buf, t, at);
+		if (bytes > CHANNEL_MAX_INLINE &&
+		    upload_mapped(&dev->upload, chan, &set, data, bytes))
+			return;
+	}
 	if (async && bytes > CHANNEL_MAX_INLINE)
 		shm = gdev_find_shm(dev, data, bytes);
 	if (shm) {
@@ -135,7 +140,6 @@ void devbuf_set_locked(struct devbuf *buf, const struct ggml_tensor *t, const vo
 		channel_flush(chan);
 		return;
 	}
-	set.offset = at;
 	upload_set(&dev->upload, chan, &set, data, bytes, whole);
 }
 

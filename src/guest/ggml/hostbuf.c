@@ -42,7 +42,7 @@ static bool share_begin(struct hostbuf *buf)
 		return false;
 	pthread_mutex_lock(&chan->lock);
 	if (dev->n_shms < WIRE_MAX_SHM)
-		buf->shm = channel_shm_add(chan, fd, buf->bytes);
+		buf->shm = channel_shm_add(chan, fd, buf->bytes, WIRE_SHM_MEMORY);
 	if (buf->shm)
 		dev->shms[dev->n_shms++] = (struct gdev_shm){(uintptr_t)map, buf->bytes, buf->shm};
 	pthread_mutex_unlock(&chan->lock);

@@ -6,7 +6,8 @@
  * span of it is filled while the executor empties the last one.  A fence behind each span says when
  * it is ours again.  Pieces are small and go round in a small part of the ring, so that it stays in
  * the processors' cache between the two copies and little memory is touched for the first time.
- * Without shared memory the data goes from where it lies into the socket. */
+ * A weight in a file that the program has mapped is not copied at all: the executor gets the file
+ * and maps it too.  Without shared memory the data goes from where it lies into the socket. */
 #include "upload.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@
 
 #include "channel.h"
 #include "fd.h"
+#include "mapped_file.h"
 
 int upload_shm_create(const char *name, uint64_t bytes, void **map)
 {
@@ -46,7 +48,7 @@ static void staging_create(struct upload *up, struct channel *chan)
 	fd = upload_shm_create("pillion-upload", bytes, &map);
 	if (fd < 0)
 		return;
-	up->shm = channel_shm_add(chan, fd, bytes);
+	up->shm = channel_shm_add(chan, fd, bytes, WIRE_SHM_MEMORY);
 	if (up->shm)
 		up->base = map;
 	else
@@ -120,6 +122,58 @@ static void set_staged(struct upload *up, struct channel *chan, const struct wir
 			(struct upload_span){cmd.shm_offset, cmd.shm_offset + n, seq};
 		at += n;
 	}
+}
+
+/* The executor's handle of @file, announced if it is not yet; 0: it does not want it. */
+static struct upload_file *file_of(struct upload *up, struct channel *chan,
+				   const struct mapped_file *file)
+{
+	struct upload_file *slot;
+	_auto_fd int fd = -1;
+
+	for (int i = 0; i < UPLOAD_MAX_FILES; i++) {
+		slot = &up->files[i];
+		if (slot->shm && slot->device == file->device && slot->inode == file->inode)
+			return slot;
+	}
+	slot = &up->files[up->next_file];
+	if (slot->shm)
+		channel_shm_drop(chan, slot->shm);
+	*slot = (struct upload_file){.device = file->device, .inode = file->inode};
+	fd = mapped_file_open(file, &slot->bytes);
+	if (fd < 0 || !slot->bytes)
+		return NULL;
+	slot->shm = channel_shm_add(chan, fd, slot->bytes, WIRE_SHM_FILE);
+	if (!slot->shm)
+		return NULL;
+	up->next_file = (up->next_file + 1) % UPLOAD_MAX_FILES;
+	return slot;
+}
+
+bool upload_mapped(struct upload *up, struct channel *chan, const struct wire_set *set,
+		   const void *data, uint64_t bytes)
+{
+	struct mapped_file file;
+	const struct upload_file *f;
+
+	if (!(chan->welcome.flags & WIRE_WELCOME_SHM) || up->no_files ||
+	    !mapped_file_find(data, bytes, UPLOAD_COSTLY_FILE_BYTES, &file))
+		return false;
+	f = file_of(up, chan, &file);
+	if (!f) {
+		up->no_files = true;
+		return false;
+	}
+	if (file.offset > f->bytes || bytes > f->bytes - file.offset)
+		return false;
+	channel_queue(chan, WIRE_OP_SET_SHM,
+		      &(struct wire_set_shm){.buffer = set->buffer,
+					     .shm = f->shm,
+					     .offset = set->offset,
+					     .shm_offset = file.offset,
+					     .bytes = bytes},
+		      NULL, 0);
+	return true;
 }
 
 void upload_set(struct upload *up, struct channel *chan, const struct wire_set *set,

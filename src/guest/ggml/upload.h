@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * upload.h -- large data on its way to a device, through shared memory where there is some.
+ * upload.h -- large data on its way to a device: as a part of its file, through shared memory, or
+ * over the stream, whichever is the first that can be done.
  * Under the channel's lock. */
 #ifndef PIL_UPLOAD_H
 #define PIL_UPLOAD_H
@@ -17,20 +18,35 @@ enum {
 	UPLOAD_MAX_WHOLE = 32 << 20,
 	UPLOAD_RING_BYTES = 64 << 20, /* touched only as far as it is needed */
 	UPLOAD_MAX_SPANS = 64,
+	UPLOAD_MAX_FILES = 16,
+	UPLOAD_COSTLY_FILE_BYTES = 4 << 20, /* see mapped_file_find() */
 };
 
 struct upload_span { /* of the ring, in use until command @seq is carried out */
 	uint64_t start, end, seq;
 };
 
+struct upload_file { /* that the executor has; its descriptor there keeps the inode from reuse */
+	uint64_t device, inode, bytes;
+	uint32_t shm; /* 0: slot free */
+};
+
 struct upload {
 	bool tried;
-	uint32_t shm; /* 0: none, data goes over the stream */
+	bool no_files; /* the executor, or the system, will not have them */
+	uint32_t shm;  /* 0: none, data goes over the stream */
 	uint8_t *base;
 	uint64_t cursor;
 	struct upload_span spans[UPLOAD_MAX_SPANS]; /* oldest first, from @first */
 	uint32_t first, n;
+	struct upload_file files[UPLOAD_MAX_FILES];
+	uint32_t next_file; /* slot that goes next */
 };
+
+/* Writes a whole weight at @offset of @buffer if @data lies in a file that the program has mapped,
+ * by naming the file.  False: it does not, nothing was done. */
+bool upload_mapped(struct upload *up, struct channel *chan, const struct wire_set *set,
+		   const void *data, uint64_t bytes);
 
 /* Writes @bytes at @offset of @buffer.  @data may be reused on return.  With @whole the executor
  * gets it in one piece if that is possible: it can then convert a weight without storing it twice.

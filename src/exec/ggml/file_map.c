@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: reading a mapping beyond the end of its file raises SIGBUS, and the owner of
+ * a file can cut it at any moment.  The handler finds the mapping in a table of fixed size, which
+ * it can read without a lock, and puts zeroes in its place; the thread that faulted goes on.  A
+ * fault anywhere else is a fault of ours and ends the process as ever.
+ *
+ * A slot is taken and given back under a mutex; the handler only sees its two numbers, the length
+ * written last and cleared first. */
+#include "file_map.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <linux/magic.h>
+
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
+enum { MAX_MAPS = 1 << 15 }; /* below the kernel's own limit on mappings, 65530 */
+
+struct slot {
+	_Atomic(uintptr_t) base;
+	_Atomic(uint64_t) len_bytes; /* 0: free */
+	_Atomic(bool) lost;
+};
+
+static struct slot table[MAX_MAPS];
+static int next_slot, n_used;
+static atomic_uint n_lost;
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void on_bus_error(int signo, siginfo_t *info, void *context)
+{
+	uintptr_t at = (uintptr_t)info->si_addr;
+
+	(void)context;
+	for (int i = 0; i < MAX_MAPS; i++) {
+		uint64_t len = atomic_load(&table[i].len_bytes);
+		uintptr_t base = atomic_load(&table[i].base);
+
+		if (!len || at - base >= len)
+			continue;
+		if (mmap((void *)base, len, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+			break;
+		if (!atomic_exchange(&table[i].lost, true))
+			atomic_fetch_add(&n_lost, 1);
+		return;
+	}
+	signal(signo, SIG_DFL); /* the instruction faults again, for good */
+}
+
+/* Each time: a library may have put its own there. */
+static void install_handler(void)
+{
+	struct sigaction sa = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_RESTART};
+
+	sigaction(SIGBUS, &sa, NULL);
+}
+
+static int take_slot(char *base, uint64_t len_bytes)
+{
+	int slot = -1;
+
+	pthread_mutex_lock(&table_lock);
+	if (n_used < MAX_MAPS) {
+		while (atomic_load(&table[next_slot].len_bytes))
+			next_slot = (next_slot + 1) % MAX_MAPS;
+		slot = next_slot;
+		n_used++;
+		atomic_store(&table[slot].lost, false);
+		atomic_store(&table[slot].base, (uintptr_t)base);
+		atomic_store(&table[slot].len_bytes, len_bytes);
+	}
+	pthread_mutex_unlock(&table_lock);
+	return slot;
+}
+
+static void give_slot(int slot)
+{
+	pthread_mutex_lock(&table_lock);
+	atomic_store(&table[slot].len_bytes, 0);
+	n_used--;
+	pthread_mutex_unlock(&table_lock);
+}
+
+bool file_map_acceptable(int fd, uint64_t bytes)
+{
+	struct statfs fs;
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && fstatfs(fd, &fs) == 0 &&
+	       fs.f_type != FUSE_SUPER_MAGIC && st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
+}
+
+void *file_map_open(struct file_map *map, int fd, uint64_t offset, uint64_t bytes)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), before = offset & (page - 1);
+	void *base;
+
+	install_handler();
+	base = mmap(NULL, before + bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
+		    (off_t)(offset - before));
+	if (base == MAP_FAILED)
+		return NULL;
+	*map = (struct file_map){.base = base,
+				 .len_bytes = (before + bytes + page - 1) & ~(page - 1)};
+	map->slot = take_slot(map->base, map->len_bytes);
+	if (map->slot < 0) {
+		munmap(base, map->len_bytes);
+		*map = (struct file_map){0};
+		return NULL;
+	}
+	/* All page table entries in one go, as MAP_POPULATE would without making copies.  A kernel
+	 * that does not know how makes them one by one later. */
+	madvise(base, map->len_bytes, MADV_POPULATE_READ);
+	return map->base + before;
+}
+
+void file_map_close(struct file_map *map)
+{
+	if (!map->base)
+		return;
+	give_slot(map->slot);
+	munmap(map->base, map->len_bytes);
+	*map = (struct file_map){0};
+}
+
+bool file_map_lost(const struct file_map *map)
+{
+	return map->base && atomic_load(&table[map->slot].lost);
+}
+
+unsigned file_map_n_lost(void)
+{
+	return atomic_load_explicit(&n_lost, memory_order_relaxed);
+}
