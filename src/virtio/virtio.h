@@ -57,7 +57,7 @@ struct virtio_transport {
 	 * kick_fd: the driver's notifications are added to it; notified() is not called for this
 	 * queue until reset().  call_fd: what is added to it interrupts the driver.  Both are
 	 * non-blocking, borrowed until reset() returns, asked for in activate() at the earliest;
-	 * -1 when it cannot be done. */
+	 * -1 when it cannot be done.  Either may be NULL: it cannot. */
 	int (*kick_fd)(struct virtio_device *dev, unsigned q);
 	int (*call_fd)(struct virtio_device *dev, unsigned q);
 };
@@ -101,6 +101,17 @@ static inline bool virtio_device_pop(struct virtio_device *dev, unsigned q,
 static inline bool virtio_device_has(const struct virtio_device *dev, unsigned feature_bit)
 {
 	return dev->acked & (UINT64_C(1) << feature_bit);
+}
+
+/* Borrow the queue's eventfds from the transport; -1 when it lends none. */
+static inline int virtio_device_kick_fd(struct virtio_device *dev, unsigned q)
+{
+	return dev->transport->kick_fd ? dev->transport->kick_fd(dev, q) : -1;
+}
+
+static inline int virtio_device_call_fd(struct virtio_device *dev, unsigned q)
+{
+	return dev->transport->call_fd ? dev->transport->call_fd(dev, q) : -1;
 }
 
 /* Interrupts the driver if it wants to know of what was pushed to queue @q. */

@@ -153,7 +153,7 @@ static void test_hostile_chains_break_the_queue(void **state)
 	t[0] = (struct vring_desc){a, 1, nx, 0}; /* a loop in a table */
 	set_desc(f, 0, table, 16, in, 0);
 	expect_broken(f, 0);
-	for (uint16_t i = 0; i <= VIRTQ_MAX_IOV; i++)
+	for (unsigned i = 0; i <= VIRTQ_MAX_IOV; i++)
 		t[i] = (struct vring_desc){a, 1, i < VIRTQ_MAX_IOV ? nx : 0, (uint16_t)(i + 1)};
 	set_desc(f, 0, table, (VIRTQ_MAX_IOV + 1) * 16, in, 0);
 	expect_broken(f, 0);
