@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "board.h"
+
+#include <stdio.h>
+
+#include "fd.h"
+#include "options.h"
+#include "virtio_blk.h"
+#include "virtio_console.h"
+#include "virtio_pci.h"
+#include "virtio_rng.h"
+
+struct place { /* where devices are put */
+	struct board *board;
+	struct vm *vm;
+	struct loop *loop;
+	struct hop *hop;
+};
+
+static int add(const struct place *at, struct virtio_device *dev, struct pil_err *err)
+{
+	struct board *b = at->board;
+	int ret = virtio_pci_create(&b->all[b->n], dev, at->vm, &b->bus, at->loop, at->hop, err);
+
+	if (!ret)
+		b->n++;
+	return ret;
+}
+
+static int add_disks(const struct place *at, const struct options *o, struct pil_err *err)
+{
+	for (unsigned i = 0; i < o->n_disks; i++) {
+		struct virtio_blk_opts opts = {.fd = o->disks[i].fd,
+					       .read_only = o->disks[i].read_only,
+					       .path = o->disks[i].path};
+		struct virtio_device *dev;
+		int ret = virtio_blk_create(&dev, &opts, err);
+
+		if (!ret)
+			ret = add(at, dev, err);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int add_console(const struct place *at, struct options *o, struct pil_err *err)
+{
+	struct virtio_device *dev;
+	int ret = virtio_console_create(&dev, at->loop, pil_take_fd(&o->console_fd), err);
+
+	if (ret)
+		return ret;
+	at->board->console = dev;
+	return add(at, dev, err);
+}
+
+static int add_rng(const struct place *at, struct pil_err *err)
+{
+	struct virtio_device *dev;
+	int ret = virtio_rng_create(&dev, err);
+
+	return ret ? ret : add(at, dev, err);
+}
+
+int board_init(struct board *board, struct options *o, struct vm *vm, struct loop *loop,
+	       struct hop *hop, struct pil_err *err)
+{
+	struct place at = {.board = board, .vm = vm, .loop = loop, .hop = hop};
+	int ret;
+
+	pci_init(&board->bus, vm);
+	ret = add_disks(&at, o, err);
+	if (!ret)
+		ret = add_console(&at, o, err);
+	if (!ret)
+		ret = add_rng(&at, err);
+	return ret;
+}
+
+void board_finish(struct board *board)
+{
+	for (unsigned i = board->n; i-- > 0;)
+		virtio_pci_destroy(board->all[i]);
+	board->n = 0;
+}

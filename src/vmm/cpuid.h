@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cpuid.h -- what a processor says it is. */
+#ifndef PIL_CPUID_H
+#define PIL_CPUID_H
+
+#include <stdbool.h>
+
+#include "compiler.h"
+
+enum { CPUID_MAX_ENTRIES = 256 };
+
+struct cpuid_opts {
+	unsigned index,
+		count;     /* this processor, and how many there are: one socket, one thread each */
+	bool tsc_deadline; /* KVM's APIC timer knows deadlines */
+	bool nested;       /* the guest may run virtual machines of its own */
+};
+
+/* Gives @vcpu_fd what KVM can offer on this host, with the topology of @opts.  0 or -errno. */
+int cpuid_set(int kvm_fd, int vcpu_fd, const struct cpuid_opts *opts) PIL_MUST_CHECK;
+
+#endif

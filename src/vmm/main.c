@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion-vmm: one light virtual machine.  Exit status: enum vm_end.
+ *
+ * The order of things in run(): open the files, leave the host behind (jail), make the machine, put
+ * its devices and its kernel in, let the processors run, serve the devices until the end. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "acpi.h"
+#include "boot.h"
+#include "board.h"
+#include "fd.h"
+#include "hop.h"
+#include "log.h"
+#include "loop.h"
+#include "options.h"
+#include "power.h"
+#include "trace.h"
+#include "vcpu.h"
+#include "vm.h"
+
+struct machine {
+	struct vm vm;
+	struct vcpus vcpus;
+	struct power power;
+	struct loop *loop;
+	struct hop hop;
+	struct board board;
+	struct loop_source ended, signals;
+};
+
+static void on_end(struct loop_source *source, uint32_t events)
+{
+	struct machine *m = container_of(source, struct machine, ended);
+
+	(void)events;
+	loop_stop(m->loop, atomic_load(&m->vm.end));
+}
+
+static void on_signal(struct loop_source *source, uint32_t events)
+{
+	struct machine *m = container_of(source, struct machine, signals);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(source->fd, &info, sizeof(info)) == sizeof(info))
+		loop_stop(m->loop, VM_END_POWER_OFF);
+}
+
+static int watch_end(struct machine *m, struct pil_err *err)
+{
+	sigset_t set;
+	int ret;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	m->signals = (struct loop_source){.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
+					  .ready = on_signal};
+	m->ended = (struct loop_source){.fd = m->vm.end_fd, .ready = on_end};
+	ret = m->signals.fd < 0 ? -errno : loop_add(m->loop, &m->signals, EPOLLIN);
+	if (!ret)
+		ret = loop_add(m->loop, &m->ended, EPOLLIN);
+	return ret ? pil_err_set(err, -ret, "watch the machine") : 0;
+}
+
+static int load(struct machine *m, const struct options *o, struct pil_err *err)
+{
+	struct boot_opts boot = {.kernel = o->kernel,
+				 .kernel_fd = o->kernel_fd,
+				 .initrd = o->initrd,
+				 .initrd_fd = o->initrd_fd,
+				 .cmdline = o->cmdline};
+	struct vcpus_opts vcpus = {.nested = o->nested};
+	struct boot_entry entry;
+	int ret;
+
+	boot.rsdp_gpa = acpi_write(&m->vm.mem, m->vm.n_vcpus);
+	ret = boot_load(&m->vm.mem, &boot, &entry, err);
+	if (ret)
+		return ret;
+	vcpus.entry_gpa = entry.entry_gpa;
+	vcpus.start_info_gpa = entry.start_info_gpa;
+	return vcpus_init(&m->vcpus, &m->vm, &vcpus, err);
+}
+
+static int set_up(struct machine *m, struct options *o, struct pil_err *err)
+{
+	struct vm_opts vm = {.mem_bytes = o->memory_mib << 20,
+			     .n_vcpus = o->n_vcpus,
+			     .shared_memory = o->n_fs > 0};
+	int ret = vm_init(&m->vm, pil_take_fd(&o->kvm_fd), &vm, err);
+
+	if (ret)
+		return ret;
+	power_init(&m->power, &m->vm, o->early_fd);
+	m->power.mark = o->boot_timer ? trace_guest_mark : NULL;
+	ret = loop_create(&m->loop);
+	if (!ret)
+		ret = hop_init(&m->hop, m->loop);
+	if (ret)
+		return pil_err_set(err, -ret, "make an event loop");
+	ret = watch_end(m, err);
+	if (!ret)
+		ret = load(m, o, err);
+	if (!ret)
+		ret = board_init(&m->board, o, &m->vm, m->loop, &m->hop, err);
+	return ret;
+}
+
+static void report(const struct machine *m, int end)
+{
+	if (end != VM_END_PANIC && end != VM_END_ERROR)
+		return;
+	log_err("the machine %s%s%s", vm_end_str[end], m->vm.why[0] ? ": " : "", m->vm.why);
+	tail_log(&m->power.tail);
+}
+
+static int run(struct options *o, struct pil_err *err)
+{
+	static struct machine m; /* zero, and not on the stack: everything points into it */
+	int ret = options_open(o, err);
+
+	if (!ret)
+		ret = set_up(&m, o, err);
+	trace_mark("machine made");
+	if (!ret)
+		ret = vcpus_start(&m.vcpus, NULL, err);
+	if (ret)
+		return ret;
+	trace_mark("kernel entry");
+	ret = loop_run(m.loop);
+	hop_close(&m.hop);
+	vcpus_finish(&m.vcpus);
+	board_finish(&m.board);
+	report(&m, ret);
+	return ret;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	struct pil_err err = {0};
+	int ret;
+
+	trace_begin();
+	log_init("pillion-vmm");
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (!options_parse(&o, argc, argv, &err))
+		ret = run(&o, &err);
+	else
+		ret = -err.code;
+	if (ret < 0) {
+		log_err("%s", err.msg);
+		if (err.hint[0])
+			fprintf(stderr, "hint: %s\n", err.hint);
+		return VM_END_ERROR;
+	}
+	return ret;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "msix.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum { VECTOR_MASKED = 1 };
+
+void msix_init(struct msix *msix, const struct vm *vm, unsigned n)
+{
+	assert(n <= MSIX_MAX_VECTORS);
+	*msix = (struct msix){.vm = vm, .n = n};
+	pthread_mutex_init(&msix->lock, NULL);
+	for (unsigned i = 0; i < n; i++)
+		msix->vectors[i].control = VECTOR_MASKED;
+}
+
+static bool masked_locked(const struct msix *msix, unsigned i)
+{
+	return (msix->control & (MSIX_ENABLE | MSIX_MASK_ALL)) != MSIX_ENABLE ||
+	       msix->vectors[i].control & VECTOR_MASKED;
+}
+
+static void send_pending_locked(struct msix *msix)
+{
+	for (unsigned i = 0; i < msix->n; i++) {
+		if (!(msix->pending & 1u << i) || masked_locked(msix, i))
+			continue;
+		msix->pending &= ~(1u << i);
+		vm_signal_msi(msix->vm, msix->vectors[i].addr, msix->vectors[i].data);
+	}
+}
+
+bool msix_signal(struct msix *msix, unsigned i)
+{
+	bool enabled;
+
+	pthread_mutex_lock(&msix->lock);
+	enabled = msix->control & MSIX_ENABLE;
+	if (enabled && i < msix->n) {
+		msix->pending |= 1u << i;
+		send_pending_locked(msix);
+	}
+	pthread_mutex_unlock(&msix->lock);
+	return enabled;
+}
+
+/* Entries are read and written in aligned halves or quarters, as the standard wants it. */
+static bool good_access(const struct msix *msix, uint64_t off, unsigned len)
+{
+	return (len == 4 || len == 8) && off % len == 0 && off / MSIX_ENTRY_BYTES < msix->n;
+}
+
+uint64_t msix_table_read(struct msix *msix, uint64_t off, unsigned len)
+{
+	uint64_t value = 0;
+
+	if (!good_access(msix, off, len))
+		return 0;
+	pthread_mutex_lock(&msix->lock);
+	memcpy(&value, (uint8_t *)msix->vectors + off, len);
+	pthread_mutex_unlock(&msix->lock);
+	return value;
+}
+
+void msix_table_write(struct msix *msix, uint64_t off, unsigned len, uint64_t value)
+{
+	static_assert(sizeof(msix->vectors[0]) == MSIX_ENTRY_BYTES, "entry of the MSI-X table");
+
+	if (!good_access(msix, off, len))
+		return;
+	pthread_mutex_lock(&msix->lock);
+	memcpy((uint8_t *)msix->vectors + off, &value, len);
+	send_pending_locked(msix);
+	pthread_mutex_unlock(&msix->lock);
+}
+
+uint64_t msix_pending_read(struct msix *msix, uint64_t off, unsigned len)
+{
+	uint64_t value = 0;
+
+	(void)len;
+	if (off != 0)
+		return 0;
+	pthread_mutex_lock(&msix->lock);
+	value = msix->pending;
+	pthread_mutex_unlock(&msix->lock);
+	return value;
+}
+
+void msix_control_write(struct msix *msix, uint16_t value)
+{
+	pthread_mutex_lock(&msix->lock);
+	msix->control = value & (MSIX_ENABLE | MSIX_MASK_ALL);
+	send_pending_locked(msix);
+	pthread_mutex_unlock(&msix->lock);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * msix.h -- the MSI-X vectors of one PCI function.  Thread-safe. */
+#ifndef PIL_MSIX_H
+#define PIL_MSIX_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vm.h"
+
+enum { MSIX_MAX_VECTORS = 16, MSIX_ENTRY_BYTES = 16 };
+
+struct msix {
+	const struct vm *vm; /* borrowed */
+	pthread_mutex_t lock;
+	unsigned n;
+	uint16_t control; /* the writable bits of Message Control: enable, mask all */
+	struct {
+		uint64_t addr;
+		uint32_t data, control; /* bit 0 of control: masked */
+	} vectors[MSIX_MAX_VECTORS];
+	uint32_t pending; /* one bit per vector */
+};
+
+enum { MSIX_ENABLE = 1 << 15, MSIX_MASK_ALL = 1 << 14 };
+
+void msix_init(struct msix *msix, const struct vm *vm, unsigned n);
+
+/* Sends vector @i, now or as soon as it is unmasked.  False: the guest has not enabled MSI-X. */
+bool msix_signal(struct msix *msix, unsigned i);
+
+/* The guest's accesses: to the table, to the pending bits, and to Message Control. */
+uint64_t msix_table_read(struct msix *msix, uint64_t off, unsigned len);
+void msix_table_write(struct msix *msix, uint64_t off, unsigned len, uint64_t value);
+uint64_t msix_pending_read(struct msix *msix, uint64_t off, unsigned len);
+void msix_control_write(struct msix *msix, uint16_t value);
+
+#endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: several vCPUs may speak on the UART at once (a panic does not ask), so that
+ * it has a lock.  A machine that resets itself after the words "Kernel panic" is not one that was
+ * asked to reboot. */
+#include "power.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "layout.h"
+#include "log.h"
+#include "str.h"
+
+static pthread_mutex_t uart_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void end_line(struct tail *tail)
+{
+	tail->line[tail->len] = '\0';
+	if (tail->len && strstr(tail->line, "Kernel panic - not syncing"))
+		tail->panicked = true;
+	if (tail->len)
+		memcpy(tail->lines[tail->n_lines++ % TAIL_LINES], tail->line, tail->len + 1);
+	tail->len = 0;
+}
+
+void tail_add(struct tail *tail, const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] == '\n' || tail->len == sizeof(tail->line) - 1)
+			end_line(tail);
+		if (text[i] != '\n' && text[i] != '\r')
+			tail->line[tail->len++] = text[i];
+	}
+}
+
+void tail_log(const struct tail *tail)
+{
+	char safe[TAIL_LINE_BYTES * 4];
+	unsigned first = tail->n_lines > TAIL_LINES ? tail->n_lines - TAIL_LINES : 0;
+
+	for (unsigned i = first; i < tail->n_lines; i++)
+		log_err("guest: %s", str_escape(safe, sizeof(safe), tail->lines[i % TAIL_LINES]));
+}
+
+static void power_write(void *owner, uint64_t off, unsigned len, uint64_t value)
+{
+	struct power *power = owner;
+	uint8_t v = (uint8_t)value;
+
+	(void)len;
+	switch ((enum power_port)off) {
+	case POWER_SLEEP_CONTROL:
+		if (v == (POWER_SLEEP_S5 << 2 | 1 << 5))
+			vm_end(power->vm, power->tail.panicked ? VM_END_PANIC : VM_END_POWER_OFF,
+			       NULL);
+		break;
+	case POWER_RESET:
+		if (v == POWER_RESET_VALUE)
+			vm_end(power->vm, power->tail.panicked ? VM_END_PANIC : VM_END_REBOOT,
+			       NULL);
+		break;
+	case POWER_MARK:
+		if (power->mark)
+			power->mark(power, v);
+		break;
+	default:
+		break;
+	}
+}
+
+static uint64_t power_read(void *owner, uint64_t off, unsigned len)
+{
+	(void)owner, (void)off, (void)len;
+	return 0;
+}
+
+enum uart_register { UART_DATA, UART_LINE_CONTROL = 3, UART_LINE_STATUS = 5, UART_PORTS = 8 };
+enum { UART_DIVISOR_ACCESS = 0x80, UART_EMPTY = 0x60 };
+
+static void uart_write(void *owner, uint64_t off, unsigned len, uint64_t value)
+{
+	struct power *power = owner;
+	char c = (char)value;
+
+	(void)len;
+	pthread_mutex_lock(&uart_lock);
+	if (off == UART_LINE_CONTROL)
+		power->line_control = (uint8_t)value;
+	if (off == UART_DATA && !(power->line_control & UART_DIVISOR_ACCESS)) {
+		tail_add(&power->tail, &c, 1);
+		if (power->echo_fd >= 0 && write(power->echo_fd, &c, 1) < 0)
+			log_dbg("uart: %s", strerror(errno));
+	}
+	pthread_mutex_unlock(&uart_lock);
+}
+
+static uint64_t uart_read(void *owner, uint64_t off, unsigned len)
+{
+	(void)owner, (void)len;
+	return off == UART_LINE_STATUS ? UART_EMPTY : 0;
+}
+
+void power_init(struct power *power, struct vm *vm, int echo_fd)
+{
+	*power = (struct power){.vm = vm, .echo_fd = echo_fd};
+	bus_add(&vm->pio, &(struct bus_region){.base = LAYOUT_POWER_PORT,
+					       .len_bytes = POWER_NUM_PORTS,
+					       .read = power_read,
+					       .write = power_write,
+					       .owner = power});
+	bus_add(&vm->pio, &(struct bus_region){.base = LAYOUT_UART_PORT,
+					       .len_bytes = UART_PORTS,
+					       .read = uart_read,
+					       .write = uart_write,
+					       .owner = power});
+}

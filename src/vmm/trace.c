@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "trace.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+	bool enabled;
+	unsigned long long start_ns;
+} trace;
+
+static unsigned long long now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (unsigned long long)ts.tv_sec * 1000000000ull + (unsigned long long)ts.tv_nsec;
+}
+
+void trace_begin(void)
+{
+	trace.start_ns = now_ns();
+}
+
+void trace_enable(unsigned long long start_ns)
+{
+	trace.enabled = true;
+	if (start_ns)
+		trace.start_ns = start_ns;
+	trace_mark("main");
+}
+
+void trace_mark(const char *what)
+{
+	unsigned long long ns = now_ns() - trace.start_ns;
+	char line[80];
+	int n;
+
+	if (!trace.enabled)
+		return;
+	n = snprintf(line, sizeof(line), "boot: %llu.%03llu ms %s\n", ns / 1000000,
+		     ns / 1000 % 1000, what);
+	if (write(STDERR_FILENO, line, (size_t)n) < 0)
+		trace.enabled = false;
+}
+
+void trace_guest_mark(struct power *power, unsigned value)
+{
+	char text[16];
+
+	(void)power;
+	snprintf(text, sizeof(text), "mark %u", value & 0xff);
+	trace_mark(value == 1 ? "init" : value == 2 ? "agent ready" : text);
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: the guest's memory is one mapping, told to KVM as one or two slots, below
+ * and above the hole for registers.  Nothing is touched before the guest does, so that it costs
+ * nothing until then.  It is private memory, which the host backs with huge pages, unless a
+ * vhost-user peer must see it: then it is a memfd.
+ *
+ * The interrupt controllers are KVM's.  Devices have message-signalled interrupts only, and send
+ * them with KVM_SIGNAL_MSI: routes and irqfds would save no system call (the sender is always this
+ * process) and cost a kernel-wide grace period each time the guest sets up a vector. */
+#include "vm.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "layout.h"
+#include "log.h"
+
+const char *const vm_end_str[] = {
+	[VM_END_POWER_OFF] = "powered off",
+	[VM_END_ERROR] = "failed",
+	[VM_END_PANIC] = "panicked",
+	[VM_END_REBOOT] = "asked for a reboot",
+};
+static_assert(ARRAY_SIZE(vm_end_str) == VM_NUM_ENDS, "vm_end_str");
+
+int vm_open_kvm(struct pil_err *err)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), code = errno;
+
+	if (fd >= 0)
+		return fd;
+	pil_err_set(err, code, "open '/dev/kvm'");
+	if (code == EACCES)
+		pil_err_hint(err, "sudo usermod -aG kvm \"$USER\", then log in again");
+	else
+		pil_err_hint(err, "sudo modprobe kvm_amd || sudo modprobe kvm_intel, or enable "
+				  "virtualization in the firmware");
+	return -code;
+}
+
+static int check_kvm(int kvm_fd, unsigned n_vcpus, struct pil_err *err)
+{
+	static const struct {
+		int cap;
+		const char *name;
+	} needed[] = {
+		{KVM_CAP_IRQCHIP, "IRQCHIP"},
+		{KVM_CAP_USER_MEMORY, "USER_MEMORY"},
+		{KVM_CAP_SIGNAL_MSI, "SIGNAL_MSI"},
+		{KVM_CAP_IOEVENTFD, "IOEVENTFD"},
+		{KVM_CAP_IOEVENTFD_ANY_LENGTH, "IOEVENTFD_ANY_LENGTH"},
+		{KVM_CAP_EXT_CPUID, "EXT_CPUID"},
+		{KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT"},
+	};
+	int max;
+
+	if (ioctl(kvm_fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
+		return pil_err_say(err, ENOTSUP, "'/dev/kvm' is not KVM as we know it");
+	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
+		if (ioctl(kvm_fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0)
+			return pil_err_say(err, ENOTSUP, "this KVM lacks KVM_CAP_%s",
+					   needed[i].name);
+	max = ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+	if (n_vcpus > (unsigned)max || n_vcpus > VM_MAX_VCPUS)
+		return pil_err_say(err, EINVAL, "%u processors: this KVM has at most %d", n_vcpus,
+				   max < VM_MAX_VCPUS ? max : VM_MAX_VCPUS);
+	return 0;
+}
+
+static int add_range(struct vm *vm, uint64_t gpa, uint8_t *host, uint64_t len, uint64_t offset,
+		     struct pil_err *err)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = (uint32_t)vm->mem.n_ranges,
+		.guest_phys_addr = gpa,
+		.memory_size = len,
+		.userspace_addr = (uintptr_t)host,
+	};
+
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &slot))
+		return pil_err_set(err, errno, "give the machine %llu MiB of memory",
+				   (unsigned long long)len >> 20);
+	vm->mem.ranges[vm->mem.n_ranges++] = (struct guest_mem_range){gpa, len, host, offset};
+	return 0;
+}
+
+static int add_memory(struct vm *vm, const struct vm_opts *opts, struct pil_err *err)
+{
+	uint64_t low = opts->mem_bytes < LAYOUT_HOLE ? opts->mem_bytes : LAYOUT_HOLE;
+	int flags =
+		MAP_NORESERVE | (opts->shared_memory ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
+	uint8_t *host;
+	int ret;
+
+	if (opts->shared_memory) {
+		vm->mem.fd = memfd_create("guest", MFD_CLOEXEC);
+		if (vm->mem.fd < 0 || ftruncate(vm->mem.fd, (off_t)opts->mem_bytes))
+			return pil_err_set(err, errno, "make the guest's memory");
+	}
+	host = mmap(NULL, opts->mem_bytes, PROT_READ | PROT_WRITE, flags, vm->mem.fd, 0);
+	if (host == MAP_FAILED) {
+		pil_err_hint(err, "set memory= in the config to less than this host has");
+		return pil_err_set(err, errno, "map %llu MiB for the guest",
+				   (unsigned long long)opts->mem_bytes >> 20);
+	}
+	madvise(host, opts->mem_bytes, MADV_HUGEPAGE); /* a wish */
+	madvise(host, opts->mem_bytes, MADV_DONTDUMP);
+	ret = add_range(vm, 0, host, low, 0, err);
+	if (!ret && opts->mem_bytes > low)
+		ret = add_range(vm, LAYOUT_HOLE_END, host + low, opts->mem_bytes - low, low, err);
+	if (ret && !vm->mem.n_ranges)
+		munmap(host, opts->mem_bytes);
+	return ret;
+}
+
+int vm_init(struct vm *vm, int kvm_fd, const struct vm_opts *opts, struct pil_err *err)
+{
+	uint64_t identity = LAYOUT_IDENTITY;
+	int ret;
+
+	*vm = (struct vm){.kvm_fd = kvm_fd,
+			  .fd = -1,
+			  .end_fd = -1,
+			  .end = -1,
+			  .mem.fd = -1,
+			  .decided = ATOMIC_FLAG_INIT};
+	vm->n_vcpus = opts->n_vcpus;
+	ret = check_kvm(kvm_fd, opts->n_vcpus, err);
+	if (ret)
+		goto fail;
+	vm->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	do /* the kernel waits in there for others, and gives up at any signal */
+		vm->fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+	while (vm->fd < 0 && errno == EINTR);
+	if (vm->end_fd < 0 || vm->fd < 0) {
+		ret = pil_err_set(err, errno, "make a virtual machine");
+		goto fail;
+	}
+	fcntl(vm->fd, F_SETFD, FD_CLOEXEC);
+	if (ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) ||
+	    ioctl(vm->fd, KVM_SET_TSS_ADDR, LAYOUT_TSS))
+		log_dbg("kvm: place its scratch pages: %s",
+			strerror(errno)); /* not all need them */
+	if (ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0)) {
+		ret = pil_err_set(err, errno, "make the machine's interrupt controllers");
+		goto fail;
+	}
+	ret = add_memory(vm, opts, err);
+	if (!ret)
+		return 0;
+fail:
+	vm_finish(vm);
+	return ret;
+}
+
+void vm_finish(struct vm *vm)
+{
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < vm->mem.n_ranges; i++)
+		bytes += vm->mem.ranges[i].len_bytes;
+	if (bytes)
+		munmap(vm->mem.ranges[0].host, bytes);
+	vm->mem.n_ranges = 0;
+	pil_close_p(&vm->mem.fd);
+	pil_close_p(&vm->end_fd);
+	pil_close_p(&vm->fd);
+	pil_close_p(&vm->kvm_fd);
+}
+
+void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data)
+{
+	struct kvm_msi msi = {
+		.address_lo = (uint32_t)addr,
+		.address_hi = (uint32_t)(addr >> 32),
+		.data = data,
+	};
+
+	ioctl(vm->fd, KVM_SIGNAL_MSI, &msi); /* address and data are the guest's: its own loss */
+}
+
+int vm_add_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
+{
+	struct kvm_ioeventfd bell = {.addr = gpa,
+				     .fd = event_fd}; /* len 0: any length, the fast way */
+
+	return ioctl(vm->fd, KVM_IOEVENTFD, &bell) ? -errno : 0;
+}
+
+void vm_end(struct vm *vm, enum vm_end end, const char *why, ...)
+{
+	uint64_t one = 1;
+	va_list args;
+
+	if (atomic_flag_test_and_set(&vm->decided))
+		return;
+	if (why) {
+		va_start(args, why);
+		vsnprintf(vm->why, sizeof(vm->why), why, args);
+		va_end(args);
+	}
+	atomic_store(&vm->end, (int)end);
+	if (write(vm->end_fd, &one, sizeof(one)) < 0)
+		log_dbg("end: %s", strerror(errno));
+}
