@@ -7,6 +7,7 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -45,13 +46,17 @@ int stream_claim_fd(struct stream *s)
 	return fd;
 }
 
-/* One read of whatever is there.  > 0, 0 at the end, -errno. */
+/* One read of whatever is there.  > 0, 0 at the end, -errno.  Waits in poll(), which our peer's
+ * taking of an answer does not wake (see receive_some() in src/guest/ggml/channel.c). */
 static ssize_t receive(struct stream *s)
 {
+	struct pollfd p = {.fd = s->fd, .events = POLLIN};
 	int room = STREAM_MAX_FDS - s->n_fds;
-	ssize_t n = pil_recv_fds(s->fd, s->in + s->in_end, s->in_cap - s->in_end, s->fds + s->n_fds,
-				 &room);
+	ssize_t n;
 
+	if (poll(&p, 1, -1) < 0 && errno != EINTR)
+		return -errno;
+	n = pil_recv_fds(s->fd, s->in + s->in_end, s->in_cap - s->in_end, s->fds + s->n_fds, &room);
 	s->n_fds += room;
 	if (n > 0)
 		s->in_end += (size_t)n;

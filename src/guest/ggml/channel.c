@@ -130,14 +130,21 @@ static void fail_errno(struct channel *chan, const char *doing, int err)
 
 /* ---- receiving ---- */
 
-/* Receives 1..@len bytes; waits at most the stall time.  0: the channel is dead now. */
+/* Receives 1..@len bytes; waits at most the stall time.  0: the channel is dead now.
+ *
+ * Waits in poll() and not in recv(): the executor's taking of what we sent wakes a thread in
+ * recv(), for its socket can be written to again; poll() knows that we want to read.  On one CPU
+ * that is two context switches less per token. */
 static size_t receive_some(struct channel *chan, void *buf, size_t len)
 {
 	bool spin = !(chan->welcome.flags & WIRE_WELCOME_REFERENCE);
 	int64_t start = 0;
 
 	for (;;) {
-		ssize_t n = recv(chan->fd, buf, len, spin ? MSG_DONTWAIT : 0);
+		struct pollfd p = {.fd = chan->fd, .events = POLLIN};
+		ssize_t n = spin || poll(&p, 1, SLICE_MS) >= 0
+				    ? recv(chan->fd, buf, len, MSG_DONTWAIT)
+				    : -1;
 
 		if (n > 0)
 			return (size_t)n;
