@@ -33,6 +33,24 @@ const struct recipe recipe_runtime = {
 	.revision = 1,
 };
 
+/* Leaves kit/vmlinuz and kit/modules/VERSION, wherever the package has them. */
+#define KEEP_KERNEL                                                                                \
+	"set -e; cd \"$1\"; mkdir -p kit/modules; "                                                \
+	"for v in lib/modules/*/kernel usr/lib/modules/*/kernel; do "                              \
+	"[ ! -d \"$v\" ] || mv \"${v%/kernel}\" kit/modules/; done; "                              \
+	"for v in boot/vmlinuz-* kit/modules/*/vmlinuz; do "                                       \
+	"[ ! -f \"$v\" ] || mv \"$v\" kit/vmlinuz; done; chmod 644 kit/vmlinuz; "                  \
+	"find . -xdev -mindepth 1 -maxdepth 1 ! -name kit ! -name dev ! -name etc ! -name var "    \
+	"-exec rm -rf {} +; find var -type f -size +16k -delete"
+
+#define KERNEL(of_suite)                                                                           \
+	{                                                                                          \
+		.name = "kernel", .title = "guest kernel of Debian " of_suite, .suite = of_suite,  \
+		.packages = "linux-image-cloud-amd64", .extract = KEEP_KERNEL, .revision = 1       \
+	}
+
+const struct recipe recipes_kernel[] = {KERNEL("trixie"), KERNEL("bookworm"), KERNEL("sid"), {0}};
+
 const struct recipe *recipe_find(const char *name)
 {
 	for (const struct recipe *r = recipes_distro; r->name; r++)
@@ -44,11 +62,11 @@ const struct recipe *recipe_find(const char *name)
 void recipe_key(const struct recipe *recipe, char *out)
 {
 	const char *parts[] = {recipe->name, recipe->suite, recipe->packages,
-			       recipe->slim ? "slim" : "full"};
+			       recipe->slim ? "slim" : "full", recipe->extract};
 	uint32_t hash = 2166136261u ^
 			recipe->revision; /* FNV-1a: a cache key, nobody gains by a collision */
 
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && parts[i]; i++)
 		for (const char *p = parts[i];; p++) {
 			hash = (hash ^ (uint8_t)*p) * 16777619u;
 			if (!*p)

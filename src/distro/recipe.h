@@ -12,11 +12,14 @@ struct recipe {
 	const char *suite;    /* of Debian */
 	const char *packages; /* comma-separated */
 	bool slim;            /* leave out manuals, translations, documentation */
-	unsigned revision;    /* count up when the same text should give a new tree */
+	const char
+		*extract; /* packages are only unpacked, then this runs in sh with the tree as $1 */
+	unsigned revision; /* count up when the same text should give a new tree */
 };
 
 extern const struct recipe recipes_distro[]; /* ended by name NULL; the first is the default */
 extern const struct recipe recipe_runtime;
+extern const struct recipe recipes_kernel[]; /* one per suite; the first is the default */
 
 const struct recipe *recipe_find(const char *name); /* of a distro; NULL: none */
 

@@ -224,7 +224,10 @@ static char *make_scratch(const char *trees, struct pil_err *err)
 
 static void add_build_options(struct argv *a, const struct recipe *recipe, bool expired_ok)
 {
-	argv_add_all(a, (const char *const[]){"mmdebstrap", "--variant=apt", "--format=tar", NULL});
+	argv_add_all(a, (const char *const[]){"mmdebstrap", "--format=tar", NULL});
+	argv_add(a, recipe->extract ? "--variant=extract" : "--variant=apt");
+	if (recipe->extract)
+		argv_addf(a, "--extract-hook=%s", recipe->extract);
 	argv_add(a, getuid() == 0 ? "--mode=root" : "--mode=unshare");
 	argv_addf(a, "--include=%s", recipe->packages);
 	argv_add_all(a, (const char *const[]){"--aptopt=APT::Install-Recommends \"false\"",

@@ -23,6 +23,18 @@ enum {
 	AGENT_MAX_ARGS = 4096,
 };
 
+/* vsock ports of a microVM.  The agent's clients come to the guest; the guest comes to the host
+ * (CID 2) for its options and for the broker.
+ *
+ * The life connection: host -> guest, uint32_t length and as many bytes of NUL-terminated strings,
+ * the options of pillion-init; guest -> host, one byte when the agent serves.  Its end is the
+ * machine's. */
+enum {
+	AGENT_VSOCK_PORT = 1024,  /* in the guest: one stream per command */
+	LIFE_VSOCK_PORT = 1025,   /* on the host */
+	BROKER_VSOCK_PORT = 1026, /* on the host */
+};
+
 enum agent_type {
 	/* client -> agent */
 	AGENT_START = 1, /* struct agent_start + its strings */

@@ -3,7 +3,9 @@
  * pillion-init: pid 1 of a machine, and the agent that runs commands for the command line.
  *
  *   pillion-init --distro NAME --listen-fd N --life-fd N --ready-fd N [--idle-ms N] [--user NAME]
- *                [--resolv-conf TEXT]
+ *                [--resolv-conf TEXT]                                        in a sandbox
+ *   pillion-init                                                             in a microVM, where
+ *                these options, and --net --token --mount --swap, come from the host (vm.c)
  *
  * Theory of operation: sets the machine up, then accepts connections; each is a command
  * (session.c).  It is the parent of every orphan and reaps them all.  The machine ends when the
@@ -29,6 +31,9 @@
 #include "loop.h"
 #include "guest_session.h"
 #include "str.h"
+#include "vm.h"
+
+enum { MAX_MOUNTS = 32 };
 
 struct init {
 	struct guest guest;
@@ -41,6 +46,8 @@ struct options {
 	const char *distro, *user, *resolv_conf;
 	int listen_fd, life_fd, ready_fd;
 	int64_t idle_ms;
+	struct vm_options vm;
+	const char *mounts[MAX_MOUNTS + 1];
 };
 
 static void became_idle(struct guest *guest)
@@ -163,10 +170,14 @@ static bool parse_options(int argc, char **argv, struct options *o)
 		{"idle-ms", required_argument, NULL, 'i'},
 		{"user", required_argument, NULL, 'u'},
 		{"resolv-conf", required_argument, NULL, 'n'},
+		{"net", required_argument, NULL, 'N'},
+		{"token", required_argument, NULL, 't'},
+		{"mount", required_argument, NULL, 'm'},
+		{"swap", no_argument, NULL, 's'},
 		{0},
 	};
 	bool ok = true;
-	int c, idle_ms = 0;
+	int c, idle_ms = 0, n_mounts = 0;
 
 	*o = (struct options){
 		.user = "root", .listen_fd = -1, .life_fd = -1, .ready_fd = -1, .idle_ms = -1};
@@ -180,6 +191,20 @@ static bool parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'n':
 			o->resolv_conf = optarg;
+			break;
+		case 'N':
+			o->vm.net = optarg;
+			break;
+		case 't':
+			o->vm.token = optarg;
+			break;
+		case 'm':
+			ok = n_mounts < MAX_MOUNTS;
+			if (ok)
+				o->mounts[n_mounts++] = optarg;
+			break;
+		case 's':
+			o->vm.swap = true;
 			break;
 		case 'l':
 			ok = parse_int(optarg, &o->listen_fd);
@@ -198,17 +223,44 @@ static bool parse_options(int argc, char **argv, struct options *o)
 			ok = false;
 		}
 	}
-	return ok && o->distro && o->listen_fd >= 0 && o->life_fd >= 0 && o->ready_fd >= 0;
+	o->vm.mounts = o->mounts;
+	return ok && o->distro;
+}
+
+/* A microVM: who we are comes from the host.  False: it cannot be started. */
+static bool boot(struct options *o)
+{
+	char **argv = NULL;
+	int life_fd = -1, argc = vm_begin(&argv, &life_fd);
+
+	if (argc < 0) {
+		log_err("ask the host what to start: %s", strerror(-argc));
+		return false;
+	}
+	if (!parse_options(argc, argv, o)) {
+		log_err("the host sent options this pillion-init does not know");
+		return false;
+	}
+	o->listen_fd = vm_enter(&o->vm);
+	o->life_fd = life_fd;
+	o->ready_fd = dup(life_fd);
+	return o->listen_fd >= 0;
 }
 
 int main(int argc, char **argv)
 {
 	struct init init = {.guest.became_idle = became_idle, .idle.expired = idle_expired};
+	bool vm = vm_booted();
 	struct options o;
 	int ret;
 
 	log_init("pillion-init");
-	if (!parse_options(argc, argv, &o)) {
+	if (vm && !boot(&o)) {
+		vm_power_off();
+		return EXIT_FAILURE;
+	}
+	if (!vm && (!parse_options(argc, argv, &o) || o.listen_fd < 0 || o.life_fd < 0 ||
+		    o.ready_fd < 0)) {
 		log_err("this program is started by pillion as the first process of a machine");
 		return EXIT_FAILURE;
 	}
@@ -229,5 +281,7 @@ int main(int argc, char **argv)
 	loop_run(init.guest.loop);
 	close(o.listen_fd); /* who comes now is told at once, and starts the machine anew */
 	end_everything();
+	if (vm)
+		vm_power_off();
 	return EXIT_SUCCESS;
 }

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kernel.h -- the guest kernel kit: Debian's cloud kernel, and what is made of it. */
+#ifndef PIL_KERNEL_H
+#define PIL_KERNEL_H
+
+#include "compiler.h"
+#include "err.h"
+#include "initramfs.h"
+#include "state.h"
+
+struct kernel { /* paths, heap: kernel_finish() */
+	char *vmlinux, *initramfs;
+};
+void kernel_finish(struct kernel *kernel);
+
+/* Fetches the kit of @suite ("trixie", see recipes_kernel; NULL: the first of them) if it is not
+ * there as its recipe says.  Called with registry_lock() held.  Returns 1 when it was made. */
+int kernel_kit_ensure(const struct state_dirs *dirs, const char *suite,
+		      struct pil_err *err) PIL_MUST_CHECK;
+
+/* The kernel a machine boots, and an initramfs with @files in it, made anew when a file of it has
+ * changed.  @which is a suite as above, or the path of a vmlinux or vmlinuz that goes with the
+ * default kit's modules.  No lock is needed. */
+int kernel_prepare(const struct state_dirs *dirs, const char *which,
+		   const struct initramfs_file *files, struct kernel *out,
+		   struct pil_err *err) PIL_MUST_CHECK;
+
+#endif

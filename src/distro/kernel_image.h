@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kernel_image.h -- the uncompressed kernel inside a distribution's vmlinuz.
+ *
+ * A vmlinuz is a bzImage: a boot loader's header, a decompressor, and the ELF file that the monitor
+ * wants, compressed (Documentation/arch/x86/boot.rst: payload_offset, payload_length). */
+#ifndef PIL_KERNEL_IMAGE_H
+#define PIL_KERNEL_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "compiler.h"
+#include "err.h"
+
+enum { KERNEL_IMAGE_MAX_BYTES = 512 << 20 }; /* uncompressed */
+
+/* The ELF file in @image, in *@elf (heap, the caller's).  An image that is an ELF file already is
+ * copied.  -ENOEXEC, with what is wrong, for anything else. */
+int kernel_image_extract(const uint8_t *image, size_t image_bytes, uint8_t **elf, size_t *elf_bytes,
+			 struct pil_err *err) PIL_MUST_CHECK;
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * vm.h -- the first process of a microVM, from the kernel's hand-over to the distro's root. */
+#ifndef PIL_GUEST_VM_H
+#define PIL_GUEST_VM_H
+
+#include <stdbool.h>
+
+/* Are we the kernel's first program, in our own initramfs? */
+bool vm_booted(void);
+
+/* Loads the modules, asks the host for this machine's options (they stand in *@argv, as on a
+ * command line, NULL-terminated, and stay valid) and returns their count, or -errno. */
+int vm_begin(char ***argv, int *life_fd);
+
+struct vm_options {
+	const char *net;           /* ADDRESS/PREFIX,GATEWAY,MTU; NULL: no network */
+	const char *token;         /* what programs show the broker; NULL: none */
+	bool swap;                 /* the second disk */
+	const char *const *mounts; /* TAG:PATH[:ro], NULL-terminated */
+};
+
+/* Makes the distro's disk the root, with everything a distro expects to find mounted, and starts
+ * listening for the agent's clients.  The listening socket, or -errno. */
+int vm_enter(const struct vm_options *options);
+
+/* Writes everything to the disk and switches the machine off.  Returns only if it cannot. */
+void vm_power_off(void);
+
+#endif
