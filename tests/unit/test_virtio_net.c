@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/virtio_net.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "fd.h"
+#include "loop.h"
+#include "vdriver.h"
+#include "virtio_net.h"
+
+enum { RX, TX, HDR = sizeof(struct virtio_net_hdr_v1), BUF = 4096 };
+
+struct fixture {
+	struct vdriver d;
+	struct loop *loop;
+	struct loop_timer timer;
+	struct virtio_device *dev;
+	int peer;
+};
+
+static void stop_loop(struct loop_timer *timer)
+{
+	struct fixture *f = container_of(timer, struct fixture, timer);
+
+	loop_stop(f->loop, 0);
+}
+
+static void run_loop(struct fixture *f)
+{
+	f->timer.expired = stop_loop;
+	loop_timer_arm(f->loop, &f->timer, 2);
+	assert_int_equal(loop_run(f->loop), 0);
+	vdriver_again(&f->d);
+}
+
+static int new_link(struct fixture *f)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	f->peer = pair[1];
+	return pair[0];
+}
+
+static int setup(void **state)
+{
+	static struct fixture f;
+	struct virtio_net_opts opts = {.mac = {2, 0, 0, 0, 0, 1}, .mtu = 65520};
+
+	memset(&f, 0, sizeof(f));
+	vdriver_init(&f.d);
+	assert_int_equal(loop_create(&f.loop), 0);
+	assert_int_equal(virtio_net_create(&f.dev, f.loop, new_link(&f), &opts, NULL), 0);
+	vdriver_start(&f.d, f.dev, f.dev->offered);
+	*state = &f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	vdriver_stop(&f->d);
+	f->dev->ops->destroy(f->dev);
+	vdriver_finish(&f->d);
+	loop_destroy(f->loop);
+	if (f->peer >= 0)
+		close(f->peer);
+	return 0;
+}
+
+static void post_rx(struct fixture *f, unsigned n, uint32_t len)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct vdriver_buf buf = {vdriver_alloc(&f->d, len), len, true};
+
+		vdriver_add(&f->d, RX, &buf, 1);
+	}
+	vdriver_kick(&f->d, RX);
+}
+
+/* Gathers the next frame of the guest's into @to; 0: there is none. */
+static size_t guest_receives(struct fixture *f, uint8_t *to)
+{
+	struct virtio_net_hdr_v1 hdr;
+	struct vring_used_elem used;
+	size_t len = 0;
+
+	if (!vdriver_used(&f->d, RX, &used))
+		return 0;
+	memcpy(&hdr, vdriver_at(&f->d, f->d.queues[RX].desc[used.id].addr), HDR);
+	assert_true(hdr.num_buffers >= 1);
+	for (unsigned i = 0; i < hdr.num_buffers; i++) {
+		const uint8_t *at = vdriver_at(&f->d, f->d.queues[RX].desc[used.id].addr);
+		size_t skip = i ? 0 : HDR;
+
+		memcpy(to + len, at + skip, used.len - skip);
+		len += used.len - skip;
+		if (i + 1u < hdr.num_buffers)
+			assert_true(vdriver_used(&f->d, RX, &used)); /* all at once */
+	}
+	return len;
+}
+
+static void guest_sends(struct fixture *f, const void *frame, uint32_t len)
+{
+	static const struct virtio_net_hdr_v1 hdr;
+	struct vdriver_buf bufs[] = {{vdriver_put(&f->d, &hdr, HDR), HDR, false},
+				     {vdriver_put(&f->d, frame, len), len, false}};
+
+	vdriver_add(&f->d, TX, bufs, len ? 2 : 1);
+}
+
+static void peer_sends(struct fixture *f, const void *frame, uint32_t len)
+{
+	uint32_t be = htonl(len);
+
+	assert_int_equal(pil_write_all(f->peer, &be, 4), 0);
+	assert_int_equal(pil_write_all(f->peer, frame, len), 0);
+}
+
+static const uint8_t *pattern(size_t seed)
+{
+	static uint8_t frame[VIRTIO_NET_MAX_FRAME];
+
+	for (size_t i = 0; i < sizeof(frame); i++)
+		frame[i] = (uint8_t)(i * 13 + (i >> 8) + seed);
+	return frame;
+}
+
+static void test_frames_go_both_ways(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t got[VIRTIO_NET_MAX_FRAME + 4];
+	struct vring_used_elem used;
+
+	post_rx(f, 32, BUF);
+	guest_sends(f, pattern(1), 60);
+	guest_sends(f, pattern(1), 1500);
+	vdriver_kick(&f->d, TX);
+	assert_int_equal(pil_read_all(f->peer, got, 64 + 1504), 0);
+	assert_int_equal(ntohl(*(uint32_t *)got), 60);
+	assert_memory_equal(got + 4, pattern(1), 60);
+	assert_memory_equal(got + 68, pattern(1), 1500);
+	assert_true(vdriver_used(&f->d, TX, &used));
+	assert_true(vdriver_used(&f->d, TX, &used));
+	assert_int_equal(virtio_net_stats(f->dev)->sends, 1); /* both in one */
+	peer_sends(f, pattern(2), 60);
+	peer_sends(f, pattern(3), 65535); /* spreads over many buffers */
+	run_loop(f);
+	assert_int_equal(guest_receives(f, got), 60);
+	assert_memory_equal(got, pattern(2), 60);
+	assert_int_equal(guest_receives(f, got), 65535);
+	assert_memory_equal(got, pattern(3), 65535);
+	assert_int_equal(guest_receives(f, got), 0);
+}
+
+static void test_a_stream_in_pieces_is_put_together(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t stream[4 + 100], got[256];
+	uint32_t be = htonl(100);
+
+	post_rx(f, 4, BUF);
+	memcpy(stream, &be, 4);
+	memcpy(stream + 4, pattern(9), 100);
+	for (size_t i = 0; i < sizeof(stream); i++) {
+		assert_int_equal(guest_receives(f, got), 0);
+		assert_int_equal(write(f->peer, stream + i, 1), 1);
+		if (i % 9 == 0 || i > 98)
+			run_loop(f);
+	}
+	assert_int_equal(guest_receives(f, got), 100);
+	assert_memory_equal(got, pattern(9), 100);
+}
+
+static void test_frames_wait_for_buffers(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t got[VIRTIO_NET_MAX_FRAME];
+	const size_t seeds = 40;
+
+	for (size_t i = 0; i < seeds; i++)
+		peer_sends(f, pattern(i), 3000);
+	run_loop(f);
+	for (size_t i = 0; i < seeds; i++) {
+		post_rx(f, 1, 2000);
+		assert_int_equal(guest_receives(f, got), 0); /* half of what it takes */
+		post_rx(f, 1, 2000);
+		run_loop(f);
+		assert_int_equal(guest_receives(f, got), 3000);
+		assert_memory_equal(got, pattern(i), 3000);
+	}
+}
+
+static void test_a_full_socket_holds_the_queue(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t got[VIRTIO_NET_MAX_FRAME + 4];
+	uint64_t hdr = vdriver_alloc(&f->d, HDR);
+	uint64_t frame = vdriver_put(&f->d, pattern(5), 40000);
+	struct vdriver_buf bufs[] = {{hdr, HDR, false}, {frame, 40000, false}};
+	const unsigned n = 100;
+
+	for (unsigned i = 0; i < n; i++)
+		vdriver_add(&f->d, TX, bufs, 2);
+	vdriver_kick(&f->d, TX);
+	vdriver_kick(&f->d, TX);
+	assert_true(f->d.queues[TX].used->idx < n);
+	for (unsigned i = 0; i < n; i++) {
+		for (size_t have = 0; have < 40004;) {
+			ssize_t r = recv(f->peer, got + have, 40004 - have, MSG_DONTWAIT);
+
+			if (r < 0)
+				run_loop(f);
+			else
+				have += (size_t)r;
+		}
+		assert_int_equal(ntohl(*(uint32_t *)got), 40000);
+		assert_memory_equal(got + 4, pattern(5), 40000);
+	}
+	assert_int_equal(f->d.queues[TX].used->idx, n);
+}
+
+static void test_a_reset_does_not_cut_a_frame(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t got[VIRTIO_NET_MAX_FRAME + 4];
+	uint64_t hdr = vdriver_alloc(&f->d, HDR);
+	uint64_t frame = vdriver_put(&f->d, pattern(5), 40000);
+	struct vdriver_buf bufs[] = {{hdr, HDR, false}, {frame, 40000, false}};
+	size_t have = 0, whole = 0;
+
+	for (unsigned i = 0; i < 100; i++)
+		vdriver_add(&f->d, TX, bufs, 2);
+	vdriver_kick(&f->d, TX);
+	vdriver_stop(&f->d);
+	memset(vdriver_at(&f->d, frame), 0, 40000);
+	vdriver_start(&f->d, f->dev, f->dev->offered);
+	for (int idle = 0; idle < 20;) {
+		ssize_t r = recv(f->peer, got + have, 40004 - have, MSG_DONTWAIT);
+
+		if (r < 0) {
+			run_loop(f);
+			idle++;
+			continue;
+		}
+		idle = 0;
+		have += (size_t)r;
+		if (have < 40004)
+			continue;
+		assert_int_equal(ntohl(*(uint32_t *)got), 40000);
+		assert_memory_equal(got + 4, pattern(5), 40000);
+		whole++;
+		have = 0;
+	}
+	assert_true(whole > 0);
+	assert_int_equal(have, 0);
+	assert_true(virtio_net_link_is_up(f->dev));
+	guest_sends(f, pattern(6), 60);
+	vdriver_kick(&f->d, TX);
+	assert_int_equal(pil_read_all(f->peer, got, 64), 0);
+	assert_memory_equal(got + 4, pattern(6), 60);
+}
+
+static uint16_t link_status(struct fixture *f)
+{
+	uint16_t status;
+
+	f->dev->ops->config_read(f->dev, offsetof(struct virtio_net_config, status), &status, 2);
+	return status;
+}
+
+static void test_the_link_goes_down_with_its_peer_and_comes_back(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t got[256];
+	struct vring_used_elem used;
+
+	post_rx(f, 4, BUF);
+	assert_int_equal(link_status(f), VIRTIO_NET_S_LINK_UP);
+	close(f->peer);
+	f->peer = -1;
+	run_loop(f);
+	assert_int_equal(link_status(f), 0);
+	assert_int_equal(f->d.config_changes, 1);
+	guest_sends(f, pattern(1), 60);
+	vdriver_kick(&f->d, TX);
+	assert_true(vdriver_used(&f->d, TX, &used)); /* dropped, and given back */
+	assert_int_equal(virtio_net_stats(f->dev)->dropped, 1);
+	assert_int_equal(virtio_net_attach(f->dev, new_link(f), NULL), 0);
+	assert_int_equal(link_status(f), VIRTIO_NET_S_LINK_UP);
+	assert_int_equal(f->d.config_changes, 2);
+	guest_sends(f, pattern(1), 60);
+	vdriver_kick(&f->d, TX);
+	assert_int_equal(pil_read_all(f->peer, got, 64), 0);
+	peer_sends(f, pattern(2), 60);
+	run_loop(f);
+	assert_int_equal(guest_receives(f, got), 60);
+	assert_int_equal(f->d.broken, 0);
+}
+
+static void test_a_peer_that_breaks_the_protocol_is_cut_off(void **state)
+{
+	static const uint32_t bad[] = {0, 13, VIRTIO_NET_MAX_FRAME + 1, UINT32_MAX};
+	struct fixture *f = *state;
+
+	post_rx(f, 4, BUF);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		uint32_t be = htonl(bad[i]);
+
+		assert_int_equal(write(f->peer, &be, 4), 4);
+		run_loop(f);
+		assert_false(virtio_net_link_is_up(f->dev));
+		close(f->peer);
+		assert_int_equal(virtio_net_attach(f->dev, new_link(f), NULL), 0);
+	}
+	assert_true(virtio_net_link_is_up(f->dev));
+}
+
+static void test_frames_that_fit_nowhere_are_dropped(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t got[4096];
+	struct vring_used_elem used;
+
+	vdriver_stop(&f->d);
+	vdriver_start(&f->d, f->dev, 0); /* no mergeable buffers */
+	post_rx(f, 2, 1000);
+	peer_sends(f, pattern(1), 3000);
+	peer_sends(f, pattern(2), 500);
+	run_loop(f);
+	assert_int_equal(guest_receives(f, got), 500);
+	assert_memory_equal(got, pattern(2), 500);
+	assert_int_equal(virtio_net_stats(f->dev)->dropped, 1);
+	guest_sends(f, pattern(1), 13); /* no Ethernet header */
+	guest_sends(f, pattern(1), 0);
+	vdriver_kick(&f->d, TX);
+	assert_true(vdriver_used(&f->d, TX, &used));
+	assert_true(vdriver_used(&f->d, TX, &used));
+	assert_int_equal(virtio_net_stats(f->dev)->dropped, 3);
+	assert_int_equal(f->d.broken, 0);
+}
+
+static void test_misuse_breaks_the_card(void **state)
+{
+	struct fixture *f = *state;
+	struct vdriver_buf shorter = {vdriver_alloc(&f->d, HDR), HDR - 1, false};
+	struct vdriver_buf tiny = {vdriver_alloc(&f->d, HDR), HDR, true};
+
+	vdriver_add(&f->d, TX, &shorter, 1);
+	vdriver_kick(&f->d, TX);
+	assert_int_equal(f->d.broken, 1);
+	vdriver_stop(&f->d);
+	vdriver_start(&f->d, f->dev, f->dev->offered);
+	vdriver_add(&f->d, RX, &tiny, 1);
+	vdriver_kick(&f->d, RX);
+	peer_sends(f, pattern(1), 60);
+	run_loop(f);
+	run_loop(f);
+	assert_int_equal(f->d.broken, 2);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(frames_go_both_ways),
+		T(a_stream_in_pieces_is_put_together),
+		T(frames_wait_for_buffers),
+		T(a_full_socket_holds_the_queue),
+		T(a_reset_does_not_cut_a_frame),
+		T(the_link_goes_down_with_its_peer_and_comes_back),
+		T(a_peer_that_breaks_the_protocol_is_cut_off),
+		T(frames_that_fit_nowhere_are_dropped),
+		T(misuse_breaks_the_card),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
