@@ -329,6 +329,8 @@ static void send_collected(struct vsock *v)
 	if (!c)
 		return;
 	v->out.conn = NULL;
+	if (v->seen && !c->from_host)
+		v->seen(c->host_port, true);
 	v->stats.sends++;
 	v->stats.bytes_from_guest += v->out.len;
 	if (vsock_conn_send(c, v->out.iov, v->out.n_iov, v->out.len, &v->stats.copied)) {
@@ -417,6 +419,8 @@ static void on_request(struct vsock *v, const struct virtio_vsock_hdr *hdr)
 	c->state = VSOCK_CONN_OPEN;
 	c->peer_buf_alloc = hdr->buf_alloc;
 	c->peer_fwd_cnt = hdr->fwd_cnt;
+	if (v->seen)
+		v->seen(c->host_port, false);
 	vsock_owe(v, c, VSOCK_OWED_RESPONSE);
 	start_reading(v, c);
 }
@@ -745,6 +749,11 @@ int virtio_vsock_connect(struct virtio_device *dev, uint32_t host_port, const ch
 		return pil_err_set(err, ENAMETOOLONG, "vsock: socket '%s'", path);
 	v->routes[v->n_routes++] = (struct vsock_route){host_port, str_printf("%s", path)};
 	return 0;
+}
+
+void virtio_vsock_trace(struct virtio_device *dev, void (*seen)(uint32_t host_port, bool data))
+{
+	((struct vsock *)dev)->seen = seen;
 }
 
 const struct virtio_vsock_stats *virtio_vsock_stats(const struct virtio_device *dev)

@@ -12,6 +12,7 @@
 #ifndef PIL_VIRTIO_VSOCK_H
 #define PIL_VIRTIO_VSOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "compiler.h"
@@ -48,6 +49,10 @@ int virtio_vsock_listen(struct virtio_device *dev, int fd, uint32_t guest_port,
 			struct pil_err *err) PIL_MUST_CHECK;
 int virtio_vsock_connect(struct virtio_device *dev, uint32_t host_port, const char *path,
 			 struct pil_err *err) PIL_MUST_CHECK;
+
+/* For tracing: @seen is called when the guest connects to @host_port, and with @data when it sends
+ * on such a connection. */
+void virtio_vsock_trace(struct virtio_device *dev, void (*seen)(uint32_t host_port, bool data));
 
 const struct virtio_vsock_stats *virtio_vsock_stats(const struct virtio_device *dev);
 

@@ -69,7 +69,8 @@ struct vsock {
 	unsigned unsaid;         /* such packets */
 	struct log_limit limit;
 	struct virtio_vsock_stats stats;
-	struct virtq_chain chain; /* scratch */
+	void (*seen)(uint32_t host_port, bool data); /* NULL: nobody traces */
+	struct virtq_chain chain;                    /* scratch */
 
 	struct { /* data packets of one connection, not sent yet */
 		struct vsock_conn *conn;

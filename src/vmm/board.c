@@ -3,12 +3,19 @@
 
 #include <stdio.h>
 
+#include "agent.h"
 #include "fd.h"
 #include "options.h"
+#include "trace.h"
+#include "virtio_balloon.h"
 #include "virtio_blk.h"
 #include "virtio_console.h"
+#include "virtio_net.h"
 #include "virtio_pci.h"
 #include "virtio_rng.h"
+#include "virtio_vsock.h"
+
+enum { NET_MTU = 65520 }; /* what passt takes at most */
 
 struct place { /* where devices are put */
 	struct board *board;
@@ -55,6 +62,57 @@ static int add_console(const struct place *at, struct options *o, struct pil_err
 	return add(at, dev, err);
 }
 
+/* The guest's first process connects first thing, and sends a byte when its agent serves. */
+static void trace_life(uint32_t host_port, bool data)
+{
+	static bool ready;
+
+	if (host_port != LIFE_VSOCK_PORT || ready)
+		return;
+	trace_mark(data ? "agent ready" : "init");
+	ready = data;
+}
+
+static int add_vsock(const struct place *at, struct options *o, struct pil_err *err)
+{
+	struct virtio_device *dev;
+	int ret = virtio_vsock_create(&dev, at->loop, err);
+
+	if (ret)
+		return ret;
+	for (unsigned i = 0; i < o->n_listens && !ret; i++)
+		ret = virtio_vsock_listen(dev, o->listens[i].fd, o->listens[i].port, err);
+	for (unsigned i = 0; i < o->n_connects && !ret; i++)
+		ret = virtio_vsock_connect(dev, o->connects[i].port, o->connects[i].path, err);
+	if (o->boot_timer)
+		virtio_vsock_trace(dev, trace_life);
+	if (!ret)
+		return add(at, dev, err);
+	dev->ops->destroy(dev);
+	return ret;
+}
+
+static int add_net(const struct place *at, struct options *o, struct pil_err *err)
+{
+	/* One card on a wire of its own: its address need not differ from other machines'. */
+	const struct virtio_net_opts opts = {.mac = {2, 'p', 'i', 'l', 0, 1}, .mtu = NET_MTU};
+	struct virtio_device *dev;
+	int ret;
+
+	if (o->net_fd < 0)
+		return 0;
+	ret = virtio_net_create(&dev, at->loop, o->net_fd, &opts, err);
+	return ret ? ret : add(at, dev, err);
+}
+
+static int add_balloon(const struct place *at, struct pil_err *err)
+{
+	struct virtio_device *dev;
+	int ret = virtio_balloon_create(&dev, err);
+
+	return ret ? ret : add(at, dev, err);
+}
+
 static int add_rng(const struct place *at, struct pil_err *err)
 {
 	struct virtio_device *dev;
@@ -74,7 +132,13 @@ int board_init(struct board *board, struct options *o, struct vm *vm, struct loo
 	if (!ret)
 		ret = add_console(&at, o, err);
 	if (!ret)
+		ret = add_vsock(&at, o, err);
+	if (!ret)
+		ret = add_net(&at, o, err);
+	if (!ret)
 		ret = add_rng(&at, err);
+	if (!ret)
+		ret = add_balloon(&at, err);
 	return ret;
 }
 

@@ -9,7 +9,7 @@
 #include "hop.h"
 #include "loop.h"
 #include "pci.h"
-#include "vm.h"
+#include "kvm_vm.h"
 
 struct options;
 struct virtio_device;

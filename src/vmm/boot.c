@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: the segments of the kernel are read straight from the file to where they
- * belong; what they do not cover is not touched, because the guest's memory is zero from the start.
+ * Theory of operation: the segments of the kernel are mapped from the file to where they belong,
+ * copy on write: nothing is read that the guest does not touch, and machines share what they do not
+ * change.  What the segments do not cover is zero, as all of the guest's memory is at first.
  * The initrd goes to the end of the memory below 4 GiB, where no kernel looks for free memory
  * first.
  *
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,7 +53,7 @@ struct start_page { /* what lies at LAYOUT_START_INFO */
 };
 
 struct image {
-	const struct guest_mem *mem;
+	struct guest_mem *mem;
 	const char *path;
 	int fd;
 	uint64_t end_gpa; /* of the highest segment */
@@ -87,6 +89,35 @@ static int bad_image(const struct image *image, int code, const char *what, stru
 	return pil_err_say(err, ENOEXEC, "kernel '%s': %s", image->path, what);
 }
 
+static void note_file_pages(struct guest_mem *mem, uint8_t *host, uint64_t len)
+{
+	uint8_t *end = mem->file_host + mem->file_bytes;
+
+	if (!mem->file_bytes || host < mem->file_host)
+		mem->file_host = host;
+	if (!mem->file_bytes || host + len > end)
+		end = host + len;
+	mem->file_bytes = (uint64_t)(end - mem->file_host);
+}
+
+/* Puts @len bytes of the file at @to.  Whole pages are mapped, not read: the guest touches few of
+ * them, and only what it writes is copied.  A peer that shares the memory would not see them. */
+static int map_or_read(struct image *image, uint8_t *to, uint64_t len, uint64_t off)
+{
+	uint64_t whole = len & ~(PAGE - 1ull);
+	struct stat st;
+
+	if (image->mem->fd >= 0 || (uintptr_t)to % PAGE || off % PAGE || !whole)
+		return read_at(image->fd, to, len, off);
+	if (fstat(image->fd, &st) || off > (uint64_t)st.st_size || len > (uint64_t)st.st_size - off)
+		return -ENOEXEC;
+	if (mmap(to, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+		 image->fd, (off_t)off) == MAP_FAILED)
+		return -errno;
+	note_file_pages(image->mem, to, whole);
+	return read_at(image->fd, to + whole, len - whole, off + whole);
+}
+
 static int load_segment(struct image *image, const Elf64_Phdr *ph, struct pil_err *err)
 {
 	uint64_t room = ph->p_memsz > ph->p_filesz ? ph->p_memsz : ph->p_filesz;
@@ -102,7 +133,7 @@ static int load_segment(struct image *image, const Elf64_Phdr *ph, struct pil_er
 				   "guest's memory",
 				   image->path, (unsigned long long)room,
 				   (unsigned long long)ph->p_paddr);
-	ret = read_at(image->fd, to, ph->p_filesz, ph->p_offset);
+	ret = map_or_read(image, to, ph->p_filesz, ph->p_offset);
 	if (ret)
 		return bad_image(image, ret, "ends in the middle of a segment", err);
 	if (ph->p_paddr + room > image->end_gpa)
@@ -196,7 +227,7 @@ static void list_memory(const struct guest_mem *mem, struct start_page *page)
 			page->memory[page->info.n_memory++] = list[i];
 }
 
-int boot_load(const struct guest_mem *mem, const struct boot_opts *opts, struct boot_entry *entry,
+int boot_load(struct guest_mem *mem, const struct boot_opts *opts, struct boot_entry *entry,
 	      struct pil_err *err)
 {
 	struct image image = {.mem = mem, .path = opts->kernel, .fd = opts->kernel_fd};

@@ -27,7 +27,7 @@ struct boot_entry {
 };
 
 /* Loads what @opts names and writes the start information; -errno. */
-int boot_load(const struct guest_mem *mem, const struct boot_opts *opts, struct boot_entry *entry,
+int boot_load(struct guest_mem *mem, const struct boot_opts *opts, struct boot_entry *entry,
 	      struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

@@ -11,6 +11,8 @@
 
 #define BIT(n) (1u << (n))
 
+enum { CPUID_MAX_ENTRIES = 256, TOPOLOGY_LEVELS = 3 };
+
 enum {
 	LEAF_FEATURES = 1,
 	LEAF_CACHES = 4,
@@ -85,7 +87,7 @@ static bool adapt(struct kvm_cpuid_entry2 *e, const struct cpuid_opts *opts)
 /* Level 0: one thread per core; level 1: @count cores in the only socket; level 2: no more. */
 static void add_topology(struct kvm_cpuid2 *list, const struct cpuid_opts *opts)
 {
-	for (unsigned level = 0; level < 3 && list->nent < CPUID_MAX_ENTRIES; level++)
+	for (unsigned level = 0; level < TOPOLOGY_LEVELS; level++)
 		list->entries[list->nent++] = (struct kvm_cpuid_entry2){
 			.function = LEAF_TOPOLOGY,
 			.index = level,
@@ -99,24 +101,37 @@ static void add_topology(struct kvm_cpuid2 *list, const struct cpuid_opts *opts)
 		};
 }
 
-int cpuid_set(int kvm_fd, int vcpu_fd, const struct cpuid_opts *opts)
+int cpuid_create(struct kvm_cpuid2 **out, int kvm_fd)
 {
-	_auto_free struct kvm_cpuid2 *list =
+	struct kvm_cpuid2 *list =
 		calloc(1, sizeof(*list) + CPUID_MAX_ENTRIES * sizeof(list->entries[0]));
-	unsigned kept = 0;
+	int ret = 0;
 
 	if (!list)
 		return -ENOMEM;
-	list->nent = CPUID_MAX_ENTRIES;
+	list->nent = CPUID_MAX_ENTRIES - TOPOLOGY_LEVELS;
 	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, list))
-		return -errno;
-	for (unsigned i = 0; i < list->nent; i++) {
-		struct kvm_cpuid_entry2 e = list->entries[i];
+		ret = -errno;
+	if (ret)
+		free(list);
+	else
+		*out = list;
+	return ret;
+}
+
+int cpuid_set(const struct kvm_cpuid2 *supported, int vcpu_fd, const struct cpuid_opts *opts)
+{
+	_auto_free struct kvm_cpuid2 *list =
+		calloc(1, sizeof(*list) + CPUID_MAX_ENTRIES * sizeof(list->entries[0]));
+
+	if (!list)
+		return -ENOMEM;
+	for (unsigned i = 0; i < supported->nent; i++) {
+		struct kvm_cpuid_entry2 e = supported->entries[i];
 
 		if (adapt(&e, opts))
-			list->entries[kept++] = e;
+			list->entries[list->nent++] = e;
 	}
-	list->nent = kept;
 	add_topology(list, opts);
 	return ioctl(vcpu_fd, KVM_SET_CPUID2, list) ? -errno : 0;
 }

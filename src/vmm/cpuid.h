@@ -8,7 +8,7 @@
 
 #include "compiler.h"
 
-enum { CPUID_MAX_ENTRIES = 256 };
+struct kvm_cpuid2;
 
 struct cpuid_opts {
 	unsigned index,
@@ -17,7 +17,11 @@ struct cpuid_opts {
 	bool nested;       /* the guest may run virtual machines of its own */
 };
 
-/* Gives @vcpu_fd what KVM can offer on this host, with the topology of @opts.  0 or -errno. */
-int cpuid_set(int kvm_fd, int vcpu_fd, const struct cpuid_opts *opts) PIL_MUST_CHECK;
+/* What KVM can offer on this host; release it with free(). */
+int cpuid_create(struct kvm_cpuid2 **out, int kvm_fd) PIL_MUST_CHECK;
+
+/* Gives @vcpu_fd what is in @supported, with the topology of @opts.  0 or -errno. */
+int cpuid_set(const struct kvm_cpuid2 *supported, int vcpu_fd,
+	      const struct cpuid_opts *opts) PIL_MUST_CHECK;
 
 #endif

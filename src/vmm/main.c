@@ -19,6 +19,7 @@
 #include "acpi.h"
 #include "boot.h"
 #include "board.h"
+#include "cell.h"
 #include "fd.h"
 #include "hop.h"
 #include "log.h"
@@ -27,7 +28,7 @@
 #include "power.h"
 #include "trace.h"
 #include "vcpu.h"
-#include "vm.h"
+#include "kvm_vm.h"
 
 struct machine {
 	struct vm vm;
@@ -90,6 +91,7 @@ static int load(struct machine *m, const struct options *o, struct pil_err *err)
 	ret = boot_load(&m->vm.mem, &boot, &entry, err);
 	if (ret)
 		return ret;
+	trace_mark("kernel loaded");
 	vcpus.entry_gpa = entry.entry_gpa;
 	vcpus.start_info_gpa = entry.start_info_gpa;
 	return vcpus_init(&m->vcpus, &m->vm, &vcpus, err);
@@ -104,6 +106,7 @@ static int set_up(struct machine *m, struct options *o, struct pil_err *err)
 
 	if (ret)
 		return ret;
+	trace_mark("memory made");
 	power_init(&m->power, &m->vm, o->early_fd);
 	m->power.mark = o->boot_timer ? trace_guest_mark : NULL;
 	ret = loop_create(&m->loop);
@@ -114,6 +117,10 @@ static int set_up(struct machine *m, struct options *o, struct pil_err *err)
 	ret = watch_end(m, err);
 	if (!ret)
 		ret = load(m, o, err);
+	if (!ret)
+		trace_mark("processors made");
+	if (!ret && o->jail)
+		ret = cell_lock(err);
 	if (!ret)
 		ret = board_init(&m->board, o, &m->vm, m->loop, &m->hop, err);
 	return ret;
@@ -132,11 +139,17 @@ static int run(struct options *o, struct pil_err *err)
 	static struct machine m; /* zero, and not on the stack: everything points into it */
 	int ret = options_open(o, err);
 
+	if (!ret && o->jail)
+		ret = cell_enter(o, err);
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* which leaving the namespaces undoes */
+	if (!ret)
+		trace_mark("in the jail");
 	if (!ret)
 		ret = set_up(&m, o, err);
-	trace_mark("machine made");
 	if (!ret)
-		ret = vcpus_start(&m.vcpus, NULL, err);
+		trace_mark("devices made");
+	if (!ret)
+		ret = vcpus_start(&m.vcpus, o->jail ? cell_lock_vcpu : NULL, err);
 	if (ret)
 		return ret;
 	trace_mark("kernel entry");
@@ -156,7 +169,6 @@ int main(int argc, char **argv)
 
 	trace_begin();
 	log_init("pillion-vmm");
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (!options_parse(&o, argc, argv, &err))
 		ret = run(&o, &err);
 	else

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "vm.h"
+#include "kvm_vm.h"
 
 enum { MSIX_MAX_VECTORS = 16, MSIX_ENTRY_BYTES = 16 };
 

@@ -13,7 +13,7 @@
 #include "fd.h"
 #include "str.h"
 #include "trace.h"
-#include "vm.h"
+#include "kvm_vm.h"
 
 enum { MAX_MEMORY_MIB = 1 << 24, MAX_FD = 1 << 20 };
 

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "compiler.h"
-#include "vm.h"
+#include "kvm_vm.h"
 
 enum { PCI_SLOTS = 32, PCI_CONFIG_BYTES = 256, PCI_BAR_BYTES = 0x8000 };
 

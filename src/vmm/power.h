@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "vm.h"
+#include "kvm_vm.h"
 
 /* Offsets from LAYOUT_POWER_PORT.  The first three are named in the ACPI tables. */
 enum power_port {

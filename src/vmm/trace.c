@@ -52,5 +52,5 @@ void trace_guest_mark(struct power *power, unsigned value)
 
 	(void)power;
 	snprintf(text, sizeof(text), "mark %u", value & 0xff);
-	trace_mark(value == 1 ? "init" : value == 2 ? "agent ready" : text);
+	trace_mark(text);
 }

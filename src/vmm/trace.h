@@ -18,7 +18,7 @@ void trace_begin(void);
 void trace_enable(unsigned long long start_ns);
 /* Any thread; prints nothing unless enabled. */
 void trace_mark(const char *what);
-/* The guest wrote @value to POWER_MARK: 1 "init", 2 "agent ready"; others as numbers. */
+/* The guest wrote @value to POWER_MARK. */
 void trace_guest_mark(struct power *power, unsigned value);
 
 #endif

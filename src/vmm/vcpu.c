@@ -73,7 +73,8 @@ static int set_pvh_state(const struct vcpu *vcpu, const struct vcpus_opts *opts)
 	return 0;
 }
 
-static int init_one(struct vcpu *vcpu, const struct vcpus_opts *opts)
+static int init_one(struct vcpu *vcpu, const struct kvm_cpuid2 *supported,
+		    const struct vcpus_opts *opts)
 {
 	struct vm *vm = vcpu->vm;
 	struct cpuid_opts cpuid = {
@@ -94,7 +95,7 @@ static int init_one(struct vcpu *vcpu, const struct vcpus_opts *opts)
 		return -errno;
 	vcpu->run = run;
 	vcpu->run_bytes = (size_t)size;
-	ret = cpuid_set(vm->kvm_fd, vcpu->fd, &cpuid);
+	ret = cpuid_set(supported, vcpu->fd, &cpuid);
 	if (!ret)
 		ret = set_msrs(vcpu);
 	if (!ret && vcpu->index == 0)
@@ -105,15 +106,20 @@ static int init_one(struct vcpu *vcpu, const struct vcpus_opts *opts)
 int vcpus_init(struct vcpus *vcpus, struct vm *vm, const struct vcpus_opts *opts,
 	       struct pil_err *err)
 {
+	_auto_free struct kvm_cpuid2 *supported = NULL;
+	int ret;
+
 	*vcpus = (struct vcpus){.all = calloc(vm->n_vcpus, sizeof(*vcpus->all))};
-	if (!vcpus->all)
-		return pil_err_set(err, ENOMEM, "make %u processors", vm->n_vcpus);
+	ret = vcpus->all ? cpuid_create(&supported, vm->kvm_fd) : -ENOMEM;
+	if (ret) {
+		vcpus_finish(vcpus);
+		return pil_err_set(err, -ret, "make %u processors", vm->n_vcpus);
+	}
 	while (vcpus->n < vm->n_vcpus) {
 		struct vcpu *vcpu = &vcpus->all[vcpus->n];
-		int ret;
 
 		*vcpu = (struct vcpu){.vm = vm, .index = vcpus->n++, .fd = -1};
-		ret = init_one(vcpu, opts);
+		ret = init_one(vcpu, supported, opts);
 		if (ret) {
 			pil_err_set(err, -ret, "make processor %u", vcpu->index);
 			vcpus_finish(vcpus);

@@ -10,7 +10,7 @@
 
 #include "compiler.h"
 #include "err.h"
-#include "vm.h"
+#include "kvm_vm.h"
 
 struct kvm_run;
 

@@ -13,7 +13,7 @@
 #include "loop.h"
 #include "pci.h"
 #include "virtio.h"
-#include "vm.h"
+#include "kvm_vm.h"
 
 struct virtio_pci;
 

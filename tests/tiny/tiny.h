@@ -88,7 +88,7 @@ struct vdesc {
 };
 enum { VQ_SIZE = 8, D_NEXT = 1, D_WRITE = 2, D_INDIRECT = 4 };
 struct vqueue {
-	struct vdesc desc[VQ_SIZE];
+	_Alignas(16) struct vdesc desc[VQ_SIZE];
 	struct {
 		uint16_t flags, idx, ring[VQ_SIZE], event;
 	} avail;

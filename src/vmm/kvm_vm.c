@@ -8,7 +8,7 @@
  * The interrupt controllers are KVM's.  Devices have message-signalled interrupts only, and send
  * them with KVM_SIGNAL_MSI: routes and irqfds would save no system call (the sender is always this
  * process) and cost a kernel-wide grace period each time the guest sets up a vector. */
-#include "vm.h"
+#include "kvm_vm.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * vm.h -- a KVM virtual machine without processors: memory, interrupt controllers, buses. */
-#ifndef PIL_VM_H
-#define PIL_VM_H
+ * kvm_vm.h -- a KVM virtual machine without processors: memory, interrupt controllers, buses. */
+#ifndef PIL_KVM_VM_H
+#define PIL_KVM_VM_H
 
 #include <stdatomic.h>
 #include <stdbool.h>

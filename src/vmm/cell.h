@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cell.h -- what a monitor leaves behind before it runs a guest: nearly all of the host.
+ *
+ * The order is cell_enter(), then making the machine, cell_lock() before the first device, and
+ * cell_lock_vcpu() on each vCPU's thread. */
+#ifndef PIL_CELL_H
+#define PIL_CELL_H
+
+#include "compiler.h"
+#include "err.h"
+
+struct options;
+
+/* Namespaces of its own, an empty root with only the folders of the sockets that @o names, no
+ * capabilities, no way back.  Files are opened before; no thread was made yet. */
+int cell_enter(const struct options *o, struct pil_err *err) PIL_MUST_CHECK;
+
+/* Keeps this thread, and all it makes from now on, to the system calls a running machine needs. */
+int cell_lock(struct pil_err *err) PIL_MUST_CHECK;
+
+/* The same for the few a vCPU's thread needs; -errno. */
+int cell_lock_vcpu(void) PIL_MUST_CHECK;
+
+#endif
