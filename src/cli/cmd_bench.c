@@ -243,7 +243,7 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 
 	if (ret)
 		return ret;
-	backend = machine_backend(distro.version, err);
+	backend = machine_backend(dirs, distro.version, err);
 	if (!backend)
 		return -err->code;
 	ret = broker_ensure(dirs, err);

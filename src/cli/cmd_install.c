@@ -9,6 +9,7 @@
 #include "cli.h"
 #include "config.h"
 #include "fd.h"
+#include "form.h"
 #include "machine.h"
 #include "path.h"
 #include "recipe.h"
@@ -107,12 +108,12 @@ static int check_name(struct cli *cli, const char *name, struct pil_err *err)
 }
 
 static int install(struct cli *cli, const struct recipe *recipe, const char *name, unsigned version,
-		   struct pil_err *err)
+		   const struct config *config, struct pil_err *err)
 {
 	_auto_free char *dir = str_printf("%s/distros/%s", cli->dirs.data, name);
 	_auto_free char *default_path = str_printf("%s/default", cli->dirs.data);
 	_auto_fd int lock_fd = registry_lock(&cli->dirs, err);
-	struct distro distro = {.version = version};
+	struct distro distro = {.version = 1};
 	int ret;
 
 	if (lock_fd < 0)
@@ -123,42 +124,41 @@ static int install(struct cli *cli, const struct recipe *recipe, const char *nam
 	if (ret)
 		return ret;
 	tree_sweep(&cli->dirs);
-	ret = kit_ensure(&cli->dirs, err);
+	ret = form_kits(&cli->dirs, version, config, err);
 	if (ret < 0)
 		return ret;
 	ret = tree_install(&cli->dirs, recipe, dir, err);
+	if (!ret)
+		ret = form_change(&cli->dirs, &distro, version, config, err);
 	if (ret) {
 		if (tree_remove(dir, NULL))
 			fprintf(stderr, "(%s is left behind; the next try removes it)\n", dir);
 		return ret;
 	}
-	ret = registry_add(&cli->dirs, &distro, err);
-	if (!ret && !path_exists(default_path))
-		ret = registry_set_default(&cli->dirs, name, err);
-	return ret;
+	return path_exists(default_path) ? 0 : registry_set_default(&cli->dirs, name, err);
 }
 
-/* As asked for, or as the config says; 0: whichever serves. */
-static int choose_version(struct cli *cli, struct options *o, struct pil_err *err)
+/* As asked for, or as the config says, or the best that this host can do. */
+static int choose_version(struct cli *cli, struct options *o, const struct config *config,
+			  struct pil_err *err)
 {
-	_auto_free char *path = str_printf("%s/config", cli->dirs.config);
-	struct config config;
-	int ret = config_load(&config, path, err);
+	const struct machine_ops *backend;
 
-	if (ret)
-		return ret;
 	if (!o->version)
-		o->version = config.default_version;
-	if (o->version == 3) /* as some call the microVM */
-		o->version = 2;
-	config_finish(&config);
-	return o->version && !machine_backend((unsigned)o->version, err) ? -ENOTSUP : 0;
+		o->version = config->default_version;
+	backend = machine_backend(&cli->dirs, (unsigned)o->version, err);
+	if (!backend)
+		return -ENOTSUP;
+	o->version = backend->version;
+	return 0;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
 {
 	const struct recipe *recipe = recipes_distro;
+	_auto_free char *path = NULL;
 	const char *name;
+	struct config config;
 	struct pil_err err = {0};
 	struct options o;
 	int ret = parse(argc, argv, &o);
@@ -170,10 +170,15 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (o.flavor && !(recipe = recipe_find(o.flavor)))
 		return unknown_flavor();
 	name = o.name ? o.name : recipe->name;
-	if (check_name(cli, name, &err) || choose_version(cli, &o, &err))
+	path = str_printf("%s/config", cli->dirs.config);
+	if (check_name(cli, name, &err) || config_load(&config, path, &err))
 		return cli_fail(&err);
-	fprintf(stderr, "Installing: %s\n", recipe->title);
-	ret = install(cli, recipe, name, (unsigned)o.version, &err);
+	ret = choose_version(cli, &o, &config, &err);
+	if (!ret) {
+		fprintf(stderr, "Installing: %s\n", recipe->title);
+		ret = install(cli, recipe, name, (unsigned)o.version, &config, &err);
+	}
+	config_finish(&config);
 	if (ret)
 		return cli_fail(&err);
 	printf("Distribution successfully installed. It can be launched via 'pillion -d %s'\n",

@@ -67,13 +67,6 @@ static int list_online(void)
 	return 0;
 }
 
-static unsigned shown_version(const struct distro *d)
-{
-	const struct machine_ops *ops = machine_backend(d->version, NULL);
-
-	return ops ? ops->version : d->version;
-}
-
 static int print_json(struct cli *cli, const struct distro *list, int n, const char *default_name,
 		      const struct options *o)
 {
@@ -88,7 +81,7 @@ static int print_json(struct cli *cli, const struct distro *list, int n, const c
 				      json_pack("{s:s, s:b, s:s, s:i}", "name", list[i].name,
 						"default", !strcmp(list[i].name, default_name),
 						"state", running ? "Running" : "Stopped", "version",
-						(int)shown_version(&list[i])));
+						(int)list[i].version));
 	}
 	json_dumpf(array, stdout, JSON_INDENT(2));
 	putchar('\n');
@@ -120,7 +113,7 @@ static int print_text(struct cli *cli, const struct distro *list, int n, const c
 			puts(list[i].name);
 		else if (o->verbose)
 			printf("%s %-*s    %-15s %u\n", is_default ? "*" : " ", width, list[i].name,
-			       running ? "Running" : "Stopped", shown_version(&list[i]));
+			       running ? "Running" : "Stopped", list[i].version);
 		else
 			printf("%s%s\n", list[i].name, is_default ? " (Default)" : "");
 	}

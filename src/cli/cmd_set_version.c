@@ -1,16 +1,48 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "cli.h"
+#include "config.h"
 #include "fd.h"
+#include "form.h"
 #include "machine.h"
 #include "registry.h"
 #include "str.h"
 
+static int change(struct cli *cli, const char *name, unsigned version, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/config", cli->dirs.config);
+	_auto_fd int lock_fd = -1;
+	struct config config;
+	struct distro distro;
+	int ret = config_load(&config, path, err);
+
+	if (ret)
+		return ret;
+	lock_fd = registry_lock(&cli->dirs, err);
+	ret = lock_fd < 0 ? lock_fd : registry_find(&cli->dirs, name, &distro, err);
+	if (!ret && machine_running(&cli->dirs, distro.name)) {
+		pil_err_hint(err, "pillion --terminate %s", distro.name);
+		ret = pil_err_say(err, EBUSY, "set the version of '%s': it is running",
+				  distro.name);
+	}
+	if (!ret && distro.version == version) {
+		puts("The distribution is already the requested version.");
+		config_finish(&config);
+		return 0;
+	}
+	if (!ret)
+		ret = form_change(&cli->dirs, &distro, version, &config, err);
+	if (!ret)
+		puts("The operation completed successfully.");
+	config_finish(&config);
+	return ret;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
-	_auto_fd int lock_fd = -1;
 	struct distro distro;
 	struct pil_err err = {0};
 	uint64_t version;
@@ -22,21 +54,9 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (version == 3) /* as some call the microVM */
 		version = 2;
 	if (registry_find(&cli->dirs, argv[1], &distro, &err) || /* before we wait */
-	    !machine_backend((unsigned)version, &err))
+	    !machine_backend(&cli->dirs, (unsigned)version, &err) ||
+	    change(cli, argv[1], (unsigned)version, &err))
 		return cli_fail(&err);
-	lock_fd = registry_lock(&cli->dirs, &err);
-	if (lock_fd < 0 || registry_find(&cli->dirs, argv[1], &distro, &err))
-		return cli_fail(&err);
-	if (machine_running(&cli->dirs, distro.name)) {
-		pil_err_hint(&err, "pillion --terminate %s", distro.name);
-		pil_err_say(&err, EXIT_FAILURE, "set the version of '%s': it is running",
-			    distro.name);
-		return cli_fail(&err);
-	}
-	distro.version = (unsigned)version;
-	if (registry_add(&cli->dirs, &distro, &err))
-		return cli_fail(&err);
-	puts("The operation completed successfully.");
 	return 0;
 }
 

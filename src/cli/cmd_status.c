@@ -29,11 +29,11 @@ static void gather(struct cli *cli, struct report *r)
 
 	r->have_default = registry_default(&cli->dirs, &r->def, &err) == 0;
 	r->have_kit = path_exists(stamp);
-	r->backend = machine_backend(0, &err);
-	if (r->backend)
-		r->backend->usable(r->why, sizeof(r->why));
-	else
+	r->backend = machine_backend(&cli->dirs, 0, &err);
+	if (!r->backend)
 		snprintf(r->why, sizeof(r->why), "%.250s", err.msg);
+	else /* the best there is; or why it is not */
+		machine_backends[0]->usable(&cli->dirs, r->why, sizeof(r->why));
 	r->n_devices = broker_devices(&cli->dirs, r->devices, WIRE_MAX_DEVICES, &r->device_err);
 }
 
@@ -92,8 +92,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (r.have_default)
 		printf("Default Distribution: %s\n", r.def.name);
 	printf("Default Version: %u\n", r.backend ? r.backend->version : 0);
-	printf("Machine back end: %s, because the microVM is not part of this version yet; %s\n",
-	       r.backend ? r.backend->title : "none", r.why);
+	printf("Machine back end: %s%s, because: %s\n", r.backend ? r.backend->title : "none",
+	       r.backend == machine_backends[0] ? "" : " (shared kernel)", r.why);
 	printf("Runtime kit: %s\n", r.have_kit ? "installed" : "not installed (pillion --update)");
 	print_devices(&r);
 	return 0;

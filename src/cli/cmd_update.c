@@ -4,9 +4,47 @@
 #include <string.h>
 
 #include "cli.h"
+#include "config.h"
 #include "fd.h"
+#include "form.h"
+#include "machine.h"
 #include "registry.h"
-#include "tree.h"
+#include "str.h"
+
+/* Do microVMs run here, or are there any? */
+static unsigned needed_version(const struct state_dirs *dirs)
+{
+	const struct machine_ops *ops = machine_backend(dirs, 0, NULL);
+	_auto_free struct distro *list = NULL;
+	int n = registry_list(dirs, &list, NULL);
+	unsigned version = ops ? ops->version : 1;
+
+	for (int i = 0; i < n; i++)
+		if (list[i].version > version)
+			version = list[i].version;
+	return version;
+}
+
+static int update(struct cli *cli)
+{
+	_auto_free char *path = str_printf("%s/config", cli->dirs.config);
+	_auto_fd int lock_fd = -1;
+	struct config config;
+	struct pil_err err = {0};
+	int ret = config_load(&config, path, &err);
+
+	if (ret)
+		return cli_fail(&err);
+	lock_fd = registry_lock(&cli->dirs, &err);
+	ret = lock_fd < 0 ? lock_fd
+			  : form_kits(&cli->dirs, needed_version(&cli->dirs), &config, &err);
+	config_finish(&config);
+	if (ret < 0)
+		return cli_fail(&err);
+	puts(ret ? "The kits have been installed."
+		 : "The most recent version of the kits is already installed.");
+	return 0;
+}
 
 static int run(struct cli *cli, int argc, char **argv)
 {
@@ -17,8 +55,6 @@ static int run(struct cli *cli, int argc, char **argv)
 		{"prompt-before-exit", no_argument, NULL, 'i'},
 		{0},
 	};
-	_auto_fd int lock_fd = -1;
-	struct pil_err err = {0};
 	int ret, index = 0;
 
 	optind = 1;
@@ -29,13 +65,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	}
 	if (optind < argc)
 		return cli_usage(&cmd_update, "it takes no names");
-	lock_fd = registry_lock(&cli->dirs, &err);
-	ret = lock_fd < 0 ? lock_fd : kit_ensure(&cli->dirs, &err);
-	if (ret < 0)
-		return cli_fail(&err);
-	puts(ret ? "The runtime kit has been installed."
-		 : "The most recent version of the runtime kit is already installed.");
-	return 0;
+	return update(cli);
 }
 
 const struct cmd cmd_update = {"--update", NULL, "",

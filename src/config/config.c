@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -12,29 +13,6 @@
 #include "log.h"
 #include "path.h"
 #include "str.h"
-
-/* Keys of .wslconfig that are accepted and have no meaning here (yet). */
-static const char *const ignored_keys[] = {
-	"memory",
-	"processors",
-	"swap",
-	"swapFile",
-	"kernel",
-	"kernelCommandLine",
-	"gpuSupport",
-	"networkingMode",
-	"localhostForwarding",
-	"guiApplications",
-	"nestedVirtualization",
-	"debugConsole",
-};
-
-static bool set_replace(char **field, const char *value)
-{
-	free(*field);
-	*field = value[0] ? strdup(value) : NULL;
-	return true;
-}
 
 static bool set_env(struct config *c, const char *value)
 {
@@ -58,6 +36,45 @@ static bool set_timeout(struct config *c, const char *value)
 	return true;
 }
 
+static bool set_reference(struct config *c, const char *value)
+{
+	c->reference_always = !strcasecmp(value, "always");
+	return c->reference_always || !strcasecmp(value, "auto");
+}
+
+static bool set_swap(struct config *c, const char *value)
+{
+	c->swap_set = true;
+	return str_to_bytes(value, &c->swap_bytes);
+}
+
+static bool set_reclaim(struct config *c, const char *value)
+{
+	static const char *const names[] = {[CONFIG_RECLAIM_DISABLED] = "disabled",
+					    [CONFIG_RECLAIM_GRADUAL] = "gradual",
+					    [CONFIG_RECLAIM_DROP_CACHE] = "dropCache"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcasecmp(value, names[i])) {
+			c->auto_memory_reclaim = (enum config_reclaim)i;
+			return true;
+		}
+	return false;
+}
+
+static bool set_text(char **field, const char *value)
+{
+	free(*field);
+	*field = value[0] ? strdup(value) : NULL;
+	return true;
+}
+
+static bool set_bool(bool *field, const char *value)
+{
+	*field = !strcasecmp(value, "true") || !strcmp(value, "1");
+	return *field || !strcasecmp(value, "false") || !strcmp(value, "0");
+}
+
 static bool set_unsigned(unsigned *field, const char *value, unsigned max)
 {
 	uint64_t v;
@@ -68,37 +85,75 @@ static bool set_unsigned(unsigned *field, const char *value, unsigned max)
 	return true;
 }
 
-static bool set_reference(struct config *c, const char *value)
+enum kind {
+	KEY_BOOL,
+	KEY_BYTES,
+	KEY_OWN, /* .set */
+	KEY_TEXT,
+	KEY_UNSIGNED,        /* at most .max */
+	KEY_WITHOUT_MEANING, /* accepted, because people have it in their .wslconfig */
+};
+
+static const struct key {
+	const char *section, *name;
+	enum kind kind;
+	size_t field; /* offset in struct config */
+	unsigned max;
+	bool (*set)(struct config *c, const char *value);
+} keys[] = {
+	{"accel", "env", KEY_OWN, .set = set_env},
+	{"accel", "ggml_dir", KEY_TEXT, offsetof(struct config, ggml_dir)},
+	{"accel", "quota", KEY_BYTES, offsetof(struct config, quota_bytes)},
+	{"accel", "reference", KEY_OWN, .set = set_reference},
+	{"experimental", "autoMemoryReclaim", KEY_OWN, .set = set_reclaim},
+	{"npu", "min_tops", KEY_UNSIGNED, offsetof(struct config, npu_min_tops), 100000},
+	{"wsl2", "autoMemoryReclaim", KEY_OWN, .set = set_reclaim},
+	{"wsl2", "debugConsole", KEY_WITHOUT_MEANING},
+	{"wsl2", "defaultVersion", KEY_UNSIGNED, offsetof(struct config, default_version), 3},
+	{"wsl2", "defaultVhdSize", KEY_BYTES, offsetof(struct config, default_disk_bytes)},
+	{"wsl2", "gpuSupport", KEY_WITHOUT_MEANING},
+	{"wsl2", "guiApplications", KEY_WITHOUT_MEANING},
+	{"wsl2", "kernel", KEY_TEXT, offsetof(struct config, kernel)},
+	{"wsl2", "kernelCommandLine", KEY_TEXT, offsetof(struct config, kernel_command_line)},
+	{"wsl2", "localhostForwarding", KEY_BOOL, offsetof(struct config, localhost_forwarding)},
+	{"wsl2", "memory", KEY_BYTES, offsetof(struct config, memory_bytes)},
+	{"wsl2", "nestedVirtualization", KEY_BOOL, offsetof(struct config, nested_virtualization)},
+	{"wsl2", "networkingMode", KEY_WITHOUT_MEANING},
+	{"wsl2", "processors", KEY_UNSIGNED, offsetof(struct config, processors), 4096},
+	{"wsl2", "swap", KEY_OWN, .set = set_swap},
+	{"wsl2", "swapFile", KEY_WITHOUT_MEANING},
+	{"wsl2", "vmIdleTimeout", KEY_OWN, .set = set_timeout},
+};
+
+static bool apply(struct config *c, const struct key *key, const char *value)
 {
-	c->reference_always = !strcasecmp(value, "always");
-	return c->reference_always || !strcasecmp(value, "auto");
+	void *field = (char *)c + key->field;
+
+	switch (key->kind) {
+	case KEY_BOOL:
+		return set_bool(field, value);
+	case KEY_BYTES:
+		return str_to_bytes(value, field);
+	case KEY_OWN:
+		return key->set(c, value);
+	case KEY_TEXT:
+		return set_text(field, value);
+	case KEY_UNSIGNED:
+		return set_unsigned(field, value, key->max);
+	case KEY_WITHOUT_MEANING:
+		return true;
+	}
+	return false;
 }
 
 /* inih's handler: 0 stops with this line's number. */
 static int set_key(void *user, const char *section, const char *name, const char *value)
 {
-	struct config *c = user;
-
-	if (!strcasecmp(section, "wsl2") || !strcasecmp(section, "pillion")) {
-		if (!strcasecmp(name, "vmIdleTimeout"))
-			return set_timeout(c, value);
-		if (!strcasecmp(name, "defaultVersion"))
-			return set_unsigned(&c->default_version, value, 3);
-		for (size_t i = 0; i < ARRAY_SIZE(ignored_keys); i++)
-			if (!strcasecmp(name, ignored_keys[i]))
-				return 1;
-	} else if (!strcasecmp(section, "accel")) {
-		if (!strcasecmp(name, "ggml_dir"))
-			return set_replace(&c->ggml_dir, value);
-		if (!strcasecmp(name, "reference"))
-			return set_reference(c, value);
-		if (!strcasecmp(name, "quota"))
-			return str_to_bytes(value, &c->quota_bytes);
-		if (!strcasecmp(name, "env"))
-			return set_env(c, value);
-	} else if (!strcasecmp(section, "npu") && !strcasecmp(name, "min_tops")) {
-		return set_unsigned(&c->npu_min_tops, value, 100000);
-	}
+	if (!strcasecmp(section, "pillion")) /* for those who find [wsl2] odd here */
+		section = "wsl2";
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (!strcasecmp(section, keys[i].section) && !strcasecmp(name, keys[i].name))
+			return apply(user, &keys[i], value);
 	log_warn("config: unknown key %s in section [%s] is ignored", name, section);
 	return 1;
 }
@@ -107,7 +162,11 @@ int config_load(struct config *config, const char *path, struct pil_err *err)
 {
 	int line;
 
-	*config = (struct config){.vm_idle_timeout_ms = 60000, .npu_min_tops = 40};
+	*config = (struct config){.vm_idle_timeout_ms = 60000,
+				  .npu_min_tops = 40,
+				  .localhost_forwarding = true,
+				  .default_disk_bytes = 1ull << 40,
+				  .auto_memory_reclaim = CONFIG_RECLAIM_GRADUAL};
 	if (!path_exists(path))
 		return 0;
 	line = ini_parse(path, set_key, config);
@@ -125,5 +184,7 @@ void config_finish(struct config *config)
 	for (int i = 0; i < config->n_env; i++)
 		free(config->env[i]);
 	free(config->ggml_dir);
+	free(config->kernel);
+	free(config->kernel_command_line);
 	*config = (struct config){0};
 }

@@ -16,6 +16,22 @@ enum { CONFIG_MAX_ENV = 16 };
 struct config {
 	int64_t vm_idle_timeout_ms; /* [wsl2] vmIdleTimeout, default 60000; < 0: never */
 	unsigned default_version;   /* [wsl2] defaultVersion: 0 auto, 1 sandbox, 2 microVM */
+	/* [wsl2], of microVMs */
+	uint64_t memory_bytes; /* memory; 0: half of the host's */
+	unsigned processors;   /* processors; 0: all of the host's */
+	uint64_t swap_bytes;   /* swap; 0: none; default: a quarter of the memory */
+	bool swap_set;         /* swap was given */
+	char *kernel;          /* kernel: a suite of the kernel kit, or a path; NULL: the kit's */
+	char *kernel_command_line;   /* kernelCommandLine: added to ours; NULL: nothing */
+	bool localhost_forwarding;   /* localhostForwarding, default true */
+	bool nested_virtualization;  /* nestedVirtualization, default false */
+	uint64_t default_disk_bytes; /* defaultVhdSize: what a disk can grow to, default 1 TB */
+	enum config_reclaim {
+		CONFIG_RECLAIM_DISABLED,   /* freed memory stays with the machine */
+		CONFIG_RECLAIM_GRADUAL,    /* freed memory goes back to the host */
+		CONFIG_RECLAIM_DROP_CACHE, /* and so do its caches when it has nothing to do */
+	} auto_memory_reclaim;             /* autoMemoryReclaim, default gradual */
+
 	char *ggml_dir;            /* [accel] ggml_dir: host folder with libggml; NULL: the kit's */
 	bool reference_always;     /* [accel] reference = always: list the CPU beside a GPU */
 	uint64_t quota_bytes;      /* [accel] quota: of each machine on each device; 0: none */

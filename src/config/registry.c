@@ -29,7 +29,8 @@ bool registry_parse(const char *text, size_t len, struct distro *out)
 	ok = ok && str_is_name(name) && str_is_name(flavor) && version >= 0 && version <= 2 &&
 	     uid >= 0 && uid < 65534;
 	if (ok) {
-		*out = (struct distro){.version = (unsigned)version, .default_uid = (unsigned)uid};
+		*out = (struct distro){.version = version ? (unsigned)version : 1,
+				       /* 0: before 2 was */ .default_uid = (unsigned)uid};
 		snprintf(out->name, sizeof(out->name), "%s", name);
 		snprintf(out->flavor, sizeof(out->flavor), "%s", flavor);
 	}

@@ -14,7 +14,7 @@
 struct distro {
 	char name[65];
 	char flavor[65];      /* what it was made from: "debian" */
-	unsigned version;     /* 0 auto, 1 sandbox, 2 microVM */
+	unsigned version;     /* 1 sandbox, 2 microVM */
 	unsigned default_uid; /* user of commands without -u */
 };
 

@@ -33,15 +33,16 @@ const struct recipe recipe_runtime = {
 	.revision = 1,
 };
 
-/* Leaves kit/vmlinuz and kit/modules/VERSION, wherever the package has them. */
+/* Leaves kit/vmlinuz and kit/modules/VERSION, wherever the package has them.  What it removes it
+ * names: mmdebstrap keeps its apt's configuration in the tree's /tmp, and without that its apt
+ * would work on the host. */
 #define KEEP_KERNEL                                                                                \
 	"set -e; cd \"$1\"; mkdir -p kit/modules; "                                                \
 	"for v in lib/modules/*/kernel usr/lib/modules/*/kernel; do "                              \
 	"[ ! -d \"$v\" ] || mv \"${v%/kernel}\" kit/modules/; done; "                              \
 	"for v in boot/vmlinuz-* kit/modules/*/vmlinuz; do "                                       \
 	"[ ! -f \"$v\" ] || mv \"$v\" kit/vmlinuz; done; chmod 644 kit/vmlinuz; "                  \
-	"find . -xdev -mindepth 1 -maxdepth 1 ! -name kit ! -name dev ! -name etc ! -name var "    \
-	"-exec rm -rf {} +; find var -type f -size +16k -delete"
+	"rm -rf ./bin ./boot ./lib ./lib64 ./sbin ./usr"
 
 #define KERNEL(of_suite)                                                                           \
 	{                                                                                          \

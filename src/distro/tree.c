@@ -505,7 +505,7 @@ int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, con
 
 int tree_remove(const char *dir, struct pil_err *err)
 {
-	static const char *const trees[] = {"rootfs", "rootfs.part", "rootfs.old"};
+	static const char *const trees[] = {"rootfs", "rootfs.part", "rootfs.old", "image.part"};
 	int ret = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(trees) && !ret; i++) {

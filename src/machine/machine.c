@@ -20,31 +20,33 @@
 #include "proc.h"
 #include "str.h"
 
-enum { CONNECT_MS = 15000 };
+enum {
+	CONNECT_MS = 15000,
+	START_MS = 240000, /* of a supervisor: the slowest back end's ready_ms and some */
+	STOP_MS = 30000,   /* a microVM has a disk to write */
+};
 
-extern const struct machine_ops machine_ns;
+extern const struct machine_ops machine_kvm, machine_ns;
 
-const struct machine_ops *const machine_backends[] = {&machine_ns, NULL};
+const struct machine_ops *const machine_backends[] = {&machine_kvm, &machine_ns, NULL};
 
-const struct machine_ops *machine_backend(unsigned wanted, struct pil_err *err)
+const struct machine_ops *machine_backend(const struct state_dirs *dirs, unsigned wanted,
+					  struct pil_err *err)
 {
 	char why[256] = "";
 
-	if (wanted == 3)
+	if (wanted == 3) /* as some call the microVM */
 		wanted = 2;
 	for (const struct machine_ops *const *ops = machine_backends; *ops; ops++) {
 		if (wanted && (*ops)->version != wanted)
 			continue;
-		if ((*ops)->usable(why, sizeof(why)))
+		if ((*ops)->usable(dirs, why, sizeof(why)))
 			return *ops;
 		pil_err_say(err, ENOTSUP, "no %s on this host: %s", (*ops)->title, why);
-		return NULL;
+		if (wanted == 2)
+			pil_err_hint(err, "version 1, the sandbox, works without KVM: "
+					  "pillion --set-version NAME 1");
 	}
-	pil_err_hint(err, "pillion --set-version NAME 1; for --install, leave --version out");
-	pil_err_say(
-		err, ENOTSUP,
-		"this pillion has no machines of version %u yet: version 1, the sandbox, is there",
-		wanted);
 	return NULL;
 }
 
@@ -55,7 +57,7 @@ void machine_spec_finish(struct machine_spec *spec)
 		free(spec->shares[i].guest);
 	}
 	free(spec->name);
-	free(spec->rootfs);
+	free(spec->dir);
 	free(spec->default_user);
 	*spec = (struct machine_spec){0};
 }
@@ -101,7 +103,7 @@ static int start_supervisor(const char *name, struct pil_err *err)
 	if (pid < 0)
 		return pid;
 	pil_close_p(&write_fd);
-	status = proc_wait(pid, 60000);
+	status = proc_wait(pid, START_MS);
 	if (status == 0)
 		return 0;
 	pil_set_nonblock(read_fd, true);
@@ -177,7 +179,7 @@ int machine_stop(const struct state_dirs *dirs, const char *name, bool force, st
 		return 0;
 	if (kill(pid, force ? SIGKILL : SIGTERM) && errno != ESRCH)
 		return pil_err_set(err, errno, "stop '%s'", name);
-	if (wait_gone(dirs, name, pid, 8000))
+	if (wait_gone(dirs, name, pid, STOP_MS))
 		return 0;
 	kill(pid, SIGKILL);
 	return wait_gone(dirs, name, pid, 2000)

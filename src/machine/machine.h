@@ -15,6 +15,8 @@
 #include "err.h"
 #include "state.h"
 
+struct config;
+
 enum { MACHINE_MAX_SHARES = 8 };
 
 struct machine_share { /* a host folder seen in the machine */
@@ -24,7 +26,7 @@ struct machine_share { /* a host folder seen in the machine */
 
 struct machine_spec { /* owned strings: machine_spec_finish() */
 	char *name;
-	char *rootfs;
+	char *dir; /* distros/NAME: rootfs/ for a sandbox, disk.ext4 for a microVM */
 	char *default_user;
 	unsigned version; /* 1 sandbox, 2 microVM, 0 whichever serves */
 	int64_t idle_ms;  /* < 0: never stops by itself */
@@ -36,6 +38,7 @@ void machine_spec_finish(struct machine_spec *spec);
 /* What a supervisor gives its back end. */
 struct machine_run {
 	const struct machine_spec *spec;
+	const struct config *config;
 	const struct state_dirs *dirs;
 	const char *dir;   /* runtime/machines/NAME */
 	const char *token; /* 64 hex digits */
@@ -46,8 +49,9 @@ struct machine_ops {
 	const char *name;  /* "ns", "kvm" */
 	const char *title; /* "sandbox", "microVM" */
 	unsigned version;  /* as --list -v shows it */
+	int ready_ms;      /* from start() to the agent, at most */
 	/* Can this host run it well?  @why: one line, also when it can. */
-	bool (*usable)(char *why, int why_size);
+	bool (*usable)(const struct state_dirs *dirs, char *why, int why_size);
 	/* Starts it; returns a descriptor (a pidfd) that becomes readable when the machine has
 	 * ended.
 	 * @ready_fd becomes readable when the agent serves, or at end of file when it never will.
@@ -60,7 +64,8 @@ struct machine_ops {
 extern const struct machine_ops *const machine_backends[]; /* best first, NULL-terminated */
 
 /* The back end for version @wanted (0: the first usable one).  NULL with the reason in @err. */
-const struct machine_ops *machine_backend(unsigned wanted, struct pil_err *err);
+const struct machine_ops *machine_backend(const struct state_dirs *dirs, unsigned wanted,
+					  struct pil_err *err);
 
 /* Makes sure machine @name runs and connects to its agent: a descriptor, or -errno.  Two callers at
  * once get the same machine. */

@@ -32,7 +32,7 @@
 #include "registry.h"
 #include "str.h"
 
-enum { READY_MS = 30000, BROKER_CHECK_MS = 2000 };
+enum { BROKER_CHECK_MS = 2000 };
 
 struct supervisor {
 	struct state_dirs dirs;
@@ -58,7 +58,7 @@ static int load_spec(struct supervisor *s, const char *name, struct pil_err *err
 		return ret;
 	s->spec = (struct machine_spec){
 		.name = strdup(distro.name),
-		.rootfs = str_printf("%s/distros/%s/rootfs", s->dirs.data, distro.name),
+		.dir = str_printf("%s/distros/%s", s->dirs.data, distro.name),
 		.default_user = str_printf("%u", distro.default_uid),
 		.version = distro.version,
 		.idle_ms = s->config.vm_idle_timeout_ms,
@@ -124,9 +124,9 @@ static int wait_ready(struct supervisor *s, int ready_fd, struct pil_err *err)
 	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
 	char c;
 
-	if (poll(&p, 1, READY_MS) <= 0)
+	if (poll(&p, 1, s->ops->ready_ms) <= 0)
 		return pil_err_say(err, ETIMEDOUT, "no sign of its agent after %d s",
-				   READY_MS / 1000);
+				   s->ops->ready_ms / 1000);
 	if (read(ready_fd, &c, 1) != 1) {
 		pil_err_hint(err, "see %s/machines/%s.log", s->dirs.runtime, s->spec.name);
 		return pil_err_say(err, EIO, "it ended while starting");
@@ -154,10 +154,11 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 	open_log(s);
 	if (broker_ensure(&s->dirs, &broker_err))
 		log_warn("no devices in this machine: %s", broker_err.msg);
-	s->ops = machine_backend(s->spec.version, err);
+	s->ops = machine_backend(&s->dirs, s->spec.version, err);
 	if (!s->ops)
 		return -ENOTSUP;
 	run = (struct machine_run){.spec = &s->spec,
+				   .config = &s->config,
 				   .dirs = &s->dirs,
 				   .dir = s->dir,
 				   .token = s->token,

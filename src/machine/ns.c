@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "guest_files.h"
 #include "log.h"
 #include "loop.h"
 #include "path.h"
@@ -43,8 +44,9 @@ struct ns {
 	int life_fd; /* closing it ends the machine */
 };
 
-static bool usable(char *why, int why_size)
+static bool usable(const struct state_dirs *dirs, char *why, int why_size)
 {
+	(void)dirs;
 	if (!proc_have("bwrap") || !proc_have("pasta")) {
 		snprintf(why, (size_t)why_size,
 			 "bubblewrap or pasta is missing: sudo apt install bubblewrap passt");
@@ -55,29 +57,6 @@ static bool usable(char *why, int why_size)
 }
 
 /* ---- the command line of bwrap ---- */
-
-struct guest_files { /* on the host */
-	char *init, *plugin, *smi;
-};
-
-static char *find_guest_file(const char *in_build, const char *installed)
-{
-	_auto_free char *self = path_of_self();
-	char *path = self ? str_printf("%s/../%s", self, in_build) : NULL;
-
-	if (path && path_exists(path)) {
-		char *real = realpath(path, NULL);
-
-		free(path);
-		return real;
-	}
-	free(path);
-	path = str_printf("%s/%s", PILLION_GUESTDIR, installed);
-	if (path_exists(path))
-		return path;
-	free(path);
-	return NULL;
-}
 
 static void add_guest_files(struct argv *a, struct userns_stage *stage,
 			    const struct guest_files *files)
@@ -124,41 +103,6 @@ static int token_fd(const char *token)
 	return fds[0];
 }
 
-/* The host's resolv.conf without servers on its loopback, which the machine could not reach. */
-static char *resolv_conf(bool *forward)
-{
-	_auto_free char *text = NULL;
-	char *out = str_printf("# Written by pillion at each start; [network] "
-			       "generateResolvConf=false stops that.\n");
-	char *save = NULL;
-	bool any = false;
-
-	if (pil_read_file("/etc/resolv.conf", 1 << 16, &text) < 0)
-		text = strdup("");
-	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
-	     line = strtok_r(NULL, "\n", &save)) {
-		bool server = !strncmp(line, "nameserver", 10);
-		char *more;
-
-		if (server && (strstr(line, " 127.") || strstr(line, " ::1")))
-			continue;
-		if (!server && strncmp(line, "search", 6) && strncmp(line, "options", 7))
-			continue;
-		any = any || server;
-		more = str_printf("%s%s\n", out, line);
-		free(out);
-		out = more;
-	}
-	*forward = !any;
-	if (!any) {
-		char *more = str_printf("%snameserver " DNS_FORWARD "\n", out);
-
-		free(out);
-		out = more;
-	}
-	return out;
-}
-
 struct start_fds {
 	int life, ready, info, block, token; /* the children's ends */
 };
@@ -167,7 +111,7 @@ static void add_init(struct argv *a, const struct machine_run *run, const struct
 		     bool *dns_forward)
 {
 	const struct machine_spec *spec = run->spec;
-	_auto_free char *resolv = resolv_conf(dns_forward);
+	_auto_free char *resolv = guest_resolv_conf(DNS_FORWARD, dns_forward);
 
 	argv_add_all(a, (const char *const[]){"--", "/usr/lib/pillion/bin/pillion-init", "--distro",
 					      spec->name, "--user",
@@ -186,8 +130,8 @@ static void add_init(struct argv *a, const struct machine_run *run, const struct
 }
 
 static void build_command(struct argv *a, struct userns_stage *stage, const struct machine_run *run,
-			  const struct guest_files *files, const char *guest_dir,
-			  const struct start_fds *fds, bool *dns_forward)
+			  const struct guest_files *files, const char *rootfs,
+			  const char *guest_dir, const struct start_fds *fds, bool *dns_forward)
 {
 	argv_add_all(a, (const char *const[]){"bwrap",
 					      "--die-with-parent",
@@ -212,7 +156,7 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 					      "--cap-drop",
 					      "CAP_PERFMON",
 					      "--bind",
-					      userns_stage_add(stage, run->spec->rootfs),
+					      userns_stage_add(stage, rootfs),
 					      "/",
 					      "--dev",
 					      "/dev",
@@ -377,6 +321,7 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 			 const struct start_fds *fds, bool *dns_forward, struct pil_err *err)
 {
 	_auto_free char *guest_dir = str_printf("%s/guest", run->dirs->runtime);
+	_auto_free char *rootfs = str_printf("%s/rootfs", run->spec->dir);
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
 	const int keep[] = {fds->life,  fds->ready, fds->info,
@@ -389,17 +334,13 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 				 .new_session = true,
 				 .die_with_us = true};
 
-	build_command(&a, &stage, run, files, guest_dir, fds, dns_forward);
+	build_command(&a, &stage, run, files, rootfs, guest_dir, fds, dns_forward);
 	return userns_spawn(a.v, &stage, &opts, err);
 }
 
 static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
 {
-	struct guest_files files = {
-		.init = find_guest_file("guest/init/pillion-init", "bin/pillion-init"),
-		.plugin =
-			find_guest_file("guest/ggml/libggml-pillion.so", "lib/libggml-pillion.so"),
-		.smi = find_guest_file("guest/smi/pillion-smi", "bin/pillion-smi")};
+	struct guest_files files;
 	struct start_fds fds = {-1, -1, -1, -1, -1};
 	_auto_fd int info_read = -1;
 	_auto_fd int block_write = -1;
@@ -409,10 +350,12 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	pid_t child;
 	int ret = 0;
 
-	if (!ns || !files.init) {
+	if (!ns)
+		return -ENOMEM;
+	ret = guest_files_find(&files, err);
+	if (ret) {
 		free(ns);
-		return pil_err_say(err, ENOENT, "pillion-init is not in the build tree nor in %s",
-				   PILLION_GUESTDIR);
+		return ret;
 	}
 	ns->life_fd = -1;
 	fds.token = token_fd(run->token);
@@ -433,9 +376,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		if (write(block_write, "", 1) != 1)
 			ret = pil_err_set(err, errno, "start sandbox");
 	}
-	free(files.init);
-	free(files.plugin);
-	free(files.smi);
+	guest_files_finish(&files);
 	if (ret) {
 		stop(ns);
 		return ret;
@@ -449,6 +390,7 @@ extern const struct machine_ops machine_ns;
 const struct machine_ops machine_ns = {.name = "ns",
 				       .title = "sandbox",
 				       .version = 1,
+				       .ready_ms = 30000,
 				       .usable = usable,
 				       .start = start,
 				       .stop = stop};

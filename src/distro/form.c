@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "form.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "fd.h"
+#include "image.h"
+#include "kernel.h"
+#include "log.h"
+#include "path.h"
+#include "str.h"
+#include "tree.h"
+#include "userns.h"
+
+int form_kits(const struct state_dirs *dirs, unsigned version, const struct config *config,
+	      struct pil_err *err)
+{
+	bool own = config->kernel && strchr(config->kernel, '/'); /* it uses the kit's modules */
+	int made = kit_ensure(dirs, err), kernel = 0;
+
+	if (made >= 0 && version == 2)
+		kernel = kernel_kit_ensure(dirs, own ? NULL : config->kernel, err);
+	return made < 0 ? made : kernel < 0 ? kernel : made || kernel;
+}
+
+/* What is left of another form than the recorded one is out of date. */
+static void remove_other_form(const char *dir, unsigned version)
+{
+	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
+	_auto_free char *disk = str_printf("%s/" IMAGE_NAME, dir);
+	struct pil_err err = {0};
+
+	if (version == 2 && userns_remove_tree(rootfs, &err))
+		log_warn("%s", err.msg);
+	if (version != 2 && unlink(disk) && errno != ENOENT)
+		log_warn("remove '%s': %s", disk, strerror(errno));
+}
+
+int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned version,
+		const struct config *config, struct pil_err *err)
+{
+	_auto_free char *dir = str_printf("%s/distros/%s", dirs->data, distro->name);
+	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
+	_auto_free char *disk = str_printf("%s/" IMAGE_NAME, dir);
+	bool there = path_exists(version == 2 ? disk : rootfs) && distro->version == version;
+	int ret = form_kits(dirs, version, config, err);
+
+	if (ret < 0)
+		return ret;
+	if (!there && version == 2) {
+		fprintf(stderr, "Making the disk of '%s' ...\n", distro->name);
+		ret = image_from_tree(dir, config->default_disk_bytes, err);
+	} else if (!there && !path_exists(rootfs)) {
+		fprintf(stderr, "Reading the disk of '%s' ...\n", distro->name);
+		ret = image_to_tree(dir, err);
+	}
+	if (ret < 0)
+		return ret;
+	distro->version = version;
+	ret = registry_add(dirs, distro, err);
+	if (!ret)
+		remove_other_form(dir, version);
+	return ret;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * form.h -- a distribution is a tree (version 1, for a sandbox) or a disk (version 2, for a
+ * microVM), and can be turned from one into the other. */
+#ifndef PIL_FORM_H
+#define PIL_FORM_H
+
+#include "compiler.h"
+#include "err.h"
+#include "registry.h"
+#include "state.h"
+
+struct config;
+
+/* Gives @distro the form of @version, with what a machine of that version needs (the kernel kit),
+ * and records it in the registry; the old form goes when the new one is recorded, so that being
+ * killed at any moment loses nothing.  Talks about its progress on standard error.  The machine
+ * does not run; registry_lock() is held. */
+int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned version,
+		const struct config *config, struct pil_err *err) PIL_MUST_CHECK;
+
+/* The kits for machines of @version, as the config wants them.  1: something was made. */
+int form_kits(const struct state_dirs *dirs, unsigned version, const struct config *config,
+	      struct pil_err *err) PIL_MUST_CHECK;
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "guest_files.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fd.h"
+#include "path.h"
+#include "str.h"
+
+static char *find_guest_file(const char *in_build, const char *installed)
+{
+	_auto_free char *self = path_of_self();
+	char *path = self ? str_printf("%s/../%s", self, in_build) : NULL;
+
+	if (path && path_exists(path)) {
+		char *real = realpath(path, NULL);
+
+		free(path);
+		return real;
+	}
+	free(path);
+	path = str_printf("%s/%s", PILLION_GUESTDIR, installed);
+	if (path_exists(path))
+		return path;
+	free(path);
+	return NULL;
+}
+
+int guest_files_find(struct guest_files *files, struct pil_err *err)
+{
+	*files = (struct guest_files){
+		.init = find_guest_file("guest/init/pillion-init", "bin/pillion-init"),
+		.plugin =
+			find_guest_file("guest/ggml/libggml-pillion.so", "lib/libggml-pillion.so"),
+		.smi = find_guest_file("guest/smi/pillion-smi", "bin/pillion-smi"),
+	};
+	if (files->init)
+		return 0;
+	guest_files_finish(files);
+	return pil_err_say(err, ENOENT, "pillion-init is not in the build tree nor in %s",
+			   PILLION_GUESTDIR);
+}
+
+void guest_files_finish(struct guest_files *files)
+{
+	free(files->init);
+	free(files->plugin);
+	free(files->smi);
+	*files = (struct guest_files){0};
+}
+
+char *guest_resolv_conf(const char *forwarder, bool *forward)
+{
+	_auto_free char *text = NULL;
+	char *out = str_printf("# Written by pillion at each start; [network] "
+			       "generateResolvConf=false stops that.\n");
+	char *save = NULL;
+	bool any = false;
+
+	if (pil_read_file("/etc/resolv.conf", 1 << 16, &text) < 0)
+		text = strdup("");
+	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		bool server = !strncmp(line, "nameserver", 10);
+		char *more;
+
+		if (server && (strstr(line, " 127.") || strstr(line, " ::1")))
+			continue;
+		if (!server && strncmp(line, "search", 6) && strncmp(line, "options", 7))
+			continue;
+		any = any || server;
+		more = str_printf("%s%s\n", out, line);
+		free(out);
+		out = more;
+	}
+	*forward = !any;
+	if (!any) {
+		char *more = str_printf("%snameserver %s\n", out, forwarder);
+
+		free(out);
+		out = more;
+	}
+	return out;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * guest_files.h -- what a machine gets of pillion, as files of the host. */
+#ifndef PIL_GUEST_FILES_H
+#define PIL_GUEST_FILES_H
+
+#include <stdbool.h>
+
+#include "compiler.h"
+#include "err.h"
+
+struct guest_files { /* heap, NULL where this build has none: guest_files_finish() */
+	char *init, *plugin, *smi;
+};
+
+/* Beside this program in the build tree, or installed.  -ENOENT without pillion-init. */
+int guest_files_find(struct guest_files *files, struct pil_err *err) PIL_MUST_CHECK;
+void guest_files_finish(struct guest_files *files);
+
+/* The host's resolv.conf without servers on its loopback, which a machine cannot reach; heap.
+ * @forwarder: the server to name when none is left.  Sets *@forward when it is needed. */
+char *guest_resolv_conf(const char *forwarder, bool *forward);
+
+#endif

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The microVM: pillion-vmm with a kernel of its own, passt for its network.
+ *
+ * Theory of operation: the machine's disk is looked at, kernel and initramfs are made ready, and
+ * pillion-vmm is started with descriptors and paths of all it needs; it jails itself.  The agent's
+ * socket is accepted on by pillion-vmm, which carries each connection to the agent by vsock.
+ *
+ * The first thing pillion-init does is to connect to us (the life connection, agent.h): we tell it
+ * who it is, it says when the agent serves, and the connection's end asks it to power off.  So the
+ * protocol is that of the sandbox's pipes, over a stream.
+ *
+ * All processes end with us: SIGKILL when the supervisor dies.  What the guest had synced is on the
+ * disk by then; its journal is replayed at the next start. */
+#include "machine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysinfo.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "config.h"
+#include "fd.h"
+#include "guest_files.h"
+#include "image.h"
+#include "kernel.h"
+#include "kvm_probe.h"
+#include "log.h"
+#include "loop.h"
+#include "passt.h"
+#include "path.h"
+#include "proc.h"
+#include "str.h"
+#include "swap.h"
+
+enum {
+	READY_MS = 180000, /* an emulated processor may take most of it */
+	POWER_OFF_MS = 20000,
+	MIN_MEMORY_MIB = 128,
+};
+
+/* Quiet: what a kernel says at every boot is of no use; what it says when it fails is kept. */
+#define KERNEL_COMMAND_LINE "console=hvc0 quiet panic=-1 8250.nr_uarts=0 random.trust_cpu=on"
+
+struct kvm {
+	pid_t vmm, passt;
+	int life_fd;
+	char *swap; /* path of the swap disk */
+};
+
+static bool usable(const struct state_dirs *dirs, char *why, int why_size)
+{
+	struct kvm_verdict verdict;
+
+	kvm_probe(dirs, &verdict);
+	snprintf(why, (size_t)why_size, "%s", verdict.why);
+	return verdict.state == KVM_USABLE;
+}
+
+/* ---- how large ---- */
+
+static uint64_t host_memory_mib(void)
+{
+	struct sysinfo info;
+
+	return sysinfo(&info) ? 1024 : (uint64_t)info.totalram * info.mem_unit >> 20;
+}
+
+static int memory_mib(const struct config *c, uint64_t *out, struct pil_err *err)
+{
+	uint64_t host = host_memory_mib();
+
+	*out = c->memory_bytes ? c->memory_bytes >> 20 : host / 2;
+	if (*out >= MIN_MEMORY_MIB && *out <= host)
+		return 0;
+	pil_err_hint(err, "memory = in the config sets it");
+	return pil_err_say(err, ENOMEM,
+			   "a microVM of %llu MiB: the host has %llu, and %d are needed",
+			   (unsigned long long)*out, (unsigned long long)host, MIN_MEMORY_MIB);
+}
+
+static unsigned n_processors(const struct config *c)
+{
+	long host = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return c->processors && c->processors < host ? c->processors
+	       : host > 0                            ? (unsigned)host
+						     : 1;
+}
+
+/* ---- the life connection ---- */
+
+static int listen_life(const char *path, struct pil_err *err)
+{
+	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return pil_err_set(err, ENAMETOOLONG, "listen on '%s'", path);
+	strcpy(address.sun_path, path);
+	unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1))
+		return pil_err_set(err, errno, "listen on '%s'", path);
+	return pil_take_fd(&fd);
+}
+
+static void add_option(char **text, size_t *len, const char *option)
+{
+	size_t n = strlen(option) + 1;
+
+	*text = realloc(*text, *len + n);
+	if (!*text)
+		abort();
+	memcpy(*text + *len, option, n);
+	*len += n;
+}
+
+static void add_valued(char **text, size_t *len, const char *name, const char *value)
+{
+	add_option(text, len, name);
+	add_option(text, len, value);
+}
+
+/* pillion-init's command line; see src/guest/init/main.c. */
+static int send_options(int fd, const struct machine_run *run, bool swap)
+{
+	const struct machine_spec *spec = run->spec;
+	_auto_free char *text = NULL;
+	_auto_free char *idle = str_printf("%lld", (long long)spec->idle_ms);
+	_auto_free char *net =
+		str_printf("%s/%d,%s,%d", PASST_ADDRESS, PASST_PREFIX, PASST_GATEWAY, PASST_MTU);
+	_auto_free char *resolv = NULL;
+	size_t len = 0;
+	uint32_t prefix;
+	bool forward;
+
+	resolv = guest_resolv_conf(PASST_DNS, &forward);
+	add_valued(&text, &len, "--distro", spec->name);
+	add_valued(&text, &len, "--user", spec->default_user ? spec->default_user : "root");
+	add_valued(&text, &len, "--resolv-conf", resolv);
+	add_valued(&text, &len, "--net", net);
+	add_valued(&text, &len, "--token", run->token);
+	if (spec->idle_ms >= 0)
+		add_valued(&text, &len, "--idle-ms", idle);
+	if (swap)
+		add_option(&text, &len, "--swap");
+	prefix = (uint32_t)len;
+	struct iovec iov[] = {{&prefix, sizeof(prefix)}, {text, len}};
+
+	return pil_sendv_all(fd, iov, 2);
+}
+
+/* Waits until the guest calls; returns its connection.  Its monitor's end ends the waiting. */
+static int await_guest(int listen_fd, int ended_fd, struct pil_err *err)
+{
+	struct pollfd p[] = {{.fd = listen_fd, .events = POLLIN},
+			     {.fd = ended_fd, .events = POLLIN}};
+	int fd;
+
+	if (poll(p, 2, READY_MS) <= 0)
+		return pil_err_say(err, ETIMEDOUT, "the guest does not answer after %d s",
+				   READY_MS / 1000);
+	if (p[1].revents)
+		return pil_err_say(err, EIO, "the microVM ended while starting");
+	fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	return fd < 0 ? pil_err_set(err, errno, "accept the guest's connection") : fd;
+}
+
+/* ---- the command line of pillion-vmm ---- */
+
+struct start { /* what start() gathers */
+	struct kernel kernel;
+	char *program, *disk, *life_path, *broker_path;
+	uint64_t memory_mib;
+	int life_listen_fd, card_fd;
+};
+
+static void start_finish(struct start *s)
+{
+	kernel_finish(&s->kernel);
+	free(s->program);
+	free(s->disk);
+	free(s->life_path);
+	free(s->broker_path);
+	pil_close_p(&s->life_listen_fd);
+	pil_close_p(&s->card_fd);
+}
+
+static void build_command(struct argv *a, const struct start *s, const struct machine_run *run,
+			  const char *swap)
+{
+	const struct config *c = run->config;
+
+	argv_add_all(a, (const char *const[]){s->program, "--kernel", s->kernel.vmlinux, "--initrd",
+					      s->kernel.initramfs, "--cmdline", NULL});
+	argv_addf(a, "%s%s%s", KERNEL_COMMAND_LINE, c->kernel_command_line ? " " : "",
+		  c->kernel_command_line ? c->kernel_command_line : "");
+	argv_add(a, "--memory");
+	argv_addf(a, "%llu", (unsigned long long)s->memory_mib);
+	argv_add(a, "--cpus");
+	argv_addf(a, "%u", n_processors(c));
+	argv_add_all(a, (const char *const[]){"--disk", s->disk, NULL});
+	if (swap)
+		argv_add_all(a, (const char *const[]){"--disk", swap, NULL});
+	if (s->card_fd >= 0) {
+		argv_add(a, "--net-fd");
+		argv_addf(a, "%d", s->card_fd);
+	}
+	argv_add(a, "--vsock-listen");
+	argv_addf(a, "%d:%d", run->listen_fd, AGENT_VSOCK_PORT);
+	argv_add(a, "--vsock-connect");
+	argv_addf(a, "%d:%s", LIFE_VSOCK_PORT, s->life_path);
+	argv_add(a, "--vsock-connect");
+	argv_addf(a, "%d:%s", BROKER_VSOCK_PORT, s->broker_path);
+	argv_add_all(a, (const char *const[]){"--console-fd", "2", NULL});
+	if (c->nested_virtualization)
+		argv_add(a, "--nested");
+}
+
+static pid_t spawn_vmm(const struct start *s, const struct machine_run *run, const char *swap,
+		       struct pil_err *err)
+{
+	_auto_argv struct argv a = {0};
+	const int keep[] = {run->listen_fd, s->card_fd};
+	struct proc_opts opts = {.stdin_fd = -1,
+				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
+				 .stderr_fd = STDERR_FILENO,
+				 .keep_fds = keep,
+				 .n_keep_fds = s->card_fd >= 0 ? 2 : 1,
+				 .new_session = true,
+				 .die_with_us = true};
+
+	build_command(&a, s, run, swap);
+	return proc_spawn(a.v, &opts, err);
+}
+
+/* ---- start and stop ---- */
+
+static void stop(void *state)
+{
+	struct kvm *kvm = state;
+
+	if (!kvm)
+		return;
+	pil_close_p(&kvm->life_fd);
+	if (kvm->vmm > 0 && proc_wait(kvm->vmm, POWER_OFF_MS) == -ETIMEDOUT)
+		proc_stop(kvm->vmm, 2000);
+	if (kvm->passt > 0)
+		proc_stop(kvm->passt, 500);
+	if (kvm->swap)
+		unlink(kvm->swap);
+	free(kvm->swap);
+	free(kvm);
+}
+
+static int prepare(struct start *s, const struct machine_run *run, struct pil_err *err)
+{
+	struct guest_files files;
+	struct initramfs_file in_initramfs[4] = {0};
+	int ret = guest_files_find(&files, err);
+
+	if (ret)
+		return ret;
+	in_initramfs[0] = (struct initramfs_file){files.init, "init", 0755};
+	in_initramfs[1] = (struct initramfs_file){files.plugin,
+						  "usr/lib/pillion/lib/libggml-pillion.so", 0644};
+	in_initramfs[2] =
+		(struct initramfs_file){files.smi, "usr/lib/pillion/bin/pillion-smi", 0755};
+	s->program = state_find_program("vmm", "pillion-vmm");
+	s->disk = str_printf("%s/" IMAGE_NAME, run->spec->dir);
+	s->life_path = str_printf("%s/vm/life.sock", run->dir);
+	s->broker_path = str_printf("%s/guest/broker.sock", run->dirs->runtime);
+	ret = s->program ? 0
+			 : pil_err_say(err, ENOENT, "pillion-vmm is not in %s", PILLION_LIBEXEC);
+	if (!ret)
+		ret = memory_mib(run->config, &s->memory_mib, err);
+	if (!ret)
+		ret = image_check(run->spec->dir, err);
+	if (!ret)
+		ret = kernel_prepare(run->dirs, run->config->kernel, in_initramfs, &s->kernel, err);
+	guest_files_finish(&files);
+	return ret;
+}
+
+/* A quarter of the memory, unless the config says otherwise. */
+static int make_swap(struct kvm *kvm, const struct start *s, const struct machine_run *run,
+		     struct pil_err *err)
+{
+	uint64_t bytes = run->config->swap_set ? run->config->swap_bytes : s->memory_mib << 18;
+
+	if (bytes == 0)
+		return 0;
+	kvm->swap = str_printf("%s/swap", run->spec->dir);
+	return swap_create(kvm->swap, bytes, err);
+}
+
+static int make_sockets(struct start *s, const struct machine_run *run, struct pil_err *err)
+{
+	_auto_free char *folder = str_printf("%s/vm", run->dir);
+	int ret = path_mkdirs(folder, 0700);
+
+	if (ret)
+		return pil_err_set(err, -ret, "make folder '%s'", folder);
+	s->life_listen_fd = listen_life(s->life_path, err);
+	return s->life_listen_fd < 0 ? s->life_listen_fd : 0;
+}
+
+/* No network is not worth refusing the machine, as in the sandbox. */
+static void attach_network(struct kvm *kvm, struct start *s)
+{
+	struct pil_err err = {0};
+
+	kvm->passt = passt_start(&s->card_fd, &err);
+	if (kvm->passt < 0) {
+		log_warn("network: %s", err.msg);
+		kvm->passt = 0;
+	}
+}
+
+static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run, int *ready_fd,
+		struct pil_err *err)
+{
+	_auto_fd int ended_fd = -1;
+	int ret;
+
+	kvm->vmm = spawn_vmm(s, run, kvm->swap, err);
+	if (kvm->vmm < 0)
+		return kvm->vmm;
+	ended_fd = (int)syscall(SYS_pidfd_open, kvm->vmm, 0);
+	if (ended_fd < 0)
+		return pil_err_set(err, errno, "watch pillion-vmm");
+	kvm->life_fd = await_guest(s->life_listen_fd, ended_fd, err);
+	if (kvm->life_fd < 0) {
+		pil_err_hint(err, "see %s/machines/%s.log", run->dirs->runtime, run->spec->name);
+		return kvm->life_fd;
+	}
+	ret = send_options(kvm->life_fd, run, kvm->swap != NULL);
+	if (ret)
+		return pil_err_set(err, -ret, "tell the guest its options");
+	*ready_fd = dup(kvm->life_fd);
+	return pil_take_fd(&ended_fd);
+}
+
+static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
+{
+	struct kvm *kvm = calloc(1, sizeof(*kvm));
+	struct start s = {.life_listen_fd = -1, .card_fd = -1};
+	int ret;
+
+	if (!kvm)
+		return pil_err_set(err, ENOMEM, "start a microVM");
+	kvm->life_fd = -1;
+	ret = prepare(&s, run, err);
+	if (!ret)
+		ret = make_swap(kvm, &s, run, err);
+	if (!ret)
+		ret = make_sockets(&s, run, err);
+	if (!ret) {
+		attach_network(kvm, &s);
+		ret = boot(kvm, &s, run, ready_fd, err);
+	}
+	start_finish(&s);
+	if (ret < 0) {
+		if (kvm->vmm > 0) /* it may not have got so far that it would listen to us */
+			proc_stop(kvm->vmm, 0);
+		kvm->vmm = 0;
+		stop(kvm);
+		return ret;
+	}
+	*state = kvm;
+	return ret;
+}
+
+extern const struct machine_ops machine_kvm;
+const struct machine_ops machine_kvm = {.name = "kvm",
+					.title = "microVM",
+					.version = 2,
+					.ready_ms = READY_MS,
+					.usable = usable,
+					.start = start,
+					.stop = stop};

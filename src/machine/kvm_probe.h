@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kvm_probe.h -- can this host's KVM run a machine at speed? */
+#ifndef PIL_KVM_PROBE_H
+#define PIL_KVM_PROBE_H
+
+#include <stdbool.h>
+
+#include "state.h"
+
+enum kvm_state {
+	KVM_ABSENT,   /* no /dev/kvm */
+	KVM_DENIED,   /* no permission */
+	KVM_EMULATED, /* there, and guest code does not run on the processor */
+	KVM_USABLE,
+	KVM_NUM_STATES
+};
+
+struct kvm_verdict {
+	enum kvm_state state;
+	char why[200]; /* one line, with what to do where something can be done */
+};
+
+/* Starts a guest that counts (pillion-vmm --probe), once per boot of the host; the answer is kept
+ * in the cache.  Permission is looked at each time. */
+void kvm_probe(const struct state_dirs *dirs, struct kvm_verdict *out);
+
+/* Takes apart what pillion-vmm --probe prints; false: not that.  For tests. */
+bool kvm_probe_parse(const char *text, struct kvm_verdict *out);
+
+#endif
