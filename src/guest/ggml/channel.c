@@ -28,6 +28,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/vm_sockets.h>
+
 #include "fd.h"
 #include "log.h"
 
@@ -484,18 +486,41 @@ void channel_shm_drop(struct channel *chan, uint32_t shm)
 
 /* ---- opening ---- */
 
+union broker_address {
+	struct sockaddr any;
+	struct sockaddr_un path;
+	struct sockaddr_vm vsock;
+};
+
+/* "vsock:CID:PORT" or the path of a socket; its length. */
+static socklen_t parse_address(const char *text, union broker_address *out)
+{
+	unsigned cid, port;
+
+	memset(out, 0, sizeof(*out));
+	if (sscanf(text, "vsock:%u:%u", &cid, &port) == 2) {
+		out->vsock.svm_family = AF_VSOCK;
+		out->vsock.svm_cid = cid;
+		out->vsock.svm_port = port;
+		return sizeof(out->vsock);
+	}
+	out->path.sun_family = AF_UNIX;
+	snprintf(out->path.sun_path, sizeof(out->path.sun_path), "%s", text);
+	return sizeof(out->path);
+}
+
 static int connect_broker(const struct channel_target *target, int *out, struct pil_err *err)
 {
-	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct timeval slice = {.tv_sec = SLICE_MS / 1000};
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	union broker_address addr;
+	socklen_t len = parse_address(target->broker, &addr);
+	_auto_fd int fd = socket(addr.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
-		return pil_err_set(err, errno, "socket");
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", target->broker);
+		return pil_err_set(err, errno, "socket for the broker at %s", target->broker);
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &slice, sizeof(slice));
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &slice, sizeof(slice));
-	if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
+	if (connect(fd, &addr.any, len))
 		return pil_err_set(err, errno, "connect to the broker at %s", target->broker);
 	*out = pil_take_fd(&fd);
 	return 0;
@@ -591,6 +616,15 @@ static bool welcome_valid(const struct wire_welcome *w)
 	       !(w->alignment & (w->alignment - 1)) && w->alignment <= 1 << 20;
 }
 
+/* The executor sees a Unix socket also where a monitor carries the stream from a microVM. */
+static bool passes_descriptors(int fd)
+{
+	socklen_t len = sizeof(int);
+	int domain = AF_UNSPEC;
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
 int channel_create_fd(struct channel **out, int fd, struct pil_err *err)
 {
 	struct timeval slice = {.tv_sec = SLICE_MS / 1000};
@@ -613,6 +647,8 @@ int channel_create_fd(struct channel **out, int fd, struct pil_err *err)
 		return pil_err_set(err, ENOMEM, "channel");
 	}
 	rc = read_bounded(fd, &chan->welcome, sizeof(chan->welcome), now_us(), OPEN_TIMEOUT_MS);
+	if (!passes_descriptors(fd))
+		chan->welcome.flags &= ~(uint32_t)WIRE_WELCOME_SHM;
 	if (rc)
 		rc = pil_err_set(err, -rc, "wait for the executor");
 	else if (!welcome_valid(&chan->welcome))

@@ -10,7 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <linux/vm_sockets.h>
+
+#include "agent.h"
 #include "channel.h"
 #include "fd.h"
 #include "gdev.h"
@@ -102,7 +107,13 @@ static int find_devices(struct pil_err *err)
 	uint32_t n = 0;
 	int rc;
 
-	snprintf(target->broker, sizeof(target->broker), "%s", broker ? broker : default_broker);
+	/* A sandbox has the host's socket, a microVM the host at the end of a wire. */
+	if (broker || access(default_broker, F_OK) == 0)
+		snprintf(target->broker, sizeof(target->broker), "%s",
+			 broker ? broker : default_broker);
+	else
+		snprintf(target->broker, sizeof(target->broker), "vsock:%u:%d", VMADDR_CID_HOST,
+			 BROKER_VSOCK_PORT);
 	memcpy(target->ggml_version, gplugin.program.version, sizeof(target->ggml_version));
 	rc = read_token(token ? token : default_token, target->token, err);
 	if (rc)
