@@ -91,11 +91,10 @@ static int bad_image(const struct image *image, int code, const char *what, stru
 
 static void note_file_pages(struct guest_mem *mem, uint8_t *host, uint64_t len)
 {
-	uint8_t *end = mem->file_host + mem->file_bytes;
+	uint8_t *start = mem->file_bytes ? mem->file_host : host, *end = start + mem->file_bytes;
 
-	if (!mem->file_bytes || host < mem->file_host)
-		mem->file_host = host;
-	if (!mem->file_bytes || host + len > end)
+	mem->file_host = host < start ? host : start;
+	if (host + len > end)
 		end = host + len;
 	mem->file_bytes = (uint64_t)(end - mem->file_host);
 }
