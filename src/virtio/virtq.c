@@ -46,6 +46,7 @@ bool virtq_start(struct virtq *q)
 
 	q->desc = NULL;
 	q->next_avail = q->next_used = q->published_used = q->signalled_used = 0;
+	q->signal_next = false;
 	if (!q->mem || !n || n > q->max_size || n > VIRTQ_MAX_SIZE || (n & (n - 1)) ||
 	    q->desc_gpa % VRING_DESC_ALIGN_SIZE || q->avail_gpa % VRING_AVAIL_ALIGN_SIZE ||
 	    q->used_gpa % VRING_USED_ALIGN_SIZE) {
@@ -178,6 +179,16 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written_bytes)
 	virtq_publish(q);
 }
 
+void virtq_resume(struct virtq *q)
+{
+	if (!q->desc)
+		return;
+	/* A number of the guest's; a wrong one shows as too many requests waiting. */
+	q->next_used = __atomic_load_n(&q->used->idx, __ATOMIC_ACQUIRE);
+	q->next_avail = q->published_used = q->signalled_used = q->next_used;
+	q->signal_next = true;
+}
+
 /* With EVENT_IDX the driver's wish lies behind its ring, and ours behind the used ring. */
 static uint16_t used_event(const struct virtq *q)
 {
@@ -193,10 +204,14 @@ bool virtq_should_interrupt(struct virtq *q)
 {
 	uint16_t old = q->signalled_used, new = q->published_used;
 
-	if (!q->desc || old == new)
+	if (!q->desc || (old == new && !q->signal_next))
 		return false;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* used->idx before the driver's wish */
 	q->signalled_used = new;
+	if (q->signal_next) {
+		q->signal_next = false;
+		return true;
+	}
 	if (!q->event_idx)
 		return !(__atomic_load_n(&q->avail->flags, __ATOMIC_RELAXED) &
 			 VRING_AVAIL_F_NO_INTERRUPT);

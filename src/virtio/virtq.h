@@ -39,6 +39,7 @@ struct virtq {
 	uint16_t next_avail, next_used;
 	uint16_t published_used; /* what the driver can see; the rest is staged */
 	uint16_t signalled_used; /* used index at the last question of virtq_should_interrupt() */
+	bool signal_next;        /* whatever the driver says: what it was told before is unknown */
 };
 
 /* One request of the driver: readable parts first, then writable parts. */
@@ -70,6 +71,10 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written_bytes);
 /* The same in two steps, for what the driver must see at once: stage each, then publish all. */
 void virtq_stage(struct virtq *q, uint16_t head, uint32_t written_bytes);
 void virtq_publish(struct virtq *q);
+
+/* Goes on with a queue that somebody else (a vhost-user back end) has served in order: behind the
+ * last request that was given back.  The next virtq_should_interrupt() is true. */
+void virtq_resume(struct virtq *q);
 
 /* Does the driver want an interrupt for what was pushed since the last time this was asked? */
 bool virtq_should_interrupt(struct virtq *q);

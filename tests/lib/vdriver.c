@@ -244,7 +244,7 @@ bool vdriver_again(struct vdriver *d)
 {
 	bool any = false;
 
-	for (unsigned q = 0; q < d->dev->ops->n_queues; q++) {
+	for (unsigned q = 0; d->dev && q < d->dev->ops->n_queues; q++) {
 		if (!d->queues[q].again)
 			continue;
 		d->queues[q].again = false;
