@@ -45,6 +45,8 @@ static const struct rule machine_rules[] = {
 	{SYS_clock_nanosleep},
 	{SYS_restart_syscall},
 	{SYS_sched_yield},
+	{SYS_alarm},
+	{SYS_alarm},
 	/* disks, console, frames */
 	{SYS_read},
 	{SYS_write},

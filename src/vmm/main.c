@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * pillion-vmm: one light virtual machine.  Exit status: enum vm_end.
+ * pillion-vmm --probe: can this host run one?  See probe.h.
  *
  * The order of things in run(): open the files, leave the host behind (jail), make the machine, put
  * its devices and its kernel in, let the processors run, serve the devices until the end. */
@@ -26,9 +27,13 @@
 #include "loop.h"
 #include "options.h"
 #include "power.h"
+#include "probe.h"
 #include "trace.h"
 #include "vcpu.h"
+#include "virtio_console.h"
 #include "kvm_vm.h"
+
+enum { END_SECONDS = 1 };
 
 struct machine {
 	struct vm vm;
@@ -48,21 +53,32 @@ static void on_end(struct loop_source *source, uint32_t events)
 	loop_stop(m->loop, atomic_load(&m->vm.end));
 }
 
+/* A disk does not let go.  What the guest has flushed is safe. */
+static void on_alarm(int sig)
+{
+	(void)sig;
+	_exit(VM_END_POWER_OFF);
+}
+
 static void on_signal(struct loop_source *source, uint32_t events)
 {
 	struct machine *m = container_of(source, struct machine, signals);
 	struct signalfd_siginfo info;
 
 	(void)events;
-	if (read(source->fd, &info, sizeof(info)) == sizeof(info))
-		loop_stop(m->loop, VM_END_POWER_OFF);
+	if (read(source->fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	alarm(END_SECONDS);
+	loop_stop(m->loop, VM_END_POWER_OFF);
 }
 
 static int watch_end(struct machine *m, struct pil_err *err)
 {
+	const struct sigaction alarm_action = {.sa_handler = on_alarm};
 	sigset_t set;
 	int ret;
 
+	sigaction(SIGALRM, &alarm_action, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -126,12 +142,21 @@ static int set_up(struct machine *m, struct options *o, struct pil_err *err)
 	return ret;
 }
 
-static void report(const struct machine *m, int end)
+/* A kernel that says it panics and then resets itself was not asked for a reboot. */
+static int judge(struct machine *m, int end)
 {
-	if (end != VM_END_PANIC && end != VM_END_ERROR)
-		return;
-	log_err("the machine %s%s%s", vm_end_str[end], m->vm.why[0] ? ": " : "", m->vm.why);
-	tail_log(&m->power.tail);
+	struct tail *tail = &m->power.tail;
+	char text[VIRTIO_CONSOLE_TAIL_BYTES];
+
+	tail_add(tail, text, virtio_console_tail(m->board.console, text, sizeof(text)));
+	tail_add(tail, "\n", 1);
+	if (tail->panicked && (end == VM_END_REBOOT || end == VM_END_POWER_OFF))
+		end = VM_END_PANIC;
+	if (end == VM_END_PANIC || end == VM_END_ERROR) {
+		log_err("the machine %s%s%s", vm_end_str[end], m->vm.why[0] ? ": " : "", m->vm.why);
+		tail_log(tail);
+	}
+	return end;
 }
 
 static int run(struct options *o, struct pil_err *err)
@@ -156,9 +181,21 @@ static int run(struct options *o, struct pil_err *err)
 	ret = loop_run(m.loop);
 	hop_close(&m.hop);
 	vcpus_finish(&m.vcpus);
+	ret = judge(&m, ret);
 	board_finish(&m.board);
-	report(&m, ret);
+	for (unsigned i = 0; i < o->n_disks; i++)
+		if (!o->disks[i].read_only && fdatasync(o->disks[i].fd))
+			log_err("flush disk '%s': %s", o->disks[i].path, strerror(errno));
 	return ret;
+}
+
+static int print_probe(void)
+{
+	struct probe probe;
+
+	probe_run(&probe);
+	probe_print(&probe);
+	return 0;
 }
 
 int main(int argc, char **argv)
@@ -169,6 +206,8 @@ int main(int argc, char **argv)
 
 	trace_begin();
 	log_init("pillion-vmm");
+	if (argc == 2 && !strcmp(argv[1], "--probe"))
+		return print_probe();
 	if (!options_parse(&o, argc, argv, &err))
 		ret = run(&o, &err);
 	else

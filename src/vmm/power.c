@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Theory of operation: several vCPUs may speak on the UART at once (a panic does not ask), so that
- * it has a lock.  A machine that resets itself after the words "Kernel panic" is not one that was
- * asked to reboot. */
+ * it has a lock. */
 #include "power.h"
 
 #include <errno.h>
@@ -59,8 +58,7 @@ static void power_write(void *owner, uint64_t off, unsigned len, uint64_t value)
 		break;
 	case POWER_RESET:
 		if (v == POWER_RESET_VALUE)
-			vm_end(power->vm, power->tail.panicked ? VM_END_PANIC : VM_END_REBOOT,
-			       NULL);
+			vm_end(power->vm, VM_END_REBOOT, NULL);
 		break;
 	case POWER_MARK:
 		if (power->mark)

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: /dev/kvm may be there and yet emulate each of the guest's instructions, a
+ * thousand times slower than the processor.  So a guest of five instructions counts down in long
+ * mode, as Linux would run, and the same loop runs on the host.  The count grows until the guest
+ * takes long enough for the way in and out not to matter. */
+#include "probe.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/kvm.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "kvm_vm.h"
+
+enum {
+	CODE_GPA = 0x8000,
+	PAGE_TABLES_GPA = 0x1000, /* three pages: one gigabyte of them, in one big page of 2 MiB */
+	MEMORY_BYTES = 2 << 20,
+	FIRST_COUNT = 1000,
+	LAST_COUNT = 1 << 26,
+	LONG_ENOUGH_NS = 4000000,
+	LIMIT_MS = 1000,
+	TOO_SLOW = 5,
+};
+
+const char *const probe_kvm_str[] = {
+	[PROBE_USABLE] = "usable",
+	[PROBE_EMULATED] = "emulated",
+	[PROBE_DENIED] = "denied",
+	[PROBE_ABSENT] = "absent",
+};
+static_assert(ARRAY_SIZE(probe_kvm_str) == PROBE_NUM_KVMS, "probe_kvm_str");
+
+static const uint8_t guest_code[] = {
+	0x48, 0xff, 0xc9, /* 1: dec %rcx */
+	0x75, 0xfb,       /*    jnz 1b */
+	0xe6, 0x10,       /*    out %al, $0x10 */
+	0xeb, 0xf7,       /*    jmp 1b */
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t time_host(uint64_t count)
+{
+	uint64_t start = now_ns();
+
+	__asm__ volatile("1: dec %0\n\tjnz 1b" : "+r"(count) : : "cc");
+	return now_ns() - start;
+}
+
+static void write_guest(const struct vm *vm)
+{
+	uint8_t *mem = vm->mem.ranges[0].host;
+	const uint64_t to_l3 = (PAGE_TABLES_GPA + 0x1000) | 3,
+		       to_l2 = (PAGE_TABLES_GPA + 0x2000) | 3,
+		       page = 0x83; /* big, writable, present */
+
+	memcpy(mem + CODE_GPA, guest_code, sizeof(guest_code));
+	memcpy(mem + PAGE_TABLES_GPA, &to_l3, 8);
+	memcpy(mem + PAGE_TABLES_GPA + 0x1000, &to_l2, 8);
+	memcpy(mem + PAGE_TABLES_GPA + 0x2000, &page, 8);
+}
+
+static int set_long_mode(int vcpu_fd)
+{
+	struct kvm_segment code = {.limit = 0xffffffff,
+				   .selector = 8,
+				   .type = 0xb,
+				   .present = 1,
+				   .l = 1,
+				   .s = 1,
+				   .g = 1};
+	struct kvm_segment data = code;
+	struct kvm_regs regs = {.rip = CODE_GPA, .rcx = 1, .rflags = 2};
+	struct kvm_sregs sregs;
+
+	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
+		return -errno;
+	data.selector = 16;
+	data.type = 3;
+	data.l = 0;
+	data.db = 1;
+	sregs.cs = code;
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	sregs.cr0 = 0x80000011; /* PG, ET, PE */
+	sregs.cr3 = PAGE_TABLES_GPA;
+	sregs.cr4 = 0x20;   /* PAE */
+	sregs.efer = 0x500; /* LME, LMA */
+	if (ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) || ioctl(vcpu_fd, KVM_SET_REGS, &regs))
+		return -errno;
+	return 0;
+}
+
+/* Lets the guest count down from @count; 0: it did not come back as it should. */
+static uint64_t time_guest(int vcpu_fd, const struct kvm_run *run, uint64_t count)
+{
+	struct kvm_regs regs;
+	uint64_t start;
+
+	if (ioctl(vcpu_fd, KVM_GET_REGS, &regs))
+		return 0;
+	regs.rcx = count;
+	if (ioctl(vcpu_fd, KVM_SET_REGS, &regs))
+		return 0;
+	start = now_ns();
+	if (ioctl(vcpu_fd, KVM_RUN, 0) || run->exit_reason != KVM_EXIT_IO)
+		return 0;
+	return now_ns() - start;
+}
+
+static void compare(struct probe *probe, int vcpu_fd, const struct kvm_run *run)
+{
+	uint64_t count = FIRST_COUNT, guest = time_guest(vcpu_fd, run, 1), host;
+
+	while (guest) {
+		guest = time_guest(vcpu_fd, run, count);
+		if (guest >= LONG_ENOUGH_NS || count >= LAST_COUNT)
+			break;
+		count *= 8;
+	}
+	if (!guest) {
+		probe->kvm = PROBE_EMULATED;
+		pil_err_say(&probe->why, EIO,
+			    "a guest of five instructions does not run on this KVM");
+		return;
+	}
+	host = time_host(count);
+	probe->slowdown = (double)guest / (double)(host ? host : 1);
+	probe->kvm = probe->slowdown > TOO_SLOW ? PROBE_EMULATED : PROBE_USABLE;
+	if (probe->kvm == PROBE_EMULATED)
+		pil_err_hint(&probe->why, "use a host with hardware virtualization, or a virtual "
+					  "machine with nested virtualization");
+	if (probe->kvm == PROBE_EMULATED)
+		pil_err_say(
+			&probe->why, EIO,
+			"this KVM emulates guests: a loop takes %.0f times as long as on the host",
+			probe->slowdown);
+}
+
+static void on_alarm(int sig)
+{
+	(void)sig; /* KVM_RUN returns */
+}
+
+static int run_guest(struct probe *probe, struct vm *vm)
+{
+	const struct sigaction alarm = {.sa_handler = on_alarm};
+	const struct itimerval limit = {.it_value = {.tv_sec = LIMIT_MS / 1000}}, none = {0};
+	_auto_fd int vcpu_fd = ioctl(vm->fd, KVM_CREATE_VCPU, 0);
+	int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0), ret;
+	struct kvm_run *run;
+
+	if (vcpu_fd < 0 || size < (int)sizeof(*run))
+		return pil_err_set(&probe->why, vcpu_fd < 0 ? errno : EIO, "make a processor");
+	write_guest(vm);
+	ret = set_long_mode(vcpu_fd);
+	run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
+	if (ret || run == MAP_FAILED)
+		return pil_err_set(&probe->why, ret ? -ret : errno, "set up a processor");
+	sigaction(SIGALRM, &alarm, NULL);
+	setitimer(ITIMER_REAL, &limit, NULL);
+	compare(probe, vcpu_fd, run);
+	setitimer(ITIMER_REAL, &none, NULL);
+	munmap(run, (size_t)size);
+	return 0;
+}
+
+void probe_run(struct probe *probe)
+{
+	struct vm_opts opts = {.mem_bytes = MEMORY_BYTES, .n_vcpus = 1};
+	struct vm vm;
+	int kvm_fd;
+
+	*probe = (struct probe){.kvm = PROBE_ABSENT};
+	kvm_fd = vm_open_kvm(&probe->why);
+	if (kvm_fd < 0) {
+		if (kvm_fd == -EACCES || kvm_fd == -EPERM)
+			probe->kvm = PROBE_DENIED;
+		return;
+	}
+	if (vm_init(&vm, kvm_fd, &opts, &probe->why))
+		return;
+	if (run_guest(probe, &vm))
+		probe->kvm = PROBE_ABSENT;
+	vm_finish(&vm);
+}
+
+static void print_string(const char *key, const char *text)
+{
+	printf(",\"%s\":\"", key);
+	for (; *text; text++) {
+		if (*text == '"' || *text == '\\')
+			putchar('\\');
+		putchar((unsigned char)*text < ' ' ? '?' : *text);
+	}
+	putchar('"');
+}
+
+void probe_print(const struct probe *probe)
+{
+	printf("{\"kvm\":\"%s\",\"slowdown\":", probe_kvm_str[probe->kvm]);
+	if (probe->slowdown > 0)
+		printf("%.2f", probe->slowdown);
+	else
+		printf("null");
+	print_string("why", probe->why.msg);
+	print_string("hint", probe->why.hint);
+	printf("}\n");
+}

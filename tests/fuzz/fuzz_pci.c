@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a guest's processors can do to the PCI bus and to the devices on it, in any order: accesses
+ * of registers, writes to the memory the rings lie in, doorbells, interrupts.  KVM is not needed:
+ * the three functions that talk to it are here. */
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "kvm_vm.h"
+#include "layout.h"
+#include "virtio_balloon.h"
+#include "virtio_console.h"
+#include "virtio_pci.h"
+#include "virtio_rng.h"
+#include "virtio_vsock.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { MEMORY_BYTES = 64 << 10, MAX_STEPS = 256, N_DEVICES = 4, MAX_BELLS = 32 };
+
+static struct {
+	uint64_t gpa;
+	int fd;
+} bells[MAX_BELLS];
+static unsigned n_bells;
+
+int vm_add_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
+{
+	(void)vm;
+	if (n_bells == MAX_BELLS)
+		abort();
+	bells[n_bells].gpa = gpa;
+	bells[n_bells++].fd = event_fd;
+	return 0;
+}
+
+void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data)
+{
+	(void)vm, (void)addr, (void)data;
+}
+
+void vm_end(struct vm *vm, enum vm_end end, const char *why, ...)
+{
+	(void)vm, (void)end, (void)why;
+}
+
+struct world {
+	struct vm vm;
+	struct pci_bus bus;
+	struct loop *loop;
+	struct hop hop;
+	struct virtio_pci *devices[N_DEVICES];
+	struct loop_source stop;
+	pthread_t thread;
+};
+
+static void *serve(void *arg)
+{
+	loop_run(((struct world *)arg)->loop);
+	return NULL;
+}
+
+static void stop_ready(struct loop_source *source, uint32_t events)
+{
+	(void)events;
+	loop_stop(container_of(source, struct world, stop)->loop, 0);
+}
+
+static void add(struct world *w, unsigned i, struct virtio_device *dev)
+{
+	if (virtio_pci_create(&w->devices[i], dev, &w->vm, &w->bus, w->loop, &w->hop, NULL))
+		abort();
+}
+
+static void begin(struct world *w, uint8_t *memory)
+{
+	struct virtio_device *dev;
+
+	*w = (struct world){.vm = {.mem = {.n_ranges = 1, .fd = -1}}};
+	w->vm.mem.ranges[0] = (struct guest_mem_range){0, MEMORY_BYTES, memory, 0};
+	n_bells = 0;
+	pci_init(&w->bus, &w->vm);
+	if (loop_create(&w->loop) || hop_init(&w->hop, w->loop))
+		abort();
+	if (virtio_rng_create(&dev, NULL))
+		abort();
+	add(w, 0, dev);
+	if (virtio_console_create(&dev, w->loop, -1, NULL))
+		abort();
+	add(w, 1, dev);
+	if (virtio_balloon_create(&dev, NULL))
+		abort();
+	add(w, 2, dev);
+	if (virtio_vsock_create(&dev, w->loop, NULL))
+		abort();
+	add(w, 3, dev);
+	w->stop = (struct loop_source){.fd = eventfd(0, EFD_CLOEXEC), .ready = stop_ready};
+	if (w->stop.fd < 0 || loop_add(w->loop, &w->stop, EPOLLIN) ||
+	    pthread_create(&w->thread, NULL, serve, w))
+		abort();
+}
+
+static void end(struct world *w)
+{
+	uint64_t one = 1;
+
+	if (write(w->stop.fd, &one, sizeof(one)) < 0)
+		abort();
+	pthread_join(w->thread, NULL);
+	hop_close(&w->hop);
+	for (unsigned i = N_DEVICES; i-- > 0;)
+		virtio_pci_destroy(w->devices[i]);
+	loop_remove(&w->stop);
+	pil_close_p(&w->stop.fd);
+	hop_finish(&w->hop);
+	loop_destroy(w->loop);
+}
+
+struct step {
+	uint8_t kind, device;
+	uint16_t off;
+	uint32_t value;
+};
+
+static uint64_t address(const struct step *s)
+{
+	unsigned slot = s->device % (N_DEVICES + 2);
+
+	return s->kind & 0x40 ? LAYOUT_ECAM + ((uint64_t)slot << 15) + s->off % 0x1000
+			      : LAYOUT_BARS + (uint64_t)slot * PCI_BAR_BYTES + s->off;
+}
+
+static void take(struct world *w, uint8_t *memory, const struct step *s)
+{
+	unsigned len = 1u << (s->kind >> 4 & 3);
+	uint64_t one = 1, value = s->value | (uint64_t)s->value << 32;
+
+	switch (s->kind & 3) {
+	case 0:
+		bus_write(&w->vm.mmio, address(s), len, value);
+		break;
+	case 1:
+		(void)bus_read(&w->vm.mmio, address(s), len);
+		break;
+	case 2:
+		if (s->off <= MEMORY_BYTES - sizeof(value))
+			memcpy(memory + s->off, &value, len);
+		break;
+	default:
+		if (write(bells[s->device % n_bells].fd, &one, sizeof(one)) < 0)
+			abort();
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static _Alignas(4096) uint8_t memory[MEMORY_BYTES];
+	struct world w;
+
+	memset(memory, 0, sizeof(memory));
+	begin(&w, memory);
+	for (unsigned n = 0; n < MAX_STEPS && size >= sizeof(struct step); n++) {
+		struct step s;
+
+		memcpy(&s, data, sizeof(s));
+		data += sizeof(s);
+		size -= sizeof(s);
+		take(&w, memory, &s);
+	}
+	end(&w);
+	return 0;
+}
