@@ -10,6 +10,7 @@
 #include "virtio_balloon.h"
 #include "virtio_blk.h"
 #include "virtio_console.h"
+#include "virtio_fs.h"
 #include "virtio_net.h"
 #include "virtio_pci.h"
 #include "virtio_rng.h"
@@ -105,6 +106,20 @@ static int add_net(const struct place *at, struct options *o, struct pil_err *er
 	return ret ? ret : add(at, dev, err);
 }
 
+static int add_folders(const struct place *at, const struct options *o, struct pil_err *err)
+{
+	for (unsigned i = 0; i < o->n_fs; i++) {
+		struct virtio_device *dev;
+		int ret = virtio_fs_create(&dev, at->loop, o->fs[i].tag, o->fs[i].socket, err);
+
+		if (!ret)
+			ret = add(at, dev, err);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
 static int add_balloon(const struct place *at, struct pil_err *err)
 {
 	struct virtio_device *dev;
@@ -139,6 +154,8 @@ int board_init(struct board *board, struct options *o, struct vm *vm, struct loo
 		ret = add_rng(&at, err);
 	if (!ret)
 		ret = add_balloon(&at, err);
+	if (!ret)
+		ret = add_folders(&at, o, err);
 	return ret;
 }
 
