@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: mke2fs, e2fsck and pillion-image (the way back) do the work, each as uid 0
+ * Theory of operation: mke2fs, e2fsck and pillion-image (image_main.c) do the work, each as uid 0
  * of the namespace in a folder that it owns, image.part beside the image; a finished file is
  * renamed out of there.  So being killed leaves a folder that the next call removes, and never a
  * half-made image or tree under its final name.
  *
  * The file system is made for its largest size at once and the image is as small as what is in it:
- * mke2fs skips what is zero, bitmaps and inode tables of unused groups are not written, and the
- * machine gives blocks back with discard. */
+ * mke2fs skips what is zero, bitmaps and inode tables of unused groups and the journal are not
+ * written, and the machine gives blocks back with discard.  An empty one for 1 TiB takes 12 MiB.
+ * The journal's size is set, since by default it would be 1 GiB there, which a machine fills. */
 #include "image.h"
 
 #include <errno.h>
@@ -26,7 +27,9 @@
 #include "str.h"
 #include "userns.h"
 
-enum { WORK_TIMEOUT_MS = 30 * 60 * 1000 };
+#define EXTENDED "root_owner=0:0,discard,lazy_itable_init=1,lazy_journal_init=1"
+
+enum { WORK_TIMEOUT_MS = 30 * 60 * 1000, JOURNAL_MIB = 64 };
 
 enum { /* offsets of the superblock, and flags in it (ext4's disk layout) */
        SUPERBLOCK = 1024,
@@ -76,32 +79,41 @@ static int open_log(void)
 	return memfd_create("log", MFD_CLOEXEC);
 }
 
-/* The last line of what a program said, for an error message. */
-static void last_line(int log_fd, char *out, size_t size)
+/* Cuts the last line off @text and returns it; it lies in @text. */
+static char *cut_last_line(char *text)
 {
-	char text[1024];
-	off_t end = lseek(log_fd, 0, SEEK_END);
-	ssize_t n = pread(log_fd, text, sizeof(text) - 1, end > 1000 ? end - 1000 : 0);
+	size_t n = strlen(text);
 	char *line;
 
-	text[n > 0 ? n : 0] = '\0';
 	while (n > 0 && text[n - 1] == '\n')
 		text[--n] = '\0';
 	line = strrchr(text, '\n');
-	str_escape(out, size, line ? line + 1 : text);
+	if (!line)
+		return text;
+	*line = '\0';
+	return line + 1;
 }
 
+/* A program of ours ends with what failed, then perhaps a hint; others with what failed. */
 static int failed(const char *what, int status, int log_fd, struct pil_err *err)
 {
-	char why[256];
+	off_t end = lseek(log_fd, 0, SEEK_END);
+	char said[1024], why[480], *line;
+	ssize_t n = pread(log_fd, said, sizeof(said) - 1, end > 1000 ? end - 1000 : 0);
 
 	if (status < 0)
 		return status == -ETIMEDOUT
 			       ? pil_err_say(err, ETIMEDOUT, "%s: no end after 30 min", what)
 			       : status;
-	last_line(log_fd, why, sizeof(why));
-	if (strstr(why, "No space left") || strstr(why, "Disk quota"))
+	said[n > 0 ? n : 0] = '\0';
+	line = cut_last_line(said);
+	if (!strncmp(line, "hint: ", 6)) {
+		pil_err_hint(err, "%s", line + 6);
+		line = cut_last_line(said);
+	} else if (strstr(line, "No space left") || strstr(line, "Disk quota")) {
 		pil_err_hint(err, "is there room? df -h");
+	}
+	str_escape(why, sizeof(why), line);
 	return pil_err_say(err, EIO, "%s: %s", what, why[0] ? why : "failed without a word");
 }
 
@@ -122,31 +134,69 @@ static void drop_part(const char *part)
 		log_dbg("'%s' is left behind; the next try removes it", part);
 }
 
+static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes,
+		      struct pil_err *err)
+{
+	_auto_argv struct argv a = {0};
+	_auto_fd int log_fd = open_log();
+	struct userns_stage stage = {0};
+	int status;
+
+	argv_add_all(&a, (const char *const[]){"mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096",
+					       "-I", "256", "-i", "16384", "-m", "0", "-O",
+					       "^resize_inode", "-E", EXTENDED, NULL});
+	argv_add(&a, "-J");
+	argv_addf(&a, "size=%d", JOURNAL_MIB);
+	argv_add(&a, "-d");
+	argv_add(&a, userns_stage_add(&stage, rootfs));
+	argv_addf(&a, "%s/" IMAGE_NAME, userns_stage_add(&stage, part));
+	argv_addf(&a, "%lluk", (unsigned long long)(limit_bytes >> 10));
+	status = run(&a, &stage, log_fd, err);
+	return status ? failed("make the disk", status, log_fd, err) : 0;
+}
+
+/* Lets pillion-image @verb image and folder. */
+static int run_image_program(const char *verb, const char *image, const char *folder,
+			     struct pil_err *err)
+{
+	_auto_free char *program = state_find_program("distro", "pillion-image");
+	_auto_argv struct argv a = {0};
+	_auto_fd int log_fd = open_log();
+	struct userns_stage stage = {0};
+	int status;
+
+	if (!program)
+		return pil_err_say(err, ENOENT, "pillion-image is not beside this program");
+	argv_add_all(&a, (const char *const[]){userns_stage_add(&stage, program), verb,
+					       userns_stage_add(&stage, image),
+					       userns_stage_add(&stage, folder), NULL});
+	status = run(&a, &stage, log_fd, err);
+	return status ? failed(strcmp(verb, "finish") ? "read the disk" : "complete the disk",
+			       status, log_fd, err)
+		      : 0;
+}
+
 int image_from_tree(const char *dir, uint64_t limit_bytes, struct pil_err *err)
 {
 	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
 	_auto_free char *part = NULL;
 	_auto_free char *made = NULL;
-	_auto_argv struct argv a = {0};
-	_auto_fd int log_fd = open_log();
-	struct userns_stage stage = {0};
-	int ret = fresh_part(dir, &part, err);
+	int ret;
 
+	if (limit_bytes < (uint64_t)IMAGE_MIN_MIB << 20) {
+		pil_err_hint(err, "defaultVhdSize = 1TB in the config");
+		return pil_err_say(err, EINVAL, "a disk of less than %d MiB holds no distribution",
+				   IMAGE_MIN_MIB);
+	}
+	ret = fresh_part(dir, &part, err);
 	if (ret)
 		return ret;
 	made = str_printf("%s/" IMAGE_NAME, part);
-	argv_add_all(&a, (const char *const[]){
-				 "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-i", "65536",
-				 "-m", "0", "-E",
-				 "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,discard",
-				 "-d", userns_stage_add(&stage, rootfs), NULL});
-	argv_addf(&a, "%s/" IMAGE_NAME, userns_stage_add(&stage, part));
-	argv_addf(&a, "%lluk", (unsigned long long)(limit_bytes >> 10));
-	ret = run(&a, &stage, log_fd, err);
-	if (ret)
-		ret = failed("make the disk", ret, log_fd, err);
-	else if (rename(made, image))
+	ret = make_image(rootfs, part, limit_bytes, err);
+	if (!ret)
+		ret = run_image_program("finish", made, rootfs, err);
+	if (!ret && rename(made, image))
 		ret = pil_err_set(err, errno, "move '%s'", made);
 	drop_part(part);
 	return ret;
@@ -156,26 +206,15 @@ int image_to_tree(const char *dir, struct pil_err *err)
 {
 	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
-	_auto_free char *program = state_find_program("distro", "pillion-image");
 	_auto_free char *part = NULL;
-	_auto_argv struct argv a = {0};
-	_auto_fd int log_fd = open_log();
-	struct userns_stage stage = {0};
 	int ret = image_check(dir, err);
 
 	if (ret)
 		return ret;
-	if (!program)
-		return pil_err_say(err, ENOENT, "pillion-image is not beside this program");
 	ret = fresh_part(dir, &part, err);
 	if (ret)
 		return ret;
-	argv_add_all(&a, (const char *const[]){userns_stage_add(&stage, program),
-					       userns_stage_add(&stage, image),
-					       userns_stage_add(&stage, part), NULL});
-	ret = run(&a, &stage, log_fd, err);
-	if (ret)
-		ret = failed("read the disk", ret, log_fd, err);
+	ret = run_image_program("extract", image, part, err);
 	if (!ret)
 		ret = userns_remove_tree(rootfs, err);
 	if (!ret && rename(part, rootfs))

@@ -3,6 +3,10 @@
  * image.h -- the disk of a microVM: a sparse ext4 image, distros/NAME/disk.ext4, made of a
  * distribution's tree and turned back into one.
  *
+ * Owners, modes, times, hard links, holes, extended attributes and device nodes survive the way
+ * there and back; flags (chattr) and sockets do not.  A tree cannot hold owners above 65535 and
+ * trusted.* attributes: image_to_tree() refuses them, and the image stays as it was.
+ *
  * All of it runs in the user namespace that owns the tree, so that owners are what they are inside
  * and nothing needs root.  Called with registry_lock() held. */
 #ifndef PIL_IMAGE_H

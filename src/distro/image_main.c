@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion-image extract|finish IMAGE FOLDER -- started by image.c, as uid 0 of the user namespace
+ * that owns the folder.  After the image is open it is confined to the folder. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "image_files.h"
+
+enum { MAX_MEMORY_BYTES = 2000 << 20 };
+
+/* The image's contents may know better than libext2fs: nothing but the folder is left to them. */
+static int confine(const char *folder, struct pil_err *err)
+{
+	struct rlimit memory = {MAX_MEMORY_BYTES, MAX_MEMORY_BYTES};
+
+	umask(0);
+	if (chdir(folder) || chroot(".") || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    setrlimit(RLIMIT_AS, &memory))
+		return pil_err_set(err, errno, "go to folder '%s'", folder);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct image_files *files = NULL;
+	struct pil_err err = {0};
+	bool finish = argc == 4 && !strcmp(argv[1], "finish");
+	int ret, closed;
+
+	if (argc != 4 || (!finish && strcmp(argv[1], "extract") != 0)) {
+		fputs("usage: pillion-image extract|finish IMAGE FOLDER\n", stderr);
+		return EXIT_FAILURE;
+	}
+	ret = image_files_open(&files, argv[2], finish, &err);
+	if (!ret)
+		ret = confine(argv[3], &err);
+	if (!ret)
+		ret = finish ? image_files_finish(files, &err) : image_files_extract(files, &err);
+	closed = image_files_close(files, ret ? NULL : &err);
+	if (ret || closed) {
+		fprintf(stderr, "%s%s%s\n", err.msg, err.hint[0] ? "\nhint: " : "", err.hint);
+		return EXIT_FAILURE;
+	}
+	return EXIT_SUCCESS;
+}
