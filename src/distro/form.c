@@ -54,7 +54,7 @@ int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned v
 	if (!there && version == 2) {
 		fprintf(stderr, "Making the disk of '%s' ...\n", distro->name);
 		ret = image_from_tree(dir, config->default_disk_bytes, err);
-	} else if (!there && !path_exists(rootfs)) {
+	} else if (!there) {
 		fprintf(stderr, "Reading the disk of '%s' ...\n", distro->name);
 		ret = image_to_tree(dir, err);
 	}
