@@ -151,6 +151,8 @@ int board_init(struct board *board, struct options *o, struct vm *vm, struct loo
 	if (!ret)
 		ret = add_net(&at, o, err);
 	if (!ret)
+		ret = add_folders(&at, o, err);
+	if (!ret)
 		ret = add_rng(&at, err);
 	if (!ret)
 		ret = add_balloon(&at, err);
