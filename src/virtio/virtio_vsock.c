@@ -37,11 +37,14 @@
 
 enum {
 	QUEUE_SIZE = 256,
-	BUF_ALLOC = 256 << 10, /* credit of a connection ... */
-	MANY_CONNS = 64,
-	BUF_ALLOC_OF_MANY = 32 << 10, /* ... and of those beyond MANY_CONNS */
-	SOCKET_BUFFER = 1 << 20,      /* asked for; the host has its own limit */
-	MAX_ACCEPTS = 16,             /* in a row */
+	/* The guest's credit on a connection, by how many are open: 60 MiB if all are stuck. */
+	FEW_CONNS = 16,
+	BUF_ALLOC_OF_FEW = 1 << 20,
+	SOME_CONNS = 64,
+	BUF_ALLOC_OF_SOME = 256 << 10,
+	BUF_ALLOC_OF_MANY = 32 << 10,
+	SOCKET_BUFFER = 1 << 20, /* asked for; the host has its own limit */
+	MAX_ACCEPTS = 16,        /* in a row */
 	FIRST_HOST_PORT = 1 << 30,
 	ANSWER_MS = 30000, /* for the guest to accept a connection */
 	CONFIRM_MS = 8000, /* for the guest to confirm that one has ended */
@@ -163,7 +166,10 @@ static struct vsock_conn *add_conn(struct vsock *v, int fd, bool from_host, uint
 	struct vsock_conn *c;
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)); /* speed only */
-	c = vsock_conn_create(v->loop, fd, n < MANY_CONNS ? BUF_ALLOC : BUF_ALLOC_OF_MANY);
+	c = vsock_conn_create(v->loop, fd,
+			      n < FEW_CONNS    ? BUF_ALLOC_OF_FEW
+			      : n < SOME_CONNS ? BUF_ALLOC_OF_SOME
+					       : BUF_ALLOC_OF_MANY);
 	if (!c)
 		return NULL;
 	c->source.ready = conn_ready;
