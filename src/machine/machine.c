@@ -122,17 +122,19 @@ static int start_supervisor(const char *name, struct pil_err *err)
 
 int machine_connect(const struct state_dirs *dirs, const char *name, struct pil_err *err)
 {
-	int64_t due = loop_now_ms() + CONNECT_MS; /* the one before may still be ending */
+	int fd = try_connect(dirs, name);
 
-	do {
-		int fd = try_connect(dirs, name), ret;
+	/* More than once: the one before may still be ending. */
+	for (int64_t due = loop_now_ms() + CONNECT_MS; fd < 0 && loop_now_ms() < due;) {
+		int64_t start = loop_now_ms();
 
-		if (fd >= 0)
-			return fd;
-		ret = start_supervisor(name, err);
-		if (ret)
+		if (start_supervisor(name, err))
 			return pil_err_prefix(err, "start '%s'", name);
-	} while (loop_now_ms() < due);
+		fd = try_connect(dirs, name);
+		due += loop_now_ms() - start; /* starting has a bound of its own */
+	}
+	if (fd >= 0)
+		return fd;
 	return pil_err_say(err, ETIMEDOUT, "start '%s': its agent does not answer", name);
 }
 
