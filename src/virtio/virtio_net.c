@@ -138,7 +138,7 @@ static enum delivery deliver(struct net *n, const uint8_t *frame, size_t len)
 
 	while (done < len && n_bufs < max_bufs) {
 		const struct virtq_chain *chain = &n->chain;
-		const struct iovec *iov = chain->iov + chain->n_out;
+		const struct iovec *iov;
 		size_t skip = n_bufs ? 0 : HDR, put;
 
 		if (!virtio_device_pop(&n->dev, QUEUE_TO_GUEST, &n->chain)) {
@@ -151,9 +151,9 @@ static enum delivery deliver(struct net *n, const uint8_t *frame, size_t len)
 			virtio_device_broken(&n->dev, "receive buffer without room for a frame");
 			return NO_BUFFERS;
 		}
+		iov = chain->iov + chain->n_out;
 		if (!n_bufs)
-			n_hdr = iovs_cut(chain->iov + chain->n_out, chain->n_in, 0, HDR, hdr_iov,
-					 HDR);
+			n_hdr = iovs_cut(iov, chain->n_in, 0, HDR, hdr_iov, HDR);
 		put = iovs_write(iov, chain->n_in, skip, frame + done, len - done);
 		heads[n_bufs] = chain->head;
 		used[n_bufs++] = (uint32_t)(skip + put);

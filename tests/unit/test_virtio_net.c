@@ -165,6 +165,27 @@ static void test_frames_go_both_ways(void **state)
 	assert_int_equal(guest_receives(f, got), 0);
 }
 
+/* The order of a real driver: it asks before it is told.  A frame then uses one buffer. */
+static void test_an_answer_is_whole_in_one_buffer(void **state)
+{
+	struct fixture *f = *state;
+	struct vring_used_elem used;
+	uint8_t got[4 + 64];
+
+	post_rx(f, 2, BUF);
+	guest_sends(f, pattern(1), 64);
+	vdriver_kick(&f->d, TX);
+	run_loop(f);
+	assert_int_equal(pil_read_all(f->peer, got, sizeof(got)), 0);
+	peer_sends(f, pattern(2), 42);
+	run_loop(f);
+	assert_true(vdriver_used(&f->d, RX, &used));
+	assert_int_equal(used.len, HDR + 42);
+	assert_memory_equal((uint8_t *)vdriver_at(&f->d, f->d.queues[RX].desc[used.id].addr) + HDR,
+			    pattern(2), 42);
+	assert_false(vdriver_used(&f->d, RX, &used));
+}
+
 static void test_a_stream_in_pieces_is_put_together(void **state)
 {
 	struct fixture *f = *state;
@@ -377,6 +398,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(frames_go_both_ways),
+		T(an_answer_is_whole_in_one_buffer),
 		T(a_stream_in_pieces_is_put_together),
 		T(frames_wait_for_buffers),
 		T(a_full_socket_holds_the_queue),
