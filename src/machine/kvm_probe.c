@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdbool.h>
 #include "kvm_probe.h"
 
 #include <assert.h>
@@ -90,7 +89,8 @@ static bool run_probe(char *text, size_t size)
 	if (!program || pipe2(fds, O_CLOEXEC))
 		return false;
 	read_fd = fds[0];
-	opts.stdout_fd = write_fd = fds[1];
+	write_fd = fds[1];
+	opts.stdout_fd = write_fd;
 	pid = proc_spawn((char *[]){program, (char *)"--probe", NULL}, &opts, NULL);
 	if (pid < 0)
 		return false;
