@@ -89,6 +89,11 @@ static void post_rx(struct fixture *f, unsigned n, uint32_t len)
 	vdriver_kick(&f->d, RX);
 }
 
+static uint32_t bytes_of(struct fixture *f, uint32_t id)
+{
+	return f->d.queues[RX].desc[id].len;
+}
+
 /* Gathers the next frame of the guest's into @to; 0: there is none. */
 static size_t guest_receives(struct fixture *f, uint8_t *to)
 {
@@ -104,6 +109,8 @@ static size_t guest_receives(struct fixture *f, uint8_t *to)
 		const uint8_t *at = vdriver_at(&f->d, f->d.queues[RX].desc[used.id].addr);
 		size_t skip = i ? 0 : HDR;
 
+		/* the buffers are filled one after the other */
+		assert_true(i + 1u == hdr.num_buffers || used.len == bytes_of(f, used.id));
 		memcpy(to + len, at + skip, used.len - skip);
 		len += used.len - skip;
 		if (i + 1u < hdr.num_buffers)
