@@ -4,16 +4,21 @@
 
     run.py VMM GUEST SOURCE
 
-The first comment of SOURCE says "run: OPTIONS" (@DISK: a scratch image of 1 MiB) and "status: N",
-and may say "stderr: TEXT", which must then be there.  Prints TAP; exit status 77: skipped.
+The first comment of SOURCE says "run: OPTIONS" and "status: N", and may say "stderr: TEXT", which
+must then be there.  In the options stand @DISK for a scratch image of 1 MiB, @DIR for its folder,
+@ECHO for a Unix socket where a program sends back what it gets, @FRAMES for a descriptor that does,
+@CALLER for a listening one on which a program calls, says "ping" and waits for "pong".
+Prints TAP; exit status 77: skipped.
 """
 import os
 import pathlib
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 
 vmm, guest, source = sys.argv[1:4]
 head = pathlib.Path(source).read_text().split("*/")[0]
@@ -25,15 +30,69 @@ except OSError as e:
     print(f"1..0 # SKIP open /dev/kvm: {e.strerror}")
     sys.exit(77)
 
+heard = []  # what programs of the host were told
+
+
+def background(function, *args):
+    threading.Thread(target=function, args=args, daemon=True).start()
+
+
+def echo(conn):
+    try:
+        while data := conn.recv(65536):
+            conn.sendall(data)
+    except OSError:
+        pass  # the machine has ended
+    conn.close()
+
+
+def serve(listener):
+    while True:
+        background(echo, listener.accept()[0])
+
+
+def call(path):
+    with socket.socket(socket.AF_UNIX) as conn:
+        conn.connect(path)
+        conn.sendall(b"ping")
+        heard.append(conn.recv(4))
+
+
+def listen(path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    return listener
+
+
+def host_programs(text, tmp):
+    """Puts what they need into the options; returns those and the sockets to pass on."""
+    keep = []
+    if "@ECHO" in text:
+        background(serve, listen(f"{tmp}/echo"))
+    if "@CALLER" in text:
+        keep.append(listen(f"{tmp}/caller"))
+        text = text.replace("@CALLER", str(keep[-1].fileno()))
+        background(call, f"{tmp}/caller")
+    if "@FRAMES" in text:
+        ours, theirs = socket.socketpair()
+        keep.append(theirs)
+        text = text.replace("@FRAMES", str(theirs.fileno()))
+        background(echo, ours)
+    return text.replace("@ECHO", f"{tmp}/echo").replace("@DIR", tmp), keep
+
+
 with tempfile.TemporaryDirectory() as tmp:
     disk = pathlib.Path(tmp, "disk")
     disk.write_bytes(b"".join(bytes([i & 255]) * 512 for i in range(2048)))
-    options = shlex.split(want["run"].replace("@DISK", str(disk)))
+    text, keep = host_programs(want["run"], tmp)
+    options = shlex.split(text.replace("@DISK", str(disk)))
     if b"__asan_init" in pathlib.Path(vmm).read_bytes():
         options.append("--no-jail")  # the sanitizers look at files and processes
     done = subprocess.run([vmm, "--kernel", guest, "--memory", "16", "--console-early", *options],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, errors="replace", timeout=60)
+                          text=True, errors="replace", timeout=60,
+                          pass_fds=[s.fileno() for s in keep])
 
 for line in done.stdout.splitlines():
     if not re.match(r"1\.\.\d+$", line):  # the plan is ours: there are more tests below
@@ -43,6 +102,8 @@ checks = [(done.returncode == int(want["status"]),
            f"the machine ends with status {want['status']} (it was {done.returncode})")]
 if "stderr" in want:
     checks.append((want["stderr"] in done.stderr, f"the log says '{want['stderr']}'"))
+if "@CALLER" in want["run"]:
+    checks.append((heard == [b"pong"], f"the caller was answered (it heard {heard})"))
 for good, what in checks:
     n += 1
     print("ok" if good else "not ok", n, "-", what)

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * run: --net-fd @FRAMES
+ * status: 0
+ * stderr: virtio net: the guest broke a rule
+ *
+ * Frames go out and come back, spread over buffers where that was agreed on. */
+#include "tiny.h"
+
+enum { RX, TX, HDR = 12, RX_BYTES = 512, FRAME = 1000 };
+
+static struct vdev net;
+static struct vqueue rx, tx;
+static uint8_t rx_data[VQ_SIZE][RX_BYTES], header[HDR], frame[FRAME];
+
+static void start(uint64_t features)
+{
+	vdev_negotiate(&net, V_FEATURES | features);
+	vqueue_set_up(&net, &rx, RX, 0xffff);
+	vqueue_set_up(&net, &tx, TX, 0xffff);
+	vdev_driver_ok(&net);
+	for (unsigned i = 0; i < VQ_SIZE; i++) {
+		rx.desc[i] = (struct vdesc){(uint64_t)rx_data[i], RX_BYTES, D_WRITE, 0};
+		vqueue_offer(&net, &rx, i);
+	}
+}
+
+static bool send(uint32_t header_len, uint32_t len)
+{
+	tx.desc[0] = (struct vdesc){(uint64_t)header, header_len, D_NEXT, 1};
+	tx.desc[1] = (struct vdesc){(uint64_t)frame, len, 0, 0};
+	vqueue_offer(&net, &tx, 0);
+	return vqueue_used(&tx, tx.avail.idx);
+}
+
+static bool received(unsigned n)
+{
+	for (int i = 0; i < 100; i++) {
+		if (vqueue_used(&rx, n))
+			return true;
+		vdev_status(&net);
+	}
+	return false;
+}
+
+void tiny_main(void)
+{
+	for (unsigned i = 0; i < FRAME; i++)
+		frame[i] = (uint8_t)(i * 7);
+	ok(vdev_find(&net, 1), "there is a network card");
+	ok(rd8(net.config) == 2, "it has an address of its own");
+
+	start(1 << 15);
+	ok(send(HDR, 60) && received(1), "a small frame comes back");
+	ok(rx.used.ring[0].len == HDR + 60 && rx_data[0][HDR + 59] == frame[59] &&
+		   rx_data[0][10] == 1,
+	   "unchanged, in one buffer");
+	ok(send(HDR, FRAME) && received(3), "a large one, too");
+	ok(rx_data[1][10] == 2 && rx.used.ring[1].len == RX_BYTES &&
+		   rx.used.ring[2].len == HDR + FRAME - RX_BYTES &&
+		   rx_data[2][HDR + FRAME - RX_BYTES - 1] == frame[FRAME - 1],
+	   "in two");
+	ok(send(HDR, 13), "less than a frame is dropped");
+
+	start(0);
+	ok(send(HDR, FRAME) && send(HDR, 60) && received(1), "without merged buffers");
+	ok(rx.used.ring[0].len == HDR + 60, "the frame that fits no buffer is dropped");
+	send(HDR - 1, 0);
+	ok(vdev_status(&net) & V_NEEDS_RESET, "half a header breaks the card");
+	start(0);
+	ok(send(HDR, 60) && received(1), "until it is reset");
+}
