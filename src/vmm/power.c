@@ -101,9 +101,27 @@ static uint64_t uart_read(void *owner, uint64_t off, unsigned len)
 	return off == UART_LINE_STATUS ? UART_EMPTY : 0;
 }
 
+/* Where a PC's processor begins after a reset, in real mode: a kernel that knows no better way
+ * (Linux, when it finds hardware-reduced ACPI and no EFI) jumps there to have the machine reset. */
+static void write_reset_vector(const struct guest_mem *mem)
+{
+	const uint16_t port = LAYOUT_POWER_PORT + POWER_RESET;
+	const uint8_t code[] = {
+		0xba, port & 0xff,       port >> 8, /* mov $port, %dx */
+		0xb0, POWER_RESET_VALUE,            /* mov $value, %al */
+		0xee,                               /* out %al, (%dx) */
+		0xf4,                               /* hlt */
+	};
+	void *at = guest_mem_at(mem, LAYOUT_RESET_VECTOR, sizeof(code));
+
+	if (at)
+		memcpy(at, code, sizeof(code));
+}
+
 void power_init(struct power *power, struct vm *vm, int echo_fd)
 {
 	*power = (struct power){.vm = vm, .echo_fd = echo_fd};
+	write_reset_vector(&vm->mem);
 	bus_add(&vm->pio, &(struct bus_region){.base = LAYOUT_POWER_PORT,
 					       .len_bytes = POWER_NUM_PORTS,
 					       .read = power_read,

@@ -24,7 +24,7 @@
 
 #define KICK SIGUSR1
 
-enum { STACK_BYTES = 64 << 10 };
+enum { STACK_BYTES = 64 << 10, LEAF_XSAVE = 0xd, XCR0_PLAIN = 7 /* x87, SSE, AVX */ };
 
 #define MSR_MISC_ENABLE   0x1a0
 #define MSR_MTRR_DEF_TYPE 0x2ff
@@ -42,6 +42,20 @@ static int set_msrs(const struct vcpu *vcpu)
 	memcpy(msrs->entries, entries, sizeof(entries));
 	/* Returns how many it knew; a guest can live without either. */
 	return ioctl(vcpu->fd, KVM_SET_MSRS, msrs) < 0 ? -errno : 0;
+}
+
+/* Turns on the register sets the processor has.  Kernels do this themselves; KVM under an emulated
+ * SVM (QEMU's) does not see them do it, and takes the sets away again.  -errno. */
+static int set_xcr0(const struct vcpu *vcpu, const struct kvm_cpuid2 *supported)
+{
+	struct kvm_xcrs xcrs = {.nr_xcrs = 1};
+
+	for (unsigned i = 0; i < supported->nent; i++)
+		if (supported->entries[i].function == LEAF_XSAVE && !supported->entries[i].index)
+			xcrs.xcrs[0].value = supported->entries[i].eax & XCR0_PLAIN;
+	if (xcrs.xcrs[0].value == 0)
+		return 0;
+	return ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) ? -errno : 0;
 }
 
 /* 32-bit protected mode, flat segments, no paging; ebx holds @start_info_gpa. */
@@ -98,6 +112,8 @@ static int init_one(struct vcpu *vcpu, const struct kvm_cpuid2 *supported,
 	ret = cpuid_set(supported, vcpu->fd, &cpuid);
 	if (!ret)
 		ret = set_msrs(vcpu);
+	if (!ret)
+		ret = set_xcr0(vcpu, supported);
 	if (!ret && vcpu->index == 0)
 		ret = set_pvh_state(vcpu, opts);
 	return ret;
