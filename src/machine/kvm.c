@@ -48,8 +48,11 @@ enum {
 	MIN_MEMORY_MIB = 128,
 };
 
-/* Quiet: what a kernel says at every boot is of no use; what it says when it fails is kept. */
-#define KERNEL_COMMAND_LINE "console=hvc0 quiet panic=-1 8250.nr_uarts=0 random.trust_cpu=on"
+/* Quiet: what a kernel says at every boot is of no use; what it says when it fails is kept, by way
+ * of the monitor's early UART before there is a console. */
+#define KERNEL_COMMAND_LINE                                                                        \
+	"console=hvc0 earlyprintk=serial,ttyS0,keep quiet panic=-1 8250.nr_uarts=0 "               \
+	"random.trust_cpu=on"
 
 struct kvm {
 	pid_t vmm, passt;

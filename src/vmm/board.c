@@ -156,8 +156,6 @@ int board_init(struct board *board, struct options *o, struct vm *vm, struct loo
 		ret = add_rng(&at, err);
 	if (!ret)
 		ret = add_balloon(&at, err);
-	if (!ret)
-		ret = add_folders(&at, o, err);
 	return ret;
 }
 

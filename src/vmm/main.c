@@ -148,7 +148,8 @@ static int judge(struct machine *m, int end)
 	struct tail *tail = &m->power.tail;
 	char text[VIRTIO_CONSOLE_TAIL_BYTES];
 
-	tail_add(tail, text, virtio_console_tail(m->board.console, text, sizeof(text)));
+	if (!tail->panicked) /* else its words came by the UART already */
+		tail_add(tail, text, virtio_console_tail(m->board.console, text, sizeof(text)));
 	tail_add(tail, "\n", 1);
 	if (tail->panicked && (end == VM_END_REBOOT || end == VM_END_POWER_OFF))
 		end = VM_END_PANIC;

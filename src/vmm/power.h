@@ -22,7 +22,7 @@ enum power_port {
 
 enum { POWER_RESET_VALUE = 0x42, POWER_SLEEP_S5 = 5 };
 
-enum { TAIL_LINES = 16, TAIL_LINE_BYTES = 160 };
+enum { TAIL_LINES = 48, TAIL_LINE_BYTES = 160 };
 
 /* The last lines a guest wrote on a console, kept for the log. */
 struct tail {
