@@ -149,8 +149,9 @@ static void serve_input(struct console *c)
 	struct virtio_device *dev = &c->dev;
 	bool room = false;
 
-	while (dev->active && c->pollable && !c->at_eof &&
-	       (room = virtio_device_pop(dev, QUEUE_IN, &c->chain))) {
+	if (!c->pollable || c->at_eof)
+		return; /* whoever offers buffers waits in vain */
+	while (dev->active && !c->at_eof && (room = virtio_device_pop(dev, QUEUE_IN, &c->chain))) {
 		const struct virtq_chain *chain = &c->chain;
 		ssize_t got;
 

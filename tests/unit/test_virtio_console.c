@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -163,6 +164,36 @@ static void test_input_reaches_the_guest(void **state)
 	assert_false(vdriver_used(&f->d, IN, &used)); /* and the buffer waits */
 }
 
+static void test_buffers_that_nothing_will_fill_are_left_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct vdriver_buf buf = {vdriver_alloc(&f->d, 4), 4, true};
+	struct virtio_device *log_file;
+	struct vdriver d;
+
+	vdriver_add(&f->d, IN, &buf, 1);
+	assert_int_equal(shutdown(f->peer, SHUT_WR), 0);
+	run_loop(f);
+	vdriver_again(&f->d);
+	vdriver_add(&f->d, IN, &buf, 1);
+	vdriver_kick(&f->d, IN);
+	assert_false(vdriver_again(&f->d));
+
+	/* a file cannot be polled, and is not read */
+	vdriver_init(&d);
+	assert_int_equal(virtio_console_create(&log_file, f->loop, memfd_create("log", MFD_CLOEXEC),
+					       NULL),
+			 0);
+	vdriver_start(&d, log_file, 0);
+	buf.gpa = vdriver_alloc(&d, 4);
+	vdriver_add(&d, IN, &buf, 1);
+	vdriver_kick(&d, IN);
+	assert_false(vdriver_again(&d));
+	vdriver_stop(&d);
+	log_file->ops->destroy(log_file);
+	vdriver_finish(&d);
+}
+
 static void test_misuse_breaks_the_console(void **state)
 {
 	struct fixture *f = *state;
@@ -218,6 +249,7 @@ int main(void)
 		T(a_stuck_reader_costs_output_not_the_guest),
 		T(a_reader_that_left_is_no_harm),
 		T(input_reaches_the_guest),
+		T(buffers_that_nothing_will_fill_are_left_alone),
 		T(misuse_breaks_the_console),
 		cmocka_unit_test(test_random_bytes_are_bounded),
 	};
