@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# The two things people type.  Everything else is meson: meson setup build && ninja -C build.
-.PHONY: demo check
+# The things people type (check-kvm is a part of check).  Everything else is meson: meson setup build && ninja -C build.
+.PHONY: demo check check-kvm
 
 demo:
 	@tools/setup-host demo
@@ -9,3 +9,7 @@ demo:
 check:
 	@tools/setup-host check
 	@tests/run
+
+check-kvm:
+	@tools/setup-host check
+	@tests/run build kvm
