@@ -43,6 +43,7 @@ enum {
 	MIN_FRAME = 14,
 	MAX_BUFFERS = 64, /* of the guest, for one frame */
 	MAX_BATCH = 32,   /* frames in one sendmsg() */
+	ATOMIC_BYTES = 32 << 10,
 	STAGING_BYTES = 256 << 10,
 	SOCKET_BUFFER = 1 << 20, /* asked for; the host has its own limit */
 };
@@ -250,7 +251,8 @@ static bool collect(struct net *n, unsigned *budget)
 			virtio_device_broken(&n->dev, "frame without a header");
 			break;
 		}
-		if (n->out.n_iov + 1 + chain->n_out > VIRTQ_MAX_IOV && n->out.n) {
+		if (n->out.n && (n->out.n_iov + 1 + chain->n_out > VIRTQ_MAX_IOV ||
+				 n->out.left + LEN + len > ATOMIC_BYTES)) {
 			virtq_unpop(q, 1); /* in the next batch */
 			break;
 		}

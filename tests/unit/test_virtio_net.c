@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/virtio_net.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -260,6 +264,29 @@ static void test_a_full_socket_holds_the_queue(void **state)
 	assert_int_equal(f->d.queues[TX].used->idx, n);
 }
 
+static void test_small_frames_are_never_cut(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t got[4 << 20];
+	uint64_t hdr = vdriver_alloc(&f->d, HDR);
+	uint64_t frame = vdriver_put(&f->d, pattern(5), 1513);
+	struct vdriver_buf bufs[] = {{hdr, HDR, false}, {frame, 1513, false}};
+
+	for (int round = 0; round < 20; round++) {
+		ssize_t n;
+
+		for (int i = 0; i < 200; i++) {
+			while ((uint16_t)(f->d.queues[TX].avail->idx - f->d.queues[TX].used->idx) <
+			       100)
+				vdriver_add(&f->d, TX, bufs, 2);
+			vdriver_kick(&f->d, TX); /* more than the socket takes */
+		}
+		n = recv(f->peer, got, sizeof(got), MSG_DONTWAIT);
+		assert_true(n > 1517 && n % 1517 == 0);
+		run_loop(f);
+	}
+}
+
 static void test_a_reset_does_not_cut_a_frame(void **state)
 {
 	struct fixture *f = *state;
@@ -399,6 +426,93 @@ static void test_misuse_breaks_the_card(void **state)
 	assert_int_equal(f->d.broken, 2);
 }
 
+/* ---- passt itself */
+
+static pid_t start_passt(struct fixture *f)
+{
+	static const char *const where[] = {"/usr/bin/passt", "/usr/local/bin/passt"};
+	int pair[2];
+	pid_t pid;
+
+	if (access(where[0], X_OK) && access(where[1], X_OK))
+		return 0;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	pid = fork();
+	if (pid == 0) {
+		char fd[12];
+
+		snprintf(fd, sizeof(fd), "%d", pair[1]);
+		dup2(open("/dev/null", O_RDWR), STDERR_FILENO);
+		for (size_t i = 0; i < ARRAY_SIZE(where); i++)
+			execl(where[i], where[i], "-f", "-q", "-F", fd, (char *)NULL);
+		_exit(127);
+	}
+	close(pair[1]);
+	assert_int_equal(virtio_net_attach(f->dev, pair[0], NULL), 0);
+	return pid;
+}
+
+static size_t receive_within(struct fixture *f, uint8_t *to, int ms)
+{
+	size_t n = 0;
+
+	for (; ms > 0 && !(n = guest_receives(f, to)); ms -= 2)
+		run_loop(f);
+	return n;
+}
+
+static void test_passt_answers_also_after_a_flood(void **state)
+{
+	static const uint8_t who_has[42] =
+		"\xff\xff\xff\xff\xff\xff\2\0\0\0\0\1\x08\x06\0\1\x08\0\6\4\0\1"
+		"\2\0\0\0\0\1\xc0\0\2\2\0\0\0\0\0\0\xc0\0\2\1";
+	struct fixture *f = *state;
+	static uint8_t got[VIRTIO_NET_MAX_FRAME];
+	uint64_t hdr = vdriver_alloc(&f->d, HDR), frame;
+	struct vdriver_buf bufs[] = {{hdr, HDR, false}, {0, 1511, false}};
+	struct vring_used_elem used;
+	pid_t pid = start_passt(f);
+	size_t n;
+
+	if (!pid)
+		skip();
+	post_rx(f, 64, BUF);
+	guest_sends(f, who_has, sizeof(who_has));
+	vdriver_kick(&f->d, TX);
+	n = receive_within(f, got, 3000);
+	if (n) {
+		assert_int_equal(n, sizeof(who_has));
+		assert_int_equal(got[21], 2);                 /* an answer */
+		frame = vdriver_put(&f->d, pattern(1), 1511); /* of no known protocol */
+		memcpy(vdriver_at(&f->d, frame + 12), "\x88\xb5", 2);
+		bufs[1].gpa = frame;
+		while (vdriver_used(&f->d, TX, &used))
+			;
+		for (unsigned sent = 0; sent < 20000;) {
+			while ((uint16_t)(f->d.queues[TX].avail->idx - f->d.queues[TX].used->idx) <
+			       100) {
+				vdriver_add(&f->d, TX, bufs, 2);
+				sent++;
+			}
+			vdriver_kick(&f->d, TX);
+			if (sent % 300 == 0)
+				run_loop(f);
+		}
+		while (f->d.queues[TX].avail->idx != f->d.queues[TX].used->idx)
+			run_loop(f);
+		guest_sends(f, who_has, sizeof(who_has));
+		vdriver_kick(&f->d, TX);
+		n = receive_within(f, got, 3000);
+		assert_int_equal(n, sizeof(who_has));
+	} else {
+		print_message("passt does not start here\n");
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	run_loop(f);
+	assert_false(virtio_net_link_is_up(f->dev));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 
 int main(void)
@@ -409,11 +523,13 @@ int main(void)
 		T(a_stream_in_pieces_is_put_together),
 		T(frames_wait_for_buffers),
 		T(a_full_socket_holds_the_queue),
+		T(small_frames_are_never_cut),
 		T(a_reset_does_not_cut_a_frame),
 		T(the_link_goes_down_with_its_peer_and_comes_back),
 		T(a_peer_that_breaks_the_protocol_is_cut_off),
 		T(frames_that_fit_nowhere_are_dropped),
 		T(misuse_breaks_the_card),
+		T(passt_answers_also_after_a_flood),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
