@@ -5,11 +5,11 @@
  * - a user namespace without capabilities, and no_new_privs;
  * - an empty root that cannot be written, except for the folders whose sockets the devices connect
  *   to, at their own paths; and Landlock, where the kernel has it, forbids to open even those;
- * - no network, no System V IPC, no other host name;
+ * - no network, no System V IPC, no other process;
  * - a list of system calls (below): none opens a file, executes or names another process.
  *
- * There is no pid namespace: it would take a second process to wait for this one, and hides only
- * what the list already keeps out of reach.
+ * A pid namespace begins with a child: that is where the machine runs, while the process that was
+ * started waits, passes SIGTERM on, and ends as the child does.  Each dies with its parent.
  *
  * The folders are cloned as detached mounts before the root changes and attached after, so that it
  * does not matter where they lie.  A kernel that refuses user namespaces to root is used without.
@@ -29,9 +29,11 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fd.h"
+#include "kvm_vm.h"
 #include "log.h"
 #include "options.h"
 #include "path.h"
@@ -109,6 +111,48 @@ static int attach_folders(const struct folders *f, struct pil_err *err)
 	return 0;
 }
 
+/* Waits for @pid, the machine; passes on what asks us to end.  Returns its exit status. */
+static int wait_for(pid_t pid, const sigset_t *signals)
+{
+	int sig, status;
+
+	syscall(SYS_close_range, 3, ~0u, 0);
+	for (;;) {
+		if (sigwait(signals, &sig))
+			continue;
+		if (sig != SIGCHLD)
+			kill(pid, sig);
+		else if (waitpid(pid, &status, WNOHANG) == pid)
+			break;
+	}
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	log_err("the machine's process was killed by signal %d", WTERMSIG(status));
+	return VM_END_ERROR;
+}
+
+/* Goes on as a child, the first process of the pid namespace. */
+static int enter_pid_namespace(struct pil_err *err)
+{
+	sigset_t signals, before;
+	pid_t pid;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigprocmask(SIG_BLOCK, &signals, &before);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	pid = fork();
+	if (pid < 0)
+		return pil_err_set(err, errno, "make the process of the machine");
+	if (pid > 0)
+		_exit(wait_for(pid, &signals));
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return 0;
+}
+
 static int write_text(const char *path, const char *text)
 {
 	_auto_fd int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -118,7 +162,7 @@ static int write_text(const char *path, const char *text)
 
 static int leave_namespaces(struct pil_err *err)
 {
-	int most = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+	int most = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID;
 	_auto_free char *uid_map = str_printf("%u %u 1", getuid(), getuid());
 	_auto_free char *gid_map = str_printf("%u %u 1", getgid(), getgid());
 
@@ -207,5 +251,5 @@ int cell_enter(const struct options *o, struct pil_err *err)
 		files.rlim_cur = files.rlim_max < MAX_OPEN_FILES ? files.rlim_max : MAX_OPEN_FILES;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
-	return 0;
+	return enter_pid_namespace(err);
 }

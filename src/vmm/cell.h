@@ -13,7 +13,10 @@
 struct options;
 
 /* Namespaces of its own, an empty root with only the folders of the sockets that @o names, no
- * capabilities, no way back.  Files are opened before; no thread was made yet. */
+ * capabilities, no way back.  Files are opened before; no thread was made yet.
+ *
+ * Returns in a child, which dies with its parent; the process that called waits for it and ends as
+ * it does. */
 int cell_enter(const struct options *o, struct pil_err *err) PIL_MUST_CHECK;
 
 /* Keeps this thread, and all it makes from now on, to the system calls a running machine needs. */

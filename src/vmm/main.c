@@ -167,7 +167,6 @@ static int run(struct options *o, struct pil_err *err)
 
 	if (!ret && o->jail)
 		ret = cell_enter(o, err);
-	prctl(PR_SET_PDEATHSIG, SIGKILL); /* which leaving the namespaces undoes */
 	if (!ret)
 		trace_mark("in the jail");
 	if (!ret)
@@ -207,6 +206,7 @@ int main(int argc, char **argv)
 
 	trace_begin();
 	log_init("pillion-vmm");
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (argc == 2 && !strcmp(argv[1], "--probe"))
 		return print_probe();
 	if (!options_parse(&o, argc, argv, &err))

@@ -15,7 +15,12 @@
 #include "trace.h"
 #include "kvm_vm.h"
 
-enum { MAX_MEMORY_MIB = 1 << 24, MAX_FD = 1 << 20 };
+enum {
+	MAX_MEMORY_MIB = 1 << 24,
+	MAX_FD = 1 << 20,
+	LOCK_TRIES = 20,
+	LOCK_WAIT_US = 50000,
+};
 
 static int bad(const char *option, const char *value, struct pil_err *err)
 {
@@ -233,8 +238,13 @@ static int open_disk(struct options *o, unsigned i, struct pil_err *err)
 	if (fd < 0)
 		return fd;
 	o->disks[i].fd = fd;
-	if (!flock(fd, LOCK_NB | (read_only ? LOCK_SH : LOCK_EX)))
-		return 0;
+	/* A machine that was killed a moment ago may not have let go yet. */
+	for (int n = 0; n < LOCK_TRIES; n++) {
+		if (!flock(fd, LOCK_NB | (read_only ? LOCK_SH : LOCK_EX)))
+			return 0;
+		if (errno == EWOULDBLOCK)
+			usleep(LOCK_WAIT_US);
+	}
 	if (errno != EWOULDBLOCK)
 		return pil_err_set(err, errno, "lock disk '%s'", o->disks[i].path);
 	pil_err_hint(err,

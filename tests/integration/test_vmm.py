@@ -44,6 +44,24 @@ def start(*options, **kwargs):
     return p
 
 
+def machine(p):
+    """The /proc folder of the process in the jail; @p only waits for it."""
+    pid = pathlib.Path(f"/proc/{p.pid}/task/{p.pid}/children").read_text().strip()
+    return pathlib.Path(f"/proc/{pid}")
+
+
+def gone(pid):
+    for _ in range(100):
+        try:
+            if pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
+    return False
+
+
 def refused(*options):
     """Runs it with options that cannot work; returns what it says."""
     done = subprocess.run([VMM, *map(str, options)], stdin=subprocess.DEVNULL,
@@ -71,30 +89,30 @@ def test_it_ends_with_its_parent():
     code = ("import subprocess, sys, os, signal\n"
             "p = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
             "p.stdout.readline()\n"
-            "print(p.pid, flush=True)\n"
+            "print(p.pid, open(f'/proc/{p.pid}/task/{p.pid}/children').read(), flush=True)\n"
             "os.kill(os.getpid(), signal.SIGKILL)\n")
     done = subprocess.run([sys.executable, "-c", code, VMM, "--kernel", IDLE, "--memory", "16",
                            "--cpus", "2", "--console-early"], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=20)
-    pid = int(done.stdout)
-    for _ in range(100):
-        try:
-            if pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                return
-        except FileNotFoundError:
-            return
-        time.sleep(0.02)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("it outlives its parent")
+    for pid in done.stdout.split():
+        assert gone(int(pid))
+
+
+@needs_kvm
+def test_a_machine_that_is_killed_is_an_error():
+    p = start()
+    os.kill(int(machine(p).name), signal.SIGKILL)
+    assert p.wait(timeout=5) == 1
+    assert "killed by signal 9" in p.stderr.read()
 
 
 @needs_kvm
 def test_the_jail_is_closed(tmp_path):
     (tmp_path / "a").mkdir()
     p = start("--vsock-connect", f"1026:{tmp_path}/a/socket")
-    proc = pathlib.Path(f"/proc/{p.pid}")
+    proc = machine(p)
     try:
-        for ns in ("user", "mnt", "net", "ipc", "uts"):
+        for ns in ("user", "mnt", "net", "ipc", "uts", "pid"):
             assert os.readlink(proc / "ns" / ns) != os.readlink(f"/proc/self/ns/{ns}"), ns
         # nothing in the root but the way to the folder of the socket
         seen = [str(d.relative_to(proc / "root")) for d in (proc / "root").rglob("*")]
@@ -120,8 +138,10 @@ def test_the_jail_is_closed(tmp_path):
 def test_a_kill_leaves_nothing(tmp_path):
     mounts = pathlib.Path("/proc/self/mounts").read_text()
     p = start("--vsock-connect", f"1026:{tmp_path}/socket")
+    inside = int(machine(p).name)
     p.kill()
     assert p.wait(timeout=5) == -signal.SIGKILL
+    assert gone(inside)
     assert pathlib.Path("/proc/self/mounts").read_text() == mounts
     assert not list(tmp_path.iterdir())
 
@@ -131,11 +151,12 @@ def test_it_takes_little_memory_of_its_own():
     p = start()
     try:
         own = 0
-        for block in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )",
-                              pathlib.Path(f"/proc/{p.pid}/smaps").read_text(), flags=re.M):
-            size = re.search(r"^Size:\s+(\d+)", block, re.M)
-            if size and "tiny_idle" not in block and int(size[1]) < 8 * 1024:
-                own += int(re.search(r"^Rss:\s+(\d+)", block, re.M)[1])
+        for proc in (pathlib.Path(f"/proc/{p.pid}"), machine(p)):
+            for block in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", (proc / "smaps").read_text(),
+                                  flags=re.M):
+                size = re.search(r"^Size:\s+(\d+)", block, re.M)
+                if size and "tiny_idle" not in block and int(size[1]) < 8 * 1024:
+                    own += int(re.search(r"^Rss:\s+(\d+)", block, re.M)[1])
         assert own <= 5 * 1024, f"{own} KiB beside the guest's memory"
     finally:
         p.kill()
