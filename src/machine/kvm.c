@@ -41,6 +41,7 @@
 #include "proc.h"
 #include "str.h"
 #include "swap.h"
+#include "virtiofsd.h"
 
 enum {
 	READY_MS = 180000, /* an emulated processor may take most of it */
@@ -58,6 +59,8 @@ struct kvm {
 	pid_t vmm, passt;
 	int life_fd;
 	char *swap; /* path of the swap disk */
+	struct fs_share shares[MACHINE_MAX_SHARES];
+	const struct machine_spec *spec; /* the supervisor's */
 };
 
 static bool usable(const struct state_dirs *dirs, char *why, int why_size)
@@ -134,7 +137,7 @@ static void add_valued(char **text, size_t *len, const char *name, const char *v
 }
 
 /* pillion-init's command line; see src/guest/init/main.c. */
-static int send_options(int fd, const struct machine_run *run, bool swap)
+static int send_options(int fd, const struct kvm *kvm, const struct machine_run *run)
 {
 	const struct machine_spec *spec = run->spec;
 	_auto_free char *text = NULL;
@@ -154,8 +157,16 @@ static int send_options(int fd, const struct machine_run *run, bool swap)
 	add_valued(&text, &len, "--token", run->token);
 	if (spec->idle_ms >= 0)
 		add_valued(&text, &len, "--idle-ms", idle);
-	if (swap)
+	if (kvm->swap)
 		add_option(&text, &len, "--swap");
+	for (int i = 0; i < spec->n_shares; i++) {
+		const struct machine_share *share = &spec->shares[i];
+		_auto_free char *mount = str_printf("%s:%s%s", kvm->shares[i].tag, share->guest,
+						    share->writable ? "" : ":ro");
+
+		if (kvm->shares[i].pid > 0)
+			add_valued(&text, &len, "--mount", mount);
+	}
 	prefix = (uint32_t)len;
 	struct iovec iov[] = {{&prefix, sizeof(prefix)}, {text, len}};
 
@@ -198,8 +209,8 @@ static void start_finish(struct start *s)
 	pil_close_p(&s->card_fd);
 }
 
-static void build_command(struct argv *a, const struct start *s, const struct machine_run *run,
-			  const char *swap)
+static void build_command(struct argv *a, const struct start *s, const struct kvm *kvm,
+			  const struct machine_run *run)
 {
 	const struct config *c = run->config;
 
@@ -212,8 +223,14 @@ static void build_command(struct argv *a, const struct start *s, const struct ma
 	argv_add(a, "--cpus");
 	argv_addf(a, "%u", n_processors(c));
 	argv_add_all(a, (const char *const[]){"--disk", s->disk, NULL});
-	if (swap)
-		argv_add_all(a, (const char *const[]){"--disk", swap, NULL});
+	if (kvm->swap)
+		argv_add_all(a, (const char *const[]){"--disk", kvm->swap, NULL});
+	for (int i = 0; i < run->spec->n_shares; i++) {
+		if (kvm->shares[i].pid <= 0)
+			continue;
+		argv_add(a, "--fs");
+		argv_addf(a, "%s,%s", kvm->shares[i].tag, kvm->shares[i].socket);
+	}
 	if (s->card_fd >= 0) {
 		argv_add(a, "--net-fd");
 		argv_addf(a, "%d", s->card_fd);
@@ -229,7 +246,7 @@ static void build_command(struct argv *a, const struct start *s, const struct ma
 		argv_add(a, "--nested");
 }
 
-static pid_t spawn_vmm(const struct start *s, const struct machine_run *run, const char *swap,
+static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struct machine_run *run,
 		       struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
@@ -242,7 +259,7 @@ static pid_t spawn_vmm(const struct start *s, const struct machine_run *run, con
 				 .new_session = true,
 				 .die_with_us = true};
 
-	build_command(&a, s, run, swap);
+	build_command(&a, s, kvm, run);
 	return proc_spawn(a.v, &opts, err);
 }
 
@@ -259,6 +276,8 @@ static void stop(void *state)
 		proc_stop(kvm->vmm, 2000);
 	if (kvm->passt > 0)
 		proc_stop(kvm->passt, 500);
+	for (int i = 0; i < MACHINE_MAX_SHARES; i++)
+		fs_share_stop(&kvm->shares[i]);
 	if (kvm->swap)
 		unlink(kvm->swap);
 	free(kvm->swap);
@@ -329,13 +348,36 @@ static void attach_network(struct kvm *kvm, struct start *s)
 	}
 }
 
+/* As with the network: a folder that cannot be had is said, and missed. */
+static void serve_folders(struct kvm *kvm, const struct machine_run *run)
+{
+	_auto_free char *dir = str_printf("%s/vm", run->dir);
+
+	kvm->spec = run->spec;
+	for (int i = 0; i < run->spec->n_shares; i++) {
+		struct pil_err err = {0};
+
+		if (path_exists(run->spec->shares[i].host) &&
+		    fs_share_start(&kvm->shares[i], &run->spec->shares[i], i, dir, &err))
+			log_warn("%s", err.msg);
+	}
+}
+
+static void tend(void *state)
+{
+	struct kvm *kvm = state;
+
+	for (int i = 0; i < kvm->spec->n_shares; i++)
+		fs_share_tend(&kvm->shares[i], &kvm->spec->shares[i]);
+}
+
 static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run, int *ready_fd,
 		struct pil_err *err)
 {
 	_auto_fd int ended_fd = -1;
 	int ret;
 
-	kvm->vmm = spawn_vmm(s, run, kvm->swap, err);
+	kvm->vmm = spawn_vmm(s, kvm, run, err);
 	if (kvm->vmm < 0)
 		return kvm->vmm;
 	ended_fd = (int)syscall(SYS_pidfd_open, kvm->vmm, 0);
@@ -346,7 +388,7 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 		pil_err_hint(err, "see %s/machines/%s.log", run->dirs->runtime, run->spec->name);
 		return kvm->life_fd;
 	}
-	ret = send_options(kvm->life_fd, run, kvm->swap != NULL);
+	ret = send_options(kvm->life_fd, kvm, run);
 	if (ret)
 		return pil_err_set(err, -ret, "tell the guest its options");
 	*ready_fd = dup(kvm->life_fd);
@@ -369,6 +411,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		ret = make_sockets(&s, run, err);
 	if (!ret) {
 		attach_network(kvm, &s);
+		serve_folders(kvm, run);
 		ret = boot(kvm, &s, run, ready_fd, err);
 	}
 	start_finish(&s);
@@ -390,4 +433,5 @@ const struct machine_ops machine_kvm = {.name = "kvm",
 					.ready_ms = READY_MS,
 					.usable = usable,
 					.start = start,
+					.tend = tend,
 					.stop = stop};

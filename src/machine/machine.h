@@ -58,6 +58,8 @@ struct machine_ops {
 	 */
 	int (*start)(void **state, const struct machine_run *run, int *ready_fd,
 		     struct pil_err *err);
+	/* Called every few seconds while it runs; may be NULL. */
+	void (*tend)(void *state);
 	/* Ends it: politely, then by force; frees @state.  Bounded to about five seconds. */
 	void (*stop)(void *state);
 };

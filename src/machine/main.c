@@ -184,6 +184,8 @@ static void watch(struct supervisor *s, int signal_fd)
 			return;
 		if (n > 0)
 			return;
+		if (s->ops->tend)
+			s->ops->tend(s->state);
 		if (broker_ensure(&s->dirs, &err))
 			log_dbg("%s", err.msg);
 	}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: virtiofsd runs in bubblewrap, in the user namespace that owns the
+ * distributions' trees, and sees nothing but the folder it serves: who the guest is to the host's
+ * files is the same as in a sandbox, nobody.  A folder that is not to be written is bound read
+ * only, whatever the guest mounts it as.
+ *
+ * There are two programs of that name with options of their own: the one in C that came with QEMU
+ * up to 7, and its successor in Rust. */
+#include "virtiofsd.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "fd.h"
+#include "log.h"
+#include "path.h"
+#include "proc.h"
+#include "str.h"
+#include "userns.h"
+
+static const struct program {
+	const char *path;
+	bool rust;
+} programs[] = {
+	{"/usr/libexec/virtiofsd", true},
+	{"/usr/lib/virtiofsd", true},
+	{"/usr/lib/qemu/virtiofsd", false},
+};
+
+static const struct program *find_program(struct pil_err *err)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(programs); i++)
+		if (path_exists(programs[i].path))
+			return &programs[i];
+	pil_err_hint(err, "sudo apt install virtiofsd || sudo apt install qemu-system-common");
+	pil_err_say(err, ENOENT, "folders of the host: virtiofsd is missing");
+	return NULL;
+}
+
+static int listen_at(const char *path, struct pil_err *err)
+{
+	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return pil_err_set(err, ENAMETOOLONG, "listen on '%s'", path);
+	strcpy(address.sun_path, path);
+	unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1))
+		return pil_err_set(err, errno, "listen on '%s'", path);
+	return pil_take_fd(&fd);
+}
+
+static void add_jail(struct argv *a, const char *folder, bool writable)
+{
+	argv_add_all(a, (const char *const[]){"bwrap",
+					      "--die-with-parent",
+					      "--unshare-pid",
+					      "--unshare-ipc",
+					      "--unshare-net",
+					      "--unshare-uts",
+					      "--unshare-cgroup-try",
+					      "--ro-bind",
+					      "/usr",
+					      "/usr",
+					      "--symlink",
+					      "usr/lib",
+					      "/lib",
+					      "--symlink",
+					      "usr/lib64",
+					      "/lib64",
+					      "--proc",
+					      "/proc",
+					      "--dev",
+					      "/dev",
+					      "--tmpfs",
+					      "/run",
+					      "--tmpfs",
+					      "/var",
+					      "--tmpfs",
+					      "/tmp",
+					      writable ? "--bind" : "--ro-bind",
+					      folder,
+					      "/share",
+					      "--cap-drop",
+					      "ALL",
+					      NULL});
+	/* what it needs to act as the guest's users, in a namespace where they are nobody */
+	for (const char *const *cap =
+		     (const char *const[]){"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH",
+					   "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP",
+					   "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",
+					   "CAP_SETPCAP", NULL};
+	     *cap; cap++)
+		argv_add_all(a, (const char *const[]){"--cap-add", *cap, NULL});
+}
+
+static pid_t spawn(const struct fs_share *fs, const struct machine_share *share,
+		   struct pil_err *err)
+{
+	const struct program *program = find_program(err);
+	struct userns_stage stage = {0};
+	_auto_argv struct argv a = {0};
+	struct proc_opts opts = {.stdin_fd = -1,
+				 .stdout_fd = STDERR_FILENO,
+				 .stderr_fd = -1,
+				 .keep_fds = &fs->listen_fd,
+				 .n_keep_fds = 1,
+				 .new_session = true,
+				 .die_with_us = true};
+
+	if (!program)
+		return -ENOENT;
+	add_jail(&a, userns_stage_add(&stage, share->host), share->writable);
+	argv_add(&a, program->path);
+	argv_addf(&a, "--fd=%d", fs->listen_fd);
+	if (program->rust)
+		argv_add_all(&a, (const char *const[]){"--shared-dir=/share", "--sandbox=chroot",
+						       "--cache=auto", "--log-level=error", NULL});
+	else
+		argv_add_all(&a, (const char *const[]){"-o", "source=/share", "-o",
+						       "sandbox=chroot", "-o", "cache=auto", "-o",
+						       "log_level=err", "-f", NULL});
+	return userns_spawn(a.v, &stage, &opts, err);
+}
+
+int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,
+		   const char *dir, struct pil_err *err)
+{
+	*fs = (struct fs_share){.listen_fd = -1};
+	snprintf(fs->tag, sizeof(fs->tag), "share%d", index);
+	fs->socket = str_printf("%s/%s.sock", dir, fs->tag);
+	fs->listen_fd = listen_at(fs->socket, err);
+	if (fs->listen_fd < 0)
+		return fs->listen_fd;
+	fs->pid = spawn(fs, share, err);
+	if (fs->pid >= 0)
+		return 0;
+	fs->pid = 0;
+	return -err->code;
+}
+
+void fs_share_tend(struct fs_share *fs, const struct machine_share *share)
+{
+	struct pil_err err = {0};
+
+	if (fs->pid <= 0 || proc_wait(fs->pid, 0) == -ETIMEDOUT)
+		return;
+	log_warn("virtiofsd for '%s' ended; starting another", share->host);
+	fs->pid = spawn(fs, share, &err);
+	if (fs->pid < 0) {
+		log_warn("%s", err.msg);
+		fs->pid = 0;
+	}
+}
+
+void fs_share_stop(struct fs_share *fs)
+{
+	if (fs->pid > 0)
+		proc_stop(fs->pid, 0);
+	if (fs->socket) {
+		unlink(fs->socket);
+		pil_close_p(&fs->listen_fd);
+	}
+	free(fs->socket);
+	*fs = (struct fs_share){.listen_fd = -1};
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * virtiofsd.h -- a folder of the host for a microVM, served by virtiofsd. */
+#ifndef PIL_VIRTIOFSD_H
+#define PIL_VIRTIOFSD_H
+
+#include <sys/types.h>
+
+#include "compiler.h"
+#include "err.h"
+#include "machine.h"
+
+struct fs_share { /* one of a running machine */
+	char tag[16];
+	char *socket;  /* pillion-vmm connects to it, again when its server was away */
+	int listen_fd; /* stays ours, so that a new server can take over */
+	pid_t pid;     /* 0: none */
+};
+
+/* Makes the socket and starts a server for @share, as share number @index in folder @dir. */
+int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,
+		   const char *dir, struct pil_err *err) PIL_MUST_CHECK;
+/* Starts a new server if the old one has ended. */
+void fs_share_tend(struct fs_share *fs, const struct machine_share *share);
+void fs_share_stop(struct fs_share *fs); /* not started is fine */
+
+#endif
