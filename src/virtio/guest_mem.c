@@ -29,7 +29,8 @@ void *guest_mem_at(const struct guest_mem *mem, uint64_t gpa, uint64_t len_bytes
 static int discard_private(const struct guest_mem *mem, uint8_t *host, uint64_t len)
 {
 	/* Pages of a file would come back as the file has them. */
-	if (host < mem->file_host + mem->file_bytes && host + len > mem->file_host)
+	if (mem->file_bytes && host < mem->file_host + mem->file_bytes &&
+	    host + len > mem->file_host)
 		return mmap(host, len, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
 			    0) == MAP_FAILED
