@@ -26,6 +26,8 @@
 #include "layout.h"
 #include "log.h"
 
+enum { HUGE_BYTES = 2 << 20 };
+
 const char *const vm_end_str[] = {
 	[VM_END_POWER_OFF] = "powered off",
 	[VM_END_ERROR] = "failed",
@@ -95,6 +97,22 @@ static int add_range(struct vm *vm, uint64_t gpa, uint8_t *host, uint64_t len, u
 	return 0;
 }
 
+/* Maps @len bytes at a multiple of HUGE_BYTES: KVM backs the guest with huge pages only where the
+ * guest's address and ours agree in what is below. */
+static uint8_t *map_aligned(uint64_t len, int flags, int fd)
+{
+	uint8_t *wide = mmap(NULL, len + HUGE_BYTES, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t head = -(uintptr_t)wide & (HUGE_BYTES - 1);
+
+	if (wide == MAP_FAILED)
+		return MAP_FAILED;
+	if (head)
+		munmap(wide, head);
+	munmap(wide + head + len, HUGE_BYTES - head);
+	return mmap(wide + head, len, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+}
+
 static int add_memory(struct vm *vm, const struct vm_opts *opts, struct pil_err *err)
 {
 	uint64_t low = opts->mem_bytes < LAYOUT_HOLE ? opts->mem_bytes : LAYOUT_HOLE;
@@ -108,7 +126,7 @@ static int add_memory(struct vm *vm, const struct vm_opts *opts, struct pil_err 
 		if (vm->mem.fd < 0 || ftruncate(vm->mem.fd, (off_t)opts->mem_bytes))
 			return pil_err_set(err, errno, "make the guest's memory");
 	}
-	host = mmap(NULL, opts->mem_bytes, PROT_READ | PROT_WRITE, flags, vm->mem.fd, 0);
+	host = map_aligned(opts->mem_bytes, flags, vm->mem.fd);
 	if (host == MAP_FAILED) {
 		pil_err_hint(err, "set memory= in the config to less than this host has");
 		return pil_err_set(err, errno, "map %llu MiB for the guest",
