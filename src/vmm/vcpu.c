@@ -230,7 +230,7 @@ static void *run_thread(void *arg)
 	}
 	for (;;) {
 		ret = ioctl(vcpu->fd, KVM_RUN, 0) ? errno : 0;
-		if (vcpu->run->immediate_exit)
+		if (__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_RELAXED))
 			break;
 		if (ret == EINTR || ret == EAGAIN) /* a signal; not started by the first one yet */
 			continue;
@@ -275,7 +275,7 @@ void vcpus_finish(struct vcpus *vcpus)
 
 		if (!vcpu->started)
 			continue;
-		vcpu->run->immediate_exit = 1;
+		__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_RELAXED);
 		pthread_kill(vcpu->thread, KICK);
 	}
 	for (unsigned i = 0; i < vcpus->n; i++) {
