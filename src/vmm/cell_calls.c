@@ -113,6 +113,7 @@ static const struct rule vcpu_rules[] = {
 	{SYS_ioctl, IF_EQUAL, 1, KVM_RUN},
 	{SYS_ioctl, IF_EQUAL, 1, KVM_SIGNAL_MSI},
 	{SYS_ioctl, IF_EQUAL, 1, (uint32_t)KVM_GET_REGS},
+	{SYS_ioctl, IF_EQUAL, 1, (uint32_t)KVM_IOEVENTFD},
 	{SYS_write},
 	{SYS_futex},
 	{SYS_clock_gettime},

@@ -41,6 +41,7 @@ enum {
 	PAGE_MSIX_PENDING,
 	PAGE_BYTES = 0x1000,
 	DOORBELL_BYTES = 4,
+	OFTEN = 32,
 	ISR_QUEUE = 1,
 	ISR_CONFIG = 2,
 };
@@ -49,6 +50,7 @@ struct bell {                      /* of a queue */
 	struct loop_source source; /* an eventfd */
 	struct virtio_pci *vp;
 	unsigned q;
+	unsigned rung; /* by hand; under the lock */
 };
 
 struct virtio_pci {
@@ -400,6 +402,23 @@ static void common_write(struct virtio_pci *vp, uint64_t off, uint64_t value)
 	}
 }
 
+static void ring(struct virtio_pci *vp, uint64_t reg)
+{
+	uint64_t q = reg / DOORBELL_BYTES;
+	bool often;
+
+	if (q >= vp->dev->ops->n_queues || reg % DOORBELL_BYTES)
+		return;
+	device_renotify(vp->dev, (unsigned)q);
+	pthread_mutex_lock(&vp->lock);
+	often = ++vp->kicks[q].rung == OFTEN;
+	pthread_mutex_unlock(&vp->lock);
+	if (often &&
+	    vm_add_doorbell(vp->msix.vm, pci_bar_gpa(&vp->fn) + PAGE_DOORBELLS * PAGE_BYTES + reg,
+			    vp->kicks[q].source.fd))
+		log_dbg("virtio %s: doorbell: %s", vp->dev->ops->name, strerror(errno));
+}
+
 static uint64_t bar_read(struct pci_function *fn, uint64_t off, unsigned len)
 {
 	struct virtio_pci *vp = container_of(fn, struct virtio_pci, fn);
@@ -447,10 +466,13 @@ static void bar_write(struct pci_function *fn, uint64_t off, unsigned len, uint6
 	case PAGE_DEVICE:
 		hop_call(vp->hop, do_access, &a);
 		break;
+	case PAGE_DOORBELLS:
+		ring(vp, reg);
+		break;
 	case PAGE_MSIX_TABLE:
 		msix_table_write(&vp->msix, reg, len, value);
 		break;
-	default: /* among them doorbells of queues that do not exist */
+	default:
 		break;
 	}
 }
@@ -537,9 +559,8 @@ static void add_capabilities(struct virtio_pci *vp)
 	vp->fn.writable[vp->msix_cap + PCI_MSIX_FLAGS + 1] = (MSIX_ENABLE | MSIX_MASK_ALL) >> 8;
 }
 
-static int add_doorbells(struct virtio_pci *vp, const struct vm *vm)
+static int add_doorbells(struct virtio_pci *vp)
 {
-	uint64_t gpa = pci_bar_gpa(&vp->fn) + PAGE_DOORBELLS * PAGE_BYTES;
 	int ret = 0;
 
 	for (unsigned q = 0; q < vp->dev->ops->n_queues && !ret; q++) {
@@ -549,8 +570,6 @@ static int add_doorbells(struct virtio_pci *vp, const struct vm *vm)
 		if (source->fd < 0)
 			return -errno;
 		ret = loop_add(vp->loop, source, EPOLLIN);
-		if (!ret)
-			ret = vm_add_doorbell(vm, gpa + q * DOORBELL_BYTES, source->fd);
 	}
 	return ret;
 }
@@ -597,7 +616,7 @@ int virtio_pci_create(struct virtio_pci **out, struct virtio_device *dev, struct
 	reset(vp);
 	ret = pci_add(bus, &vp->fn);
 	if (!ret)
-		ret = add_doorbells(vp, vm);
+		ret = add_doorbells(vp);
 	if (ret) {
 		virtio_pci_destroy(vp);
 		return pil_err_set(err, -ret, "add device '%s'", dev->ops->name);

@@ -54,4 +54,9 @@ void tiny_main(void)
 	ok(rd16(rng.common + 26) == 0xffff, "a vector that does not exist is refused");
 	ask();
 	ok(vqueue_used(&queue, 4), "without a vector it still answers");
+	for (unsigned i = 5; i <= 60; i++) {
+		ask();
+		sum = vqueue_used(&queue, i);
+	}
+	ok(sum, "it does so however often its doorbell is rung");
 }
