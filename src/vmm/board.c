@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "board.h"
 
-#include <stdio.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include "agent.h"
 #include "fd.h"
@@ -55,7 +56,12 @@ static int add_disks(const struct place *at, const struct options *o, struct pil
 static int add_console(const struct place *at, struct options *o, struct pil_err *err)
 {
 	struct virtio_device *dev;
-	int ret = virtio_console_create(&dev, at->loop, pil_take_fd(&o->console_fd), err);
+	int ret;
+
+	/* The device will close what it is given: not our standard output or error. */
+	if (o->console_fd >= 0 && o->console_fd <= STDERR_FILENO)
+		o->console_fd = fcntl(o->console_fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	ret = virtio_console_create(&dev, at->loop, pil_take_fd(&o->console_fd), err);
 
 	if (ret)
 		return ret;
