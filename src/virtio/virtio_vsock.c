@@ -10,8 +10,9 @@
  *	guest ends:     (SHUTDOWN both) -> RST at once; what is staged still goes out (LINGERING)
  *
  * Packets of the guest that follow each other on one connection leave in one sendmsg(), and their
- * buffers are given back after it.  The driver hears of buffers given back only after a while or
- * when many are (QUIET_MS): it needs them to send more, not to go on.
+ * buffers are given back after it.  The driver hears of that at once when they held QUIET_BYTES (it
+ * may wait for them: Linux counts them against SO_SNDBUF); of a few small ones only after QUIET_MS,
+ * so that a question and its answer cost one interrupt.
  *
  * A packet that fits no state is answered with a reset, which ends that connection only.  What
  * breaks the device: a packet shorter than its header, a receive buffer without room for one.
@@ -50,7 +51,8 @@ enum {
 	CONFIRM_MS = 8000, /* for the guest to confirm that one has ended */
 	LINGER_MS = 30000, /* for a socket to take the last bytes */
 	TICK_MS = 1000,
-	QUIET_MS = 1,
+	QUIET_MS = 20,
+	QUIET_BYTES = 32 << 10,
 	BOTH = VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND,
 };
 
@@ -537,6 +539,7 @@ static void say_taken(struct vsock *v)
 {
 	loop_timer_cancel(&v->quiet);
 	v->unsaid = 0;
+	v->unsaid_bytes = 0;
 	virtio_queue_flush(&v->dev, VSOCK_QUEUE_FROM_GUEST);
 }
 
@@ -557,10 +560,11 @@ static void from_guest(struct vsock *v)
 		if (!on_packet(v, &hdr))
 			virtq_push(q, v->chain.head, 0);
 		v->unsaid++;
+		v->unsaid_bytes += v->chain.out_bytes;
 		budget--;
 	}
 	send_collected(v);
-	if (v->unsaid >= QUEUE_SIZE / 4)
+	if (v->unsaid >= QUEUE_SIZE / 4 || v->unsaid_bytes >= QUIET_BYTES)
 		say_taken(v);
 	else if (v->unsaid && !v->quiet.armed)
 		loop_timer_arm(v->loop, &v->quiet, QUIET_MS);
@@ -656,6 +660,7 @@ static void vsock_reset(struct virtio_device *dev)
 	v->n_resets = 0;
 	v->paused = false;
 	v->unsaid = 0;
+	v->unsaid_bytes = 0;
 	loop_timer_cancel(&v->quiet);
 }
 

@@ -66,7 +66,8 @@ struct vsock {
 	uint32_t next_host_port;
 	struct loop_timer tick;  /* while a connection has a deadline */
 	struct loop_timer quiet; /* until the driver hears of packets taken */
-	unsigned unsaid;         /* such packets */
+	unsigned unsaid;         /* such packets ... */
+	size_t unsaid_bytes;     /* ... and what they hold */
 	struct log_limit limit;
 	struct virtio_vsock_stats stats;
 	void (*seen)(uint32_t host_port, bool data); /* NULL: nobody traces */
