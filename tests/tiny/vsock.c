@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * run: --vsock-connect 77:@ECHO --vsock-listen @CALLER:1024
+ * run: --boot-timer --vsock-connect 1025:@ECHO --vsock-listen @CALLER:1024
  * status: 0
  * stderr: virtio vsock: the guest broke a rule
+ * stderr: ms kernel entry
+ * stderr: ms init
+ * stderr: ms agent ready
  *
- * Streams to and from the host; packets that make no sense are answered with resets. */
+ * Streams to and from the host; packets that make no sense are answered with resets.  The boot timer
+ * takes port 1025 for the life connection. */
 #include "tiny.h"
 
-enum { RX, TX, RX_BYTES = 256, HDR = 44, PORT = 5000, ECHO = 77, NOBODY = 78 };
+enum { RX, TX, RX_BYTES = 256, HDR = 44, PORT = 5000, ECHO = 1025, NOBODY = 78 };
 enum { REQUEST = 1, RESPONSE, RST, SHUTDOWN, RW, CREDIT_UPDATE };
 
 struct header {
