@@ -234,10 +234,10 @@ int cell_enter(const struct options *o, struct pil_err *err)
 	const struct rlimit no_core = {0, 0};
 	struct folders folders = {0};
 	struct rlimit files;
-	int ret = clone_folders(&folders, o, err);
+	int ret = leave_namespaces(err);
 
 	if (!ret)
-		ret = leave_namespaces(err);
+		ret = clone_folders(&folders, o, err);
 	if (!ret)
 		ret = change_root(&folders, err);
 	folders_finish(&folders);
