@@ -22,6 +22,7 @@
 #include "log.h"
 
 static const char default_broker[] = "/run/pillion/host/broker.sock";
+static const char microvm_mark[] = "/run/pillion/microvm"; /* made by pillion-init */
 static const char default_token[] = "/run/pillion/token";
 
 PIL_EXPORT struct ggml_backend_reg *ggml_backend_init(void);
@@ -107,8 +108,9 @@ static int find_devices(struct pil_err *err)
 	uint32_t n = 0;
 	int rc;
 
-	/* A sandbox has the host's socket, a microVM the host at the end of a wire. */
-	if (broker || access(default_broker, F_OK) == 0)
+	/* A sandbox has the host's socket, a microVM the host at the end of a wire.  Only ours: a
+	 * sandbox's host may itself be somebody's guest. */
+	if (broker || access(microvm_mark, F_OK))
 		snprintf(target->broker, sizeof(target->broker), "%s",
 			 broker ? broker : default_broker);
 	else

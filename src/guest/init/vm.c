@@ -334,6 +334,8 @@ int vm_enter(const struct vm_options *options)
 	if (options->token &&
 	    pil_write_file("/run/pillion/token", 0444, options->token, strlen(options->token)))
 		log_warn("write /run/pillion/token: no devices");
+	if (pil_write_file("/run/pillion/microvm", 0444, "", 0)) /* for the plugin */
+		log_warn("write /run/pillion/microvm: no devices");
 	if (options->net && (ret = configure_network(options->net)))
 		log_warn("network: %s", strerror(-ret));
 	for (const char *const *m = options->mounts; *m; m++)
