@@ -58,7 +58,8 @@ enum {
 struct kvm {
 	pid_t vmm, passt;
 	int life_fd;
-	char *swap; /* path of the swap disk */
+	int net_control_fd; /* pillion-vmm takes new streams of the network there */
+	char *swap;         /* path of the swap disk */
 	struct fs_share shares[MACHINE_MAX_SHARES];
 	const struct machine_spec *spec; /* the supervisor's */
 };
@@ -195,7 +196,7 @@ struct start { /* what start() gathers */
 	struct kernel kernel;
 	char *program, *disk, *life_path, *broker_path;
 	uint64_t memory_mib;
-	int life_listen_fd, card_fd;
+	int life_listen_fd, card_fd, control_fd;
 };
 
 static void start_finish(struct start *s)
@@ -207,6 +208,7 @@ static void start_finish(struct start *s)
 	free(s->broker_path);
 	pil_close_p(&s->life_listen_fd);
 	pil_close_p(&s->card_fd);
+	pil_close_p(&s->control_fd);
 }
 
 static void build_command(struct argv *a, const struct start *s, const struct kvm *kvm,
@@ -234,6 +236,8 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 	if (s->card_fd >= 0) {
 		argv_add(a, "--net-fd");
 		argv_addf(a, "%d", s->card_fd);
+		argv_add(a, "--net-control");
+		argv_addf(a, "%d", s->control_fd);
 	}
 	argv_add(a, "--vsock-listen");
 	argv_addf(a, "%d:%d", run->listen_fd, AGENT_VSOCK_PORT);
@@ -250,12 +254,12 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 		       struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	const int keep[] = {run->listen_fd, s->card_fd};
+	const int keep[] = {run->listen_fd, s->card_fd, s->control_fd};
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
 				 .stderr_fd = STDERR_FILENO,
 				 .keep_fds = keep,
-				 .n_keep_fds = s->card_fd >= 0 ? 2 : 1,
+				 .n_keep_fds = s->card_fd >= 0 ? 3 : 1,
 				 .new_session = true,
 				 .die_with_us = true};
 
@@ -272,6 +276,7 @@ static void stop(void *state)
 	if (!kvm)
 		return;
 	pil_close_p(&kvm->life_fd);
+	pil_close_p(&kvm->net_control_fd);
 	if (kvm->vmm > 0 && proc_wait(kvm->vmm, POWER_OFF_MS) == -ETIMEDOUT)
 		proc_stop(kvm->vmm, 2000);
 	if (kvm->passt > 0)
@@ -340,12 +345,36 @@ static int make_sockets(struct start *s, const struct machine_run *run, struct p
 static void attach_network(struct kvm *kvm, struct start *s)
 {
 	struct pil_err err = {0};
+	int pair[2];
 
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+		log_warn("network: %s", strerror(errno));
+		return;
+	}
+	kvm->net_control_fd = pair[0];
+	s->control_fd = pair[1];
 	kvm->passt = passt_start(&s->card_fd, &err);
 	if (kvm->passt < 0) {
 		log_warn("network: %s", err.msg);
 		kvm->passt = 0;
 	}
+}
+
+static void tend_network(struct kvm *kvm)
+{
+	struct pil_err err = {0};
+	_auto_fd int card_fd = -1;
+	int ret;
+
+	if (kvm->passt <= 0 || proc_wait(kvm->passt, 0) == -ETIMEDOUT)
+		return;
+	log_warn("passt ended; starting another");
+	kvm->passt = passt_start(&card_fd, &err);
+	ret = kvm->passt < 0 ? kvm->passt : pil_send_fds(kvm->net_control_fd, "n", 1, &card_fd, 1);
+	if (ret < 0)
+		log_warn("network: %s", kvm->passt < 0 ? err.msg : strerror(-ret));
+	if (kvm->passt < 0)
+		kvm->passt = 0;
 }
 
 /* As with the network: a folder that cannot be had is said, and missed. */
@@ -367,6 +396,7 @@ static void tend(void *state)
 {
 	struct kvm *kvm = state;
 
+	tend_network(kvm);
 	for (int i = 0; i < kvm->spec->n_shares; i++)
 		fs_share_tend(&kvm->shares[i], &kvm->spec->shares[i]);
 }
@@ -398,12 +428,12 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
 {
 	struct kvm *kvm = calloc(1, sizeof(*kvm));
-	struct start s = {.life_listen_fd = -1, .card_fd = -1};
+	struct start s = {.life_listen_fd = -1, .card_fd = -1, .control_fd = -1};
 	int ret;
 
 	if (!kvm)
 		return pil_err_set(err, ENOMEM, "start a microVM");
-	kvm->life_fd = -1;
+	kvm->life_fd = kvm->net_control_fd = -1;
 	ret = prepare(&s, run, err);
 	if (!ret)
 		ret = make_swap(kvm, &s, run, err);

@@ -2,10 +2,12 @@
 #include "board.h"
 
 #include <fcntl.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "agent.h"
 #include "fd.h"
+#include "log.h"
 #include "options.h"
 #include "trace.h"
 #include "virtio_balloon.h"
@@ -99,6 +101,37 @@ static int add_vsock(const struct place *at, struct options *o, struct pil_err *
 	return ret;
 }
 
+/* The network's other end has been started anew: one byte comes, and with it the new stream. */
+static void on_net_control(struct loop_source *source, uint32_t events)
+{
+	struct board *board = container_of(source, struct board, net_control);
+	struct pil_err err = {0};
+	int fd = -1, n_fds = 1;
+	char byte;
+	ssize_t n = pil_recv_fds(source->fd, &byte, 1, &fd, &n_fds);
+
+	(void)events;
+	if (n <= 0)
+		loop_remove(source);
+	else if (n_fds == 1 && virtio_net_attach(board->net, fd, &err)) {
+		log_warn("%s", err.msg);
+		pil_close_p(&fd);
+	}
+}
+
+static int listen_for_net(const struct place *at, struct options *o, struct pil_err *err)
+{
+	struct loop_source *source = &at->board->net_control;
+	int ret;
+
+	if (o->net_control_fd < 0)
+		return 0;
+	*source = (struct loop_source){.fd = pil_take_fd(&o->net_control_fd),
+				       .ready = on_net_control};
+	ret = loop_add(at->loop, source, EPOLLIN);
+	return ret ? pil_err_set(err, -ret, "watch the network's control") : 0;
+}
+
 static int add_net(const struct place *at, struct options *o, struct pil_err *err)
 {
 	/* One card on a wire of its own: its address need not differ from other machines'. */
@@ -109,7 +142,12 @@ static int add_net(const struct place *at, struct options *o, struct pil_err *er
 	if (o->net_fd < 0)
 		return 0;
 	ret = virtio_net_create(&dev, at->loop, o->net_fd, &opts, err);
-	return ret ? ret : add(at, dev, err);
+	if (!ret)
+		ret = add(at, dev, err);
+	if (ret)
+		return ret;
+	at->board->net = dev;
+	return listen_for_net(at, o, err);
 }
 
 static int add_folders(const struct place *at, const struct options *o, struct pil_err *err)
@@ -170,4 +208,5 @@ void board_finish(struct board *board)
 	for (unsigned i = board->n; i-- > 0;)
 		virtio_pci_destroy(board->all[i]);
 	board->n = 0;
+	loop_remove(&board->net_control);
 }

@@ -19,7 +19,9 @@ struct board {
 	struct pci_bus bus;
 	struct virtio_pci *all[PCI_SLOTS];
 	unsigned n;
-	struct virtio_device *console; /* one of them */
+	struct virtio_device *console;  /* one of them */
+	struct virtio_device *net;      /* another, or NULL */
+	struct loop_source net_control; /* whoever started us sends new streams for it */
 };
 
 /* Makes the PCI bus and puts on it what @o asks for.  @board stays where it is. */

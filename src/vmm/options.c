@@ -121,6 +121,7 @@ enum option_id {
 	OPT_KERNEL,
 	OPT_MEMORY,
 	OPT_NESTED,
+	OPT_NET_CONTROL,
 	OPT_NET_FD,
 	OPT_NO_JAIL,
 	OPT_VSOCK_CONNECT,
@@ -139,6 +140,7 @@ static const struct option table[] = {
 	{"kernel", required_argument, NULL, OPT_KERNEL},
 	{"memory", required_argument, NULL, OPT_MEMORY},
 	{"nested", no_argument, NULL, OPT_NESTED},
+	{"net-control", required_argument, NULL, OPT_NET_CONTROL},
 	{"net-fd", required_argument, NULL, OPT_NET_FD},
 	{"no-jail", no_argument, NULL, OPT_NO_JAIL},
 	{"vsock-connect", required_argument, NULL, OPT_VSOCK_CONNECT},
@@ -179,6 +181,8 @@ static bool take(struct options *o, enum option_id id, char *value)
 	case OPT_NESTED:
 		o->nested = true;
 		return true;
+	case OPT_NET_CONTROL:
+		return take_fd(&o->net_control_fd, value);
 	case OPT_NET_FD:
 		return take_fd(&o->net_fd, value);
 	case OPT_NO_JAIL:
@@ -200,6 +204,7 @@ int options_parse(struct options *o, int argc, char **argv, struct pil_err *err)
 			      .memory_mib = 512,
 			      .n_vcpus = 1,
 			      .net_fd = -1,
+			      .net_control_fd = -1,
 			      .console_fd = -1,
 			      .early_fd = -1,
 			      .jail = true,

@@ -41,7 +41,7 @@ struct options { /* the strings are argv's */
 		const char *path;
 	} connects[OPTIONS_MAX_CONNECTS]; /* --vsock-connect */
 	unsigned n_connects;
-	int net_fd, console_fd, early_fd; /* -1: none */
+	int net_fd, net_control_fd, console_fd, early_fd; /* -1: none */
 	bool boot_timer, jail, nested;
 
 	int kvm_fd, kernel_fd, initrd_fd; /* opened by options_open() */

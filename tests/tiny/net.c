@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * run: --net-fd @FRAMES
+ * run: --net-fd @FRAMES --net-control @CONTROL
  * status: 0
  * stderr: virtio net: the guest broke a rule
  *
- * Frames go out and come back, spread over buffers where that was agreed on. */
+ * Frames go out and come back, spread over buffers where that was agreed on.  The other end hangs
+ * up and is replaced. */
 #include "tiny.h"
 
 enum { RX, TX, HDR = 12, RX_BYTES = 512, FRAME = 1000 };
@@ -43,6 +44,14 @@ static bool received(unsigned n)
 	return false;
 }
 
+static bool link_is(bool up)
+{
+	for (int i = 0; i < 20000; i++)
+		if ((rd16(net.config + 6) & 1) == up)
+			return true;
+	return false;
+}
+
 void tiny_main(void)
 {
 	for (unsigned i = 0; i < FRAME; i++)
@@ -69,4 +78,12 @@ void tiny_main(void)
 	ok(vdev_status(&net) & V_NEEDS_RESET, "half a header breaks the card");
 	start(0);
 	ok(send(HDR, 60) && received(1), "until it is reset");
+
+	for (unsigned i = 14; i < 18; i++)
+		frame[i] = 0xdd;
+	ok(send(HDR, 60) && link_is(false), "the link goes down with the other end");
+	ok(send(HDR, 60), "frames are dropped then");
+	ok(link_is(true), "with another, it is up again");
+	frame[14] = 0;
+	ok(send(HDR, 60) && received(2), "and carries frames");
 }

@@ -6,7 +6,8 @@
 
 The first comment of SOURCE says "run: OPTIONS" and "status: N", and may say "stderr: TEXT", which
 must then be there.  In the options stand @DISK for a scratch image of 1 MiB, @DIR for its folder,
-@ECHO for a Unix socket where a program sends back what it gets, @FRAMES for a descriptor that does,
+@ECHO for a Unix socket where a program sends back what it gets, @FRAMES for a descriptor that does
+(and hangs up on 0xdddddddd; another comes by the descriptor @CONTROL),
 @CALLER for a listening one on which a program calls, says "ping" and waits for "pong".
 Prints TAP; exit status 77: skipped.
 """
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 vmm, guest, source = sys.argv[1:4]
 head = pathlib.Path(source).read_text().split("*/")[0]
@@ -44,6 +46,17 @@ def echo(conn):
     except OSError:
         pass  # the machine has ended
     conn.close()
+
+
+def wire(conn, control):
+    while b"\xdd" * 4 not in (data := conn.recv(65536)):
+        conn.sendall(data)
+    conn.close()
+    time.sleep(0.3)  # for the guest to see that
+    ours, theirs = socket.socketpair()
+    socket.send_fds(control, [b"n"], [theirs.fileno()])
+    theirs.close()
+    echo(ours)
 
 
 def serve(listener):
@@ -76,9 +89,11 @@ def host_programs(text, tmp):
         background(call, f"{tmp}/caller")
     if "@FRAMES" in text:
         ours, theirs = socket.socketpair()
-        keep.append(theirs)
+        control, their_control = socket.socketpair()
+        keep += [theirs, their_control]
         text = text.replace("@FRAMES", str(theirs.fileno()))
-        background(echo, ours)
+        text = text.replace("@CONTROL", str(their_control.fileno()))
+        background(wire, ours, control)
     return text.replace("@ECHO", f"{tmp}/echo").replace("@DIR", tmp), keep
 
 
