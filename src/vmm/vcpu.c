@@ -9,6 +9,7 @@
  * return at once if it is about to. */
 #include "vcpu.h"
 
+#include <asm/prctl.h>
 #include <errno.h>
 #include <linux/kvm.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cpuid.h"
@@ -23,6 +25,11 @@
 #include "log.h"
 
 #define KICK SIGUSR1
+
+#ifndef ARCH_REQ_XCOMP_GUEST_PERM /* <asm/prctl.h> before Linux 5.17 */
+#define ARCH_REQ_XCOMP_GUEST_PERM 0x1025
+#endif
+#define XFEATURE_XTILEDATA 18
 
 enum { STACK_BYTES = 64 << 10, LEAF_XSAVE = 0xd, XCR0_PLAIN = 7 /* x87, SSE, AVX */ };
 
@@ -119,6 +126,14 @@ static int init_one(struct vcpu *vcpu, const struct kvm_cpuid2 *supported,
 	return ret;
 }
 
+/* The state of AMX tiles is large, so that a guest gets them only when its monitor asks before it
+ * makes a processor.  Hosts without them say no. */
+static void ask_for_tiles(void)
+{
+	if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILEDATA))
+		log_dbg("processors without AMX tiles: %s", strerror(errno));
+}
+
 int vcpus_init(struct vcpus *vcpus, struct vm *vm, const struct vcpus_opts *opts,
 	       struct pil_err *err)
 {
@@ -126,6 +141,7 @@ int vcpus_init(struct vcpus *vcpus, struct vm *vm, const struct vcpus_opts *opts
 	int ret;
 
 	*vcpus = (struct vcpus){.all = calloc(vm->n_vcpus, sizeof(*vcpus->all))};
+	ask_for_tiles();
 	ret = vcpus->all ? cpuid_create(&supported, vm->kvm_fd) : -ENOMEM;
 	if (ret) {
 		vcpus_finish(vcpus);

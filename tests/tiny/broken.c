@@ -22,7 +22,9 @@ static void start(void)
 /* Waits a bounded while for the device to ask for a reset. */
 static bool needs_reset(void)
 {
-	for (int i = 0; i < 300; i++)
+	uint64_t since = ticks();
+
+	while (waiting(since))
 		if (vdev_status(&rng) & V_NEEDS_RESET)
 			return true;
 	return false;

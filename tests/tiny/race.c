@@ -38,6 +38,8 @@ static void use(void)
 
 void tiny_main(void)
 {
+	uint64_t since;
+
 	ok(vdev_find(&rng, RNG), "there is a device");
 	memcpy((void *)0x1000, ap_start, (size_t)(ap_start_end - ap_start));
 	wr32(0xfee000f0, 0x1ff);
@@ -47,8 +49,9 @@ void tiny_main(void)
 	for (int i = 0; i < ROUNDS; i++)
 		use();
 	stop = true;
-	for (int i = 0; i < 20000 && !stopped; i++)
-		__asm__ volatile("pause");
+	since = ticks();
+	while (waiting(since) && !stopped)
+		;
 	ok(stopped, "both processors came through");
 	use();
 	ok(vqueue_used(&queue, 1), "left alone, the device works");

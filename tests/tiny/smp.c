@@ -23,14 +23,17 @@ static void send_ipi(unsigned to, uint32_t command)
 
 void tiny_main(void)
 {
+	uint64_t since;
+
 	ok(ran == 0, "nobody runs before being told to");
 	memcpy((void *)0x1000, ap_start, (size_t)(ap_start_end - ap_start));
 	wr32(0xfee000f0, 0x1ff);
 	for (unsigned cpu = 1; cpu < 3; cpu++) {
 		send_ipi(cpu, 0x4500);
 		send_ipi(cpu, 0x4601);
-		for (int i = 0; i < 100000 && ran < cpu; i++)
-			__asm__ volatile("pause");
+		since = ticks();
+		while (waiting(since) && ran < cpu)
+			;
 	}
 	ok(ran == 2, "both started");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tiny.h"
 
-enum { UART = 0x3f8, POWER = 0x600, LAPIC_SPURIOUS = 0xf0, WAIT_ROUNDS = 20000 };
+enum { UART = 0x3f8, POWER = 0x600, LAPIC_SPURIOUS = 0xf0 };
 #define LAPIC 0xfee00000u
 
 struct idt_gate {
@@ -129,8 +129,10 @@ void interrupts_on(void)
 
 bool interrupt_came(unsigned i, unsigned n)
 {
-	for (int round = 0; round < WAIT_ROUNDS && interrupts[i] < n; round++)
-		__asm__ volatile("pause");
+	uint64_t since = ticks();
+
+	while (waiting(since) && interrupts[i] < n)
+		;
 	return interrupts[i] >= n;
 }
 
@@ -237,7 +239,9 @@ void vqueue_offer(const struct vdev *v, struct vqueue *q, unsigned head)
 
 bool vqueue_used(const struct vqueue *q, unsigned n)
 {
-	for (int round = 0; round < WAIT_ROUNDS && q->used.idx != n; round++)
-		__asm__ volatile("pause");
+	uint64_t since = ticks();
+
+	while (waiting(since) && q->used.idx != n)
+		;
 	return q->used.idx == n;
 }

@@ -57,6 +57,22 @@ static inline uint64_t pci(unsigned slot, unsigned reg)
 unsigned pci_find_virtio(unsigned device_id);      /* slot, 0: none */
 unsigned pci_find_cap(unsigned slot, unsigned id); /* offset, 0: none */
 
+static inline uint64_t ticks(void)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+	return low | (uint64_t)high << 32;
+}
+#define PATIENCE (UINT64_C(1) << 34) /* ticks: some seconds, for what must come */
+
+/* while (waiting(since) && !condition): goes on for PATIENCE at most. */
+static inline bool waiting(uint64_t since)
+{
+	__asm__ volatile("pause" : : : "memory");
+	return ticks() - since < PATIENCE;
+}
+
 /* Interrupts 0 to 15 arrive at vectors 0x40 to 0x4f. */
 extern volatile uint32_t interrupts[16];
 void interrupts_on(void);

@@ -7,8 +7,8 @@
  * stderr: ms init
  * stderr: ms agent ready
  *
- * Streams to and from the host; packets that make no sense are answered with resets.  The boot timer
- * takes port 1025 for the life connection. */
+ * Streams to and from the host; packets that make no sense are answered with resets.  The boot
+ * timer takes port 1025 for the life connection. */
 #include "tiny.h"
 
 enum { RX, TX, RX_BYTES = 256, HDR = 44, PORT = 5000, ECHO = 1025, NOBODY = 78 };
@@ -55,23 +55,19 @@ static bool send(uint16_t op, uint32_t src_port, uint32_t dst_port, const char *
 	return vqueue_used(&tx, ++n_tx);
 }
 
-/* The host's programs are not as fast as a device: many short waits. */
 static bool receive(uint16_t op)
 {
 	uint16_t want = (uint16_t)(n_rx + 1);
+	uint64_t since = ticks();
 
-	for (int i = 0; i < 300; i++) {
-		for (int k = 0; k < 1000 && (uint16_t)(rx.used.idx - want) > 1000; k++)
-			__asm__ volatile("pause");
-		if ((uint16_t)(rx.used.idx - want) > 1000) {
-			vdev_status(&vsock); /* an exit takes longer than a pause */
-			continue;
+	while ((uint16_t)(rx.used.idx - want) > 1000) {
+		if (!waiting(since)) {
+			in = (struct header *)rx_data[0];
+			return false;
 		}
-		in = (struct header *)rx_data[rx.used.ring[n_rx % VQ_SIZE].id];
-		return in->op == op;
 	}
-	in = (struct header *)rx_data[0];
-	return false;
+	in = (struct header *)rx_data[rx.used.ring[n_rx % VQ_SIZE].id];
+	return in->op == op;
 }
 
 static void done(void) /* with what was received: its buffer goes back */
