@@ -39,7 +39,8 @@ struct init {
 	struct guest guest;
 	struct loop_source listener, life, signals;
 	struct loop_timer idle;
-	int64_t idle_ms; /* < 0: never */
+	int64_t idle_ms;             /* < 0: never */
+	const struct vm_options *vm; /* NULL: a sandbox */
 };
 
 struct options {
@@ -72,6 +73,8 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 	if (fd < 0)
 		return;
 	loop_timer_cancel(&init->idle);
+	if (init->vm)
+		vm_mend_mounts(init->vm);
 	guest_session_create(&init->guest, fd);
 }
 
@@ -268,6 +271,7 @@ int main(int argc, char **argv)
 	init.guest.distro = o.distro;
 	init.guest.default_user = o.user;
 	init.idle_ms = o.idle_ms;
+	init.vm = vm ? &o.vm : NULL;
 	setup_machine(&init.guest.conf, o.distro, o.resolv_conf);
 	ret = watch(&init, &o);
 	if (ret) {

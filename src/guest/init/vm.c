@@ -240,6 +240,33 @@ static void mount_share(const char *text)
 		log_warn("mount the host's folder at %s: %s", path, strerror(errno));
 }
 
+/* A new server knows nothing of what the kernel told the one before, and answers with errors.  The
+ * kernel introduces itself once more when the last mount of the old one is gone. */
+static void mend_mount(const char *text)
+{
+	_auto_free char *copy = strdup(text);
+	char *rest = copy;
+	const char *path = (strsep(&rest, ":"), strsep(&rest, ":"));
+	struct stat st;
+
+	if (!path || path[0] != '/' || stat(path, &st) == 0)
+		return;
+	if (errno != EIO && errno != ENOTCONN &&
+	    errno != ECONNREFUSED) /* refused: mounted too early */
+		return;
+	if (umount2(path, MNT_DETACH) == 0)
+		mount_share(text);
+}
+
+void vm_mend_mounts(const struct vm_options *options)
+{
+	if (!options->mounts || !options->mounts[0] || fork() != 0) /* reaped with the orphans */
+		return;
+	for (const char *const *m = options->mounts; *m; m++)
+		mend_mount(*m);
+	_exit(0);
+}
+
 /* ---- network ---- */
 
 static int set_address(int fd, struct ifreq *r, unsigned long request, in_addr_t address)

@@ -24,6 +24,10 @@ struct vm_options {
  * listening for the agent's clients.  The listening socket, or -errno. */
 int vm_enter(const struct vm_options *options);
 
+/* Mounts anew the host's folders whose server on the host was replaced, unless somebody still has
+ * files of the old one open.  Returns at once: a process of its own looks. */
+void vm_mend_mounts(const struct vm_options *options);
+
 /* Writes everything to the disk and switches the machine off.  Returns only if it cannot. */
 void vm_power_off(void);
 
