@@ -65,8 +65,10 @@ for d in /dev/shm /run /tmp; do mount -t tmpfs tmpfs $d -o mode=1777; done
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ln -s /proc/self/fd /dev/fd
 ip link set lo up
-ip addr add 10.0.2.15/24 dev eth0 && ip link set eth0 up && ip route add default via 10.0.2.2
-echo nameserver 10.0.2.3 >/etc/resolv.conf
+ip addr add 192.168.77.15/24 dev eth0
+ip link set eth0 up
+ip route add default via 192.168.77.2
+echo nameserver 192.168.77.3 >/etc/resolv.conf
 chmod 666 /dev/kvm /dev/net/tun
 python3 /test/agent &
 while :; do sleep 1; done # reaps orphans
@@ -103,6 +105,9 @@ while True:
         f.close()
     port.write(json.dumps({"status": status, "out": said[0], "err": said[1]}).encode() + b"\\n")
 '''
+
+
+ADDRESS = "192.168.77.15"  # of the outer computer
 
 
 class Result:
@@ -233,8 +238,9 @@ def missing():
 class Outer:
     """env: variables of every command, with folders for pillion that are on /test."""
 
-    def __init__(self, kernels=("trixie",), distros=(("debian", "debian"),), memory_mib=3072,
-                 processors=2):
+    def __init__(self, kernels=("trixie",), distros=(("debian", "debian"),), runtime=False,
+                 files=(), memory_mib=3072, processors=2):
+        """@runtime: with the runtime kit; @files: copied to /test."""
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="pilv-"))
         self.env = {f"XDG_{kind}_HOME" if kind != "RUNTIME" else "XDG_RUNTIME_DIR":
                     "/run/test" if kind == "RUNTIME" else f"/test/{kind.lower()}"
@@ -245,12 +251,12 @@ class Outer:
         self.text = b""
         with cache_lock():
             kit_folder = kit(KERNEL)
-            self.fill(kernels, distros)
+            self.fill(kernels, distros, runtime, files)
             system = system_disk()
         (self.root / "initramfs").write_bytes(initramfs(kit_folder))
         self.start(kit_folder, system, memory_mib, processors)
 
-    def fill(self, kernels, distros):
+    def fill(self, kernels, distros, runtime, files):
         """Makes test.ext4 of all that is tested."""
         stage = self.root / "stage"
         for folder, programs in PROGRAMS.items():
@@ -265,7 +271,11 @@ class Outer:
             copy_tree(kit(suite), data / "kits")
         for name, flavor in distros:
             copy_tree(distro(name, flavor), data / "distros")
-        self.more(stage)
+        if runtime:
+            tool("runtime")
+            copy_tree(VM_CACHE / "data" / "pillion" / "kits" / "runtime", data / "kits")
+        for path in files:
+            shutil.copy(path, stage)
         (stage / "start").write_text(START)
         (stage / "start").chmod(0o755)
         (stage / "agent").write_text(AGENT)
@@ -274,9 +284,6 @@ class Outer:
                         self.root / "test.ext4", "24G"], check=True, timeout=300,
                        stdout=subprocess.DEVNULL)
         shutil.rmtree(stage)
-
-    def more(self, stage):
-        """For tests that need more on the disk."""
 
     def start(self, kit_folder, system, memory_mib, processors):
         agent = self.root / "agent"
@@ -290,7 +297,7 @@ class Outer:
                 "-drive", f"file={system},format=raw,if=virtio,cache=unsafe,discard=unmap",
                 "-drive", f"file={self.root / 'test.ext4'},format=raw,if=virtio,cache=unsafe,"
                           "discard=unmap",
-                "-nic", "user,model=virtio-net-pci,restrict=on",
+                "-nic", "user,model=virtio-net-pci,restrict=on,net=192.168.77.0/24",
                 "-device", "virtio-serial-pci", "-chardev",
                 f"socket,id=agent,path={agent},server=on,wait=off",
                 "-device", "virtserialport,chardev=agent,name=agent"]
@@ -317,7 +324,7 @@ class Outer:
             raise
 
     def console(self):
-        return self.log.read_text(errors="replace")[-3000:] if self.log.exists() else ""
+        return self.log.read_text(errors="replace")[-12000:] if self.log.exists() else ""
 
     def receive(self, timeout):
         self.socket.settimeout(timeout)
