@@ -181,7 +181,7 @@ static int run(struct options *o, struct pil_err *err)
 	ret = loop_run(m.loop);
 	hop_close(&m.hop);
 	vcpus_finish(&m.vcpus);
-	ret = judge(&m, ret);
+	ret = ret < 0 ? pil_err_set(err, -ret, "wait for events") : judge(&m, ret);
 	board_finish(&m.board);
 	for (unsigned i = 0; i < o->n_disks; i++)
 		if (!o->disks[i].read_only && fdatasync(o->disks[i].fd))

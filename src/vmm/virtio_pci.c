@@ -232,21 +232,31 @@ static void activate(struct virtio_pci *vp)
 		device_broken(dev, "a queue lies outside of the memory");
 }
 
-static void set_status(struct virtio_pci *vp, unsigned value)
+/* Which of the status bits @value may be set now.  Once FEATURES_OK is, features are final. */
+static unsigned accept_status(struct virtio_pci *vp, unsigned value)
 {
 	unsigned old = atomic_load(&vp->status), new = (value & 0x0f) & ~old;
+	uint64_t features = vp->driver_features;
+
+	if (features & ~offered(vp) || !(features & 1ull << VIRTIO_F_VERSION_1))
+		new &= ~VIRTIO_CONFIG_S_FEATURES_OK;
+	if (!((old | new) & VIRTIO_CONFIG_S_FEATURES_OK))
+		new &= ~VIRTIO_CONFIG_S_DRIVER_OK;
+	atomic_fetch_or(&vp->status, new | (value & VIRTIO_CONFIG_S_FAILED));
+	return new;
+}
+
+static void set_status(struct virtio_pci *vp, unsigned value)
+{
+	unsigned new;
 
 	if (value == 0) {
 		reset(vp);
 		return;
 	}
-	if (new &VIRTIO_CONFIG_S_FEATURES_OK &&
-	    (vp->driver_features & ~offered(vp) ||
-	     !(vp->driver_features & 1ull << VIRTIO_F_VERSION_1)))
-		new &= ~VIRTIO_CONFIG_S_FEATURES_OK;
-	if (!((old | new) & VIRTIO_CONFIG_S_FEATURES_OK))
-		new &= ~VIRTIO_CONFIG_S_DRIVER_OK;
-	atomic_fetch_or(&vp->status, new | (value & VIRTIO_CONFIG_S_FAILED));
+	pthread_mutex_lock(&vp->lock); /* others may be writing features */
+	new = accept_status(vp, value);
+	pthread_mutex_unlock(&vp->lock);
 	if (new &VIRTIO_CONFIG_S_DRIVER_OK)
 		activate(vp);
 }
