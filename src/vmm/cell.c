@@ -134,14 +134,14 @@ static int wait_for(pid_t pid, const sigset_t *signals)
 /* Goes on as a child, the first process of the pid namespace. */
 static int enter_pid_namespace(struct pil_err *err)
 {
-	sigset_t signals, before;
+	sigset_t signals;
 	pid_t pid;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGTERM);
-	sigprocmask(SIG_BLOCK, &signals, &before);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	pid = fork();
 	if (pid < 0)
@@ -149,8 +149,7 @@ static int enter_pid_namespace(struct pil_err *err)
 	if (pid > 0)
 		_exit(wait_for(pid, &signals));
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	return 0;
+	return 0; /* with the signals blocked: the first process of a namespace would lose them */
 }
 
 static int write_text(const char *path, const char *text)

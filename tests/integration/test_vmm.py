@@ -85,6 +85,16 @@ def test_sigterm_ends_it_within_a_second():
 
 
 @needs_kvm
+def test_sigterm_is_not_lost_while_it_starts():
+    for delay_ms in range(0, 40, 4):
+        p = subprocess.Popen([VMM, "--kernel", IDLE, "--memory", "16"], stdin=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+        time.sleep(delay_ms / 1000)
+        p.send_signal(signal.SIGTERM)
+        assert p.wait(timeout=5) in (0, -signal.SIGTERM)
+
+
+@needs_kvm
 def test_it_ends_with_its_parent():
     code = ("import subprocess, sys, os, signal\n"
             "p = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)\n"
