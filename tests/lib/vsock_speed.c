@@ -133,7 +133,6 @@ static void on_kick(struct loop_source *source, uint32_t events)
 	struct bell *bell = container_of(source, struct bell, source);
 
 	(void)events;
-	hear(source->fd);
 	bell->rig->dev->ops->notified(bell->rig->dev, bell->q);
 }
 
@@ -374,7 +373,7 @@ static void set_up(struct rig *r)
 			(struct bell){.source = {.fd = eventfd(0, EFD_CLOEXEC), .ready = on_kick},
 				      .rig = r,
 				      .q = q};
-		if (loop_add(r->loop, &r->kicks[q].source, EPOLLIN))
+		if (loop_add(r->loop, &r->kicks[q].source, EPOLLIN | EPOLLET))
 			abort();
 	}
 	for (unsigned i = 0; i < RX_BUFS; i++) {
