@@ -347,6 +347,46 @@ static void test_weight_in_a_file_stays_there(void **state)
 	wait_until_gone(*state);
 }
 
+static void test_indices_do_not_stay_in_a_file(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	static float content[WEIGHT_BYTES / 4];
+	enum { I32 = 26, ROWS_AT = WEIGHT_BYTES };
+	/* rows of [4][2] floats, picked by the 16 integers the "weight" starts with */
+	struct wire_tensor t[3] = {
+		{.type = 0,
+		 .buffer = 1,
+		 .offset = ROWS_AT,
+		 .ne = {4, 2, 1, 1},
+		 .nb = {4, 16, 32, 32}},
+		{.type = I32, .buffer = 1, .ne = {16, 1, 1, 1}, .nb = {4, 64, 64, 64}},
+		{.op = WIRE_T_GET_ROWS,
+		 .flags = WIRE_TENSOR_NODE,
+		 .buffer = 1,
+		 .offset = ROWS_AT + 64,
+		 .ne = {4, 16, 1, 1},
+		 .nb = {4, 16, 256, 256},
+		 .src = {1, 2}},
+	};
+	int fd = make_file(content), after = 7;
+	int32_t zero[16] = {0}, got = -1;
+
+	assert_int_equal(pwrite(fd, zero, sizeof(zero), WEIGHT_AT), sizeof(zero));
+	lend_weight(&p, fd);
+	fake_graphs_computed = 0;
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_graphs_computed, 1);
+	assert_int_equal(pwrite(fd, &after, sizeof(after), WEIGHT_AT), sizeof(after));
+	get(&p, 0, &got, sizeof(got));
+	assert_int_equal(got, 0); /* not what the file says now */
+	close(fd);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static void test_file_cut_short_ends_only_its_session(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0), other = connect_peer(*state, "m", 0);
@@ -517,6 +557,7 @@ int main(void)
 		TEST(test_whole_weight_goes_where_the_device_wants_it),
 		TEST(test_shared_memory_must_be_sealed),
 		TEST(test_weight_in_a_file_stays_there),
+		TEST(test_indices_do_not_stay_in_a_file),
 		TEST(test_file_cut_short_ends_only_its_session),
 		TEST(test_only_files_that_can_be_mapped_are_taken),
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),

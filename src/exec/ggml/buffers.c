@@ -12,10 +12,11 @@
  * Data that arrives in one piece is converted straight from where it arrived.  Where it arrives as
  * part of a file, and nothing better is to be had than the plain layout, the weight stays in the
  * file, mapped: it is *lent*, as llama.cpp lends it to the CPU natively.  A tensor inside a lent
- * weight uses that memory; data that lies across its ends brings it back to the plain buffer.  What
- * the weight is used for decides, as it does in llama.cpp: only those the program asked about as
- * the left side of a matrix product, and for nothing else, are converted, because a converted
- * weight cannot be read back, nor used by other operations. */
+ * weight uses that memory; data that lies across its ends brings it back to the plain buffer.  Data
+ * that is looked at before it is used, as indices are, never stays lent: the owner of the file
+ * could change it in between.  What the weight is used for decides, as it does in llama.cpp: only
+ * those the program asked about as the left side of a matrix product, and for nothing else, are
+ * converted, because a converted weight cannot be read back, nor used by other operations. */
 #include "buffers.h"
 
 #include <errno.h>
@@ -185,6 +186,15 @@ char *gg_buffer_at(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 		take_back(b, buffer, w);
 	}
 	return buffer->base + offset;
+}
+
+void gg_buffer_own(struct buffers *b, struct gg_buffer *buffer, uint64_t offset, uint64_t bytes)
+{
+	if (!buffer->n_lent)
+		return;
+	for (uint32_t i = weight_index(buffer, offset);
+	     i < buffer->n_weights && buffer->weights[i].offset < offset + bytes; i++)
+		take_back(b, buffer, &buffer->weights[i]);
 }
 
 bool buffers_lost(struct buffers *b)

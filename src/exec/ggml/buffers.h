@@ -77,6 +77,10 @@ bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_
  * gg_buffer_holds(). */
 char *gg_buffer_at(struct buffers *b, struct gg_buffer *buffer, uint64_t offset, uint64_t bytes);
 
+/* Nobody but us can change [offset, offset + bytes) from here on: what of it lies in a file is
+ * copied (which may move weights). */
+void gg_buffer_own(struct buffers *b, struct gg_buffer *buffer, uint64_t offset, uint64_t bytes);
+
 /* Where to receive @bytes for @offset without a copy, or NULL when they must come by
  * gg_buffer_set().  After writing there call gg_buffer_received(). */
 void *gg_buffer_direct(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,

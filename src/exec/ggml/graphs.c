@@ -253,10 +253,26 @@ static bool resolve_once(struct graphs *g, struct gg_graph *graph)
 	return ok;
 }
 
+/* Indices are checked before each run: they must not change afterwards. */
+static void own_indices(struct graphs *g, const struct gg_graph *graph)
+{
+	for (uint32_t i = 0; i < graph->n_index; i++) {
+		const struct wire_tensor *w = &graph->wire[graph->index[i].tensor];
+		struct gg_buffer *buffer = buffers_find(g->buffers, w->buffer);
+		uint64_t bytes = w->nb[0];
+
+		for (int d = 0; d < WIRE_MAX_DIMS; d++) /* graph_check(): inside its buffer */
+			bytes += (uint64_t)(w->ne[d] - 1) * w->nb[d];
+		if (buffer)
+			gg_buffer_own(g->buffers, buffer, w->offset, bytes);
+	}
+}
+
 static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 {
 	bool ok;
 
+	own_indices(g, graph);
 	do { /* a tensor may take lent weights back: each time there is one less */
 		graph->buffers_epoch = g->buffers->epoch;
 		ok = resolve_once(g, graph);
