@@ -163,11 +163,11 @@ def distro(name, flavor):
     return folder
 
 
-def system_disk():
-    key = hashlib.sha256(repr(SYSTEM).encode()).hexdigest()[:8]
+def system_disk(system):
+    key = hashlib.sha256(repr(system).encode()).hexdigest()[:8]
     folder = VM_CACHE / f"system-{key}"
     if not (folder / "disk.ext4").exists():
-        tool("disk", folder, *SYSTEM)
+        tool("disk", folder, *system)
     return folder / "disk.ext4"
 
 
@@ -212,12 +212,12 @@ def cpio(files):
     return bytes(out)
 
 
-def initramfs(kit_folder):
+def initramfs(kit_folder, modules):
     busybox = shutil.which("busybox")
     files = {"init": (0o100755, INIT.encode()), "modules": (0o40755, b""),
              "busybox": (0o100755, pathlib.Path(busybox).read_bytes())}
     for n, (name, text) in enumerate(modules_in_order(kit_folder / "rootfs" / "kit" / "modules",
-                                                      MODULES)):
+                                                      modules)):
         files[f"modules/{n:02}-{name}.ko"] = (0o100644, text)
     return cpio(files)
 
@@ -238,6 +238,8 @@ def missing():
 class Outer:
     """env: variables of every command, with folders for pillion that are on /test."""
 
+    system, modules = SYSTEM, MODULES  # a kind of computer may have others
+
     def __init__(self, kernels=("trixie",), distros=(("debian", "debian"),), runtime=False,
                  files=(), memory_mib=3072, processors=2):
         """@runtime: with the runtime kit; @files: copied to /test."""
@@ -252,8 +254,8 @@ class Outer:
         with cache_lock():
             kit_folder = kit(KERNEL)
             self.fill(kernels, distros, runtime, files)
-            system = system_disk()
-        (self.root / "initramfs").write_bytes(initramfs(kit_folder))
+            system = system_disk(self.system)
+        (self.root / "initramfs").write_bytes(initramfs(kit_folder, self.modules))
         self.start(kit_folder, system, memory_mib, processors)
 
     def fill(self, kernels, distros, runtime, files):
