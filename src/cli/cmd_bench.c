@@ -225,6 +225,30 @@ static void set_native_root(struct request *r, const struct config *config, cons
 	r->bench.n_env = config->n_env;
 }
 
+/* Whose tree the program outside runs from: its own, or, as a microVM has a disk instead, that of a
+ * sandbox made from the same recipe.  Heap. */
+static int find_native_tree(const struct state_dirs *dirs, const struct distro *distro, char **out,
+			    struct pil_err *err)
+{
+	_auto_free struct distro *all = NULL;
+	const struct distro *from = distro;
+	int n = distro->version == 2 ? registry_list(dirs, &all, err) : 0;
+
+	for (int i = 0; i < n; i++)
+		if (all[i].version == 1 && !strcmp(all[i].flavor, distro->flavor))
+			from = &all[i];
+	if (from->version == 2) {
+		pil_err_hint(err, "pillion --install %s --name %s-outside --version 1 --no-launch",
+			     distro->flavor, distro->flavor);
+		return pil_err_say(err, ENOENT,
+				   "'%s' is a disk; the program outside needs a tree with the same "
+				   "programs",
+				   distro->name);
+	}
+	*out = str_printf("%s/distros/%s/rootfs", dirs->data, from->name);
+	return 0;
+}
+
 static int bench(struct request *r, const struct state_dirs *dirs, const struct config *config,
 		 struct pil_err *err)
 {
@@ -249,9 +273,10 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 	ret = broker_ensure(dirs, err);
 	if (!ret)
 		ret = choose_device(r, dirs, &device, inside_name, sizeof(inside_name), err);
+	if (!ret)
+		ret = find_native_tree(dirs, &distro, &rootfs, err);
 	if (ret)
 		return ret;
-	rootfs = str_printf("%s/distros/%s/rootfs", dirs->data, distro.name);
 	r->bench.pillion = program;
 	r->bench.machine = distro.name;
 	r->bench.rootfs = rootfs;
