@@ -160,6 +160,8 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 		add_valued(&text, &len, "--idle-ms", idle);
 	if (kvm->swap)
 		add_option(&text, &len, "--swap");
+	if (run->config->auto_memory_reclaim == CONFIG_RECLAIM_DROP_CACHE)
+		add_option(&text, &len, "--drop-cache");
 	for (int i = 0; i < spec->n_shares; i++) {
 		const struct machine_share *share = &spec->shares[i];
 		_auto_free char *mount = str_printf("%s:%s%s", kvm->shares[i].tag, share->guest,
@@ -248,6 +250,8 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 	argv_add_all(a, (const char *const[]){"--console-fd", "2", NULL});
 	if (c->nested_virtualization)
 		argv_add(a, "--nested");
+	if (c->auto_memory_reclaim == CONFIG_RECLAIM_DISABLED)
+		argv_add(a, "--keep-memory");
 }
 
 static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struct machine_run *run,

@@ -199,7 +199,7 @@ int board_init(struct board *board, struct options *o, struct vm *vm, struct loo
 	if (!ret)
 		ret = add_rng(&at, err);
 	if (!ret)
-		ret = add_balloon(&at, err);
+		ret = o->keep_memory ? 0 : add_balloon(&at, err);
 	return ret;
 }
 

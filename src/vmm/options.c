@@ -118,6 +118,7 @@ enum option_id {
 	OPT_DISK,
 	OPT_FS,
 	OPT_INITRD,
+	OPT_KEEP_MEMORY,
 	OPT_KERNEL,
 	OPT_MEMORY,
 	OPT_NESTED,
@@ -137,6 +138,7 @@ static const struct option table[] = {
 	{"disk", required_argument, NULL, OPT_DISK},
 	{"fs", required_argument, NULL, OPT_FS},
 	{"initrd", required_argument, NULL, OPT_INITRD},
+	{"keep-memory", no_argument, NULL, OPT_KEEP_MEMORY},
 	{"kernel", required_argument, NULL, OPT_KERNEL},
 	{"memory", required_argument, NULL, OPT_MEMORY},
 	{"nested", no_argument, NULL, OPT_NESTED},
@@ -178,6 +180,9 @@ static bool take(struct options *o, enum option_id id, char *value)
 		return true;
 	case OPT_MEMORY:
 		return str_to_u64(value, MAX_MEMORY_MIB, &o->memory_mib) && o->memory_mib >= 2;
+	case OPT_KEEP_MEMORY:
+		o->keep_memory = true;
+		return true;
 	case OPT_NESTED:
 		o->nested = true;
 		return true;

@@ -43,6 +43,7 @@ struct options { /* the strings are argv's */
 	unsigned n_connects;
 	int net_fd, net_control_fd, console_fd, early_fd; /* -1: none */
 	bool boot_timer, jail, nested;
+	bool keep_memory; /* no balloon: what the guest frees stays with it */
 
 	int kvm_fd, kernel_fd, initrd_fd; /* opened by options_open() */
 };

@@ -5,7 +5,8 @@
  *   pillion-init --distro NAME --listen-fd N --life-fd N --ready-fd N [--idle-ms N] [--user NAME]
  *                [--resolv-conf TEXT]                                        in a sandbox
  *   pillion-init                                                             in a microVM, where
- *                these options, and --net --token --mount --swap, come from the host (vm.c)
+ *                these options, and --net --token --mount --swap --drop-cache, come from the host
+ * (vm.c)
  *
  * Theory of operation: sets the machine up, then accepts connections; each is a command
  * (session.c).  It is the parent of every orphan and reaps them all.  The machine ends when the
@@ -33,13 +34,17 @@
 #include "str.h"
 #include "vm.h"
 
-enum { MAX_MOUNTS = 32 };
+enum {
+	MAX_MOUNTS = 32,
+	DROP_CACHE_MS = 5000, /* after the last command */
+};
 
 struct init {
 	struct guest guest;
 	struct loop_source listener, life, signals;
-	struct loop_timer idle;
-	int64_t idle_ms;             /* < 0: never */
+	struct loop_timer idle, drop;
+	int64_t idle_ms; /* < 0: never */
+	bool drop_cache;
 	const struct vm_options *vm; /* NULL: a sandbox */
 };
 
@@ -47,6 +52,7 @@ struct options {
 	const char *distro, *user, *resolv_conf;
 	int listen_fd, life_fd, ready_fd;
 	int64_t idle_ms;
+	bool drop_cache;
 	struct vm_options vm;
 	const char *mounts[MAX_MOUNTS + 1];
 };
@@ -57,11 +63,23 @@ static void became_idle(struct guest *guest)
 
 	if (init->idle_ms >= 0)
 		loop_timer_arm(guest->loop, &init->idle, init->idle_ms);
+	if (init->drop_cache)
+		loop_timer_arm(guest->loop, &init->drop, DROP_CACHE_MS);
 }
 
 static void idle_expired(struct loop_timer *timer)
 {
 	loop_stop(container_of(timer, struct init, idle)->guest.loop, 0);
+}
+
+/* Clean pages of files go back to the host, which has the files. */
+static void drop_expired(struct loop_timer *timer)
+{
+	_auto_fd int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
+
+	(void)timer;
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		log_dbg("drop_caches: %s", strerror(errno));
 }
 
 static void listener_ready(struct loop_source *source, uint32_t events)
@@ -73,6 +91,7 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 	if (fd < 0)
 		return;
 	loop_timer_cancel(&init->idle);
+	loop_timer_cancel(&init->drop);
 	if (init->vm)
 		vm_mend_mounts(init->vm);
 	guest_session_create(&init->guest, fd);
@@ -177,6 +196,7 @@ static bool parse_options(int argc, char **argv, struct options *o)
 		{"token", required_argument, NULL, 't'},
 		{"mount", required_argument, NULL, 'm'},
 		{"swap", no_argument, NULL, 's'},
+		{"drop-cache", no_argument, NULL, 'D'},
 		{0},
 	};
 	bool ok = true;
@@ -208,6 +228,9 @@ static bool parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 's':
 			o->vm.swap = true;
+			break;
+		case 'D':
+			o->drop_cache = true;
 			break;
 		case 'l':
 			ok = parse_int(optarg, &o->listen_fd);
@@ -252,7 +275,9 @@ static bool boot(struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct init init = {.guest.became_idle = became_idle, .idle.expired = idle_expired};
+	struct init init = {.guest.became_idle = became_idle,
+			    .idle.expired = idle_expired,
+			    .drop.expired = drop_expired};
 	bool vm = vm_booted();
 	struct options o;
 	int ret;
@@ -271,6 +296,7 @@ int main(int argc, char **argv)
 	init.guest.distro = o.distro;
 	init.guest.default_user = o.user;
 	init.idle_ms = o.idle_ms;
+	init.drop_cache = o.drop_cache;
 	init.vm = vm ? &o.vm : NULL;
 	setup_machine(&init.guest.conf, o.distro, o.resolv_conf);
 	ret = watch(&init, &o);
