@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: one worker thread owns the queue between activate() and reset().  It sleeps
- * on an eventfd: the queue's own, lent by the transport, so that a request wakes one thread only;
- * or, with a transport that lends none, one that notified() writes to.  Requests are carried out
- * in order with plain preadv/pwritev on the guest's buffers; the host's page cache is the cache,
- * and FLUSH is fdatasync().
+ * Theory of operation: a few worker threads own the queue between activate() and reset().  One of
+ * them at a time, the leader, takes requests from it; when there are none it sleeps on an eventfd:
+ * the queue's own, lent by the transport, so that a request wakes one thread only; or, with a
+ * transport that lends none, one that notified() writes to.
  *
- * The worker is started by create(), because a jail may forbid new threads later.  @state is the
- * only thing both threads change, under the lock; reset() asks for PARKED and waits until the
- * worker has finished the request in hand and says so.
+ * The host's page cache is the cache.  What can be had from it (reads that do not block, writes)
+ * the leader does itself, with plain preadv/pwritev on the guest's buffers.  What takes its time
+ * (reads from the disk, FLUSH, which is fdatasync(), holes) it does after making another worker the
+ * leader, so that slow requests overlap and fast ones do not wait for them.  Workers beyond the
+ * first are started when they are first needed; where that fails, everything is done in turn.
+ *
+ * The lock guards the queue, the state, and who leads; it is not held during I/O.  reset() asks for
+ * PARKED and waits until no worker has a request in hand.
  *
  * A request that makes no sense in itself (no room for header or status) breaks the device; one
  * that asks for the impossible (beyond the end, read only, an I/O error) fails alone. */
@@ -46,9 +50,24 @@ enum {
 	ALIGN_SECTORS = 4096 / SECTOR, /* of discards: smaller ones free nothing */
 	FLUSH_EVERY = 16,              /* requests completed before the driver hears of it */
 	STACK_BYTES = 256 << 10,
+	MAX_WORKERS = 4,
 };
 
 enum blk_state { BLK_PARKED, BLK_RUNNING, BLK_PARKING, BLK_QUITTING };
+
+struct blk;
+
+struct worker {
+	pthread_t thread;
+	struct blk *blk;
+	/* the request in hand */
+	struct virtq_chain chain;
+	struct virtio_blk_outhdr hdr;
+	uint8_t status;
+	size_t len, done; /* bytes to read or write, and those that are */
+	unsigned n_iov;
+	struct iovec data[VIRTQ_MAX_IOV];
+};
 
 struct blk {
 	struct virtio_device dev;
@@ -58,20 +77,30 @@ struct blk {
 	char serial[VIRTIO_BLK_ID_BYTES];
 	char *path;
 	struct virtio_blk_config config;
-	struct log_limit limit; /* worker only */
-	pthread_t worker;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	enum blk_state state; /* under lock, and read without it by the worker between requests */
 	int own_wake_fd;
-	int wake_fd; /* what the worker sleeps on: lent, or own_wake_fd */
-	struct virtq_chain chain;
-	struct iovec data[VIRTQ_MAX_IOV];
+
+	pthread_mutex_t lock; /* of all below, and of the queue */
+	pthread_cond_t changed;
+	enum blk_state state;
+	bool led;               /* there is a leader */
+	bool no_nowait;         /* the image's file system cannot tell a read that would block */
+	unsigned n_busy;        /* workers with a request in hand */
+	unsigned n_idle;        /* those that could lead */
+	unsigned unsaid;        /* requests completed since the driver was told */
+	int wake_fd;            /* what the leader sleeps on: lent, or own_wake_fd */
+	struct log_limit limit; /* of messages */
+	unsigned n_workers;
+	struct worker *workers[MAX_WORKERS];
 };
 
 static uint8_t io_failed(struct blk *b, const char *what, uint64_t sector, int code)
 {
-	if (log_allowed(&b->limit))
+	bool allowed;
+
+	pthread_mutex_lock(&b->lock);
+	allowed = log_allowed(&b->limit);
+	pthread_mutex_unlock(&b->lock);
+	if (allowed)
 		log_warn("blk: %s at sector %llu of '%s': %s", what, (unsigned long long)sector,
 			 b->path, strerror(code));
 	return VIRTIO_BLK_S_IOERR;
@@ -82,27 +111,44 @@ static bool in_disk(const struct blk *b, uint64_t sector, uint64_t n_sectors)
 	return sector <= b->sectors && n_sectors <= b->sectors - sector;
 }
 
-/* Moves all of data[] to or from the image.  #syscalls: preadv pwritev */
-static uint8_t transfer(struct blk *b, bool write, uint64_t sector, unsigned n_iov, size_t len)
+/* Moves what is left of data[] to or from the image.  #syscalls: preadv pwritev */
+static uint8_t transfer(struct worker *w, bool write)
 {
-	off_t at = (off_t)(sector * SECTOR);
-	struct iovec *iov = b->data;
+	struct blk *b = w->blk;
 
-	if (len % SECTOR || !in_disk(b, sector, len / SECTOR) || (write && b->read_only))
-		return VIRTIO_BLK_S_IOERR;
-	while (len) {
-		ssize_t n = write ? pwritev(b->fd, iov, (int)n_iov, at)
-				  : preadv(b->fd, iov, (int)n_iov, at);
+	while (w->done < w->len) {
+		off_t at = (off_t)(w->hdr.sector * SECTOR + w->done);
+		ssize_t n = write ? pwritev(b->fd, w->data, (int)w->n_iov, at)
+				  : preadv(b->fd, w->data, (int)w->n_iov, at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) /* 0: somebody cut the image short */
-			return io_failed(b, write ? "write" : "read", sector, n ? errno : EIO);
-		len -= (size_t)n;
-		at += n;
-		n_iov = iovs_cut(iov, n_iov, (size_t)n, len, iov, n_iov);
+			return io_failed(b, write ? "write" : "read", w->hdr.sector,
+					 n ? errno : EIO);
+		w->done += (size_t)n;
+		w->n_iov = iovs_cut(w->data, w->n_iov, (size_t)n, w->len - w->done, w->data,
+				    VIRTQ_MAX_IOV);
 	}
 	return VIRTIO_BLK_S_OK;
+}
+
+/* Reads what the page cache has.  True: that was all.  #syscalls: preadv2 */
+static bool read_cached(struct worker *w)
+{
+	struct blk *b = w->blk;
+	ssize_t n;
+
+	if (b->no_nowait)
+		return false;
+	n = preadv2(b->fd, w->data, (int)w->n_iov, (off_t)(w->hdr.sector * SECTOR), RWF_NOWAIT);
+	if (n < 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
+		b->no_nowait = true;
+	if (n <= 0)
+		return false;
+	w->done = (size_t)n;
+	w->n_iov = iovs_cut(w->data, w->n_iov, w->done, w->len - w->done, w->data, VIRTQ_MAX_IOV);
+	return w->done == w->len;
 }
 
 /* For file systems that cannot make zeroes by fallocate(). */
@@ -151,17 +197,18 @@ static uint8_t clear_range(struct blk *b, uint32_t type,
 		  : VIRTIO_BLK_S_OK;
 }
 
-static uint8_t clear_ranges(struct blk *b, uint32_t type, unsigned n_iov, size_t len)
+static uint8_t clear_ranges(struct worker *w)
 {
+	struct blk *b = w->blk;
 	struct virtio_blk_discard_write_zeroes ranges[MAX_RANGES];
 	uint8_t status = VIRTIO_BLK_S_OK;
 
 	static_assert(sizeof(ranges[0]) == 16, "range");
-	if (b->read_only || !len || len % sizeof(ranges[0]) || len > sizeof(ranges))
+	if (b->read_only || !w->len || w->len % sizeof(ranges[0]) || w->len > sizeof(ranges))
 		return VIRTIO_BLK_S_IOERR;
-	iovs_read(b->data, n_iov, 0, ranges, len);
-	for (size_t i = 0; i < len / sizeof(ranges[0]) && status == VIRTIO_BLK_S_OK; i++)
-		status = clear_range(b, type, &ranges[i]);
+	iovs_read(w->data, w->n_iov, 0, ranges, w->len);
+	for (size_t i = 0; i < w->len / sizeof(ranges[0]) && status == VIRTIO_BLK_S_OK; i++)
+		status = clear_range(b, w->hdr.type, &ranges[i]);
 	return status;
 }
 
@@ -173,104 +220,217 @@ static uint8_t flush(struct blk *b)
 	return io_failed(b, "flush", 0, errno);
 }
 
-/* Carries the request in @chain out and returns its status. */
-static uint8_t carry_out(struct blk *b, const struct virtio_blk_outhdr *hdr)
+/* Takes the request in w->chain apart.  False: its status is known already. */
+static bool understand(struct worker *w)
 {
-	const struct virtq_chain *chain = &b->chain;
-	size_t out_bytes = chain->out_bytes - sizeof(*hdr), in_bytes = chain->in_bytes - 1;
-	unsigned n_out =
-		iovs_cut(chain->iov, chain->n_out, sizeof(*hdr), out_bytes, b->data, VIRTQ_MAX_IOV);
+	const struct virtq_chain *chain = &w->chain;
+	const struct iovec *in = chain->iov + chain->n_out;
+	struct blk *b = w->blk;
+	bool reads = w->hdr.type == VIRTIO_BLK_T_IN;
 
-	switch (hdr->type) {
+	w->done = 0;
+	w->len = reads ? chain->in_bytes - 1 : chain->out_bytes - sizeof(w->hdr);
+	w->n_iov = reads ? iovs_cut(in, chain->n_in, 0, w->len, w->data, VIRTQ_MAX_IOV)
+			 : iovs_cut(chain->iov, chain->n_out, sizeof(w->hdr), w->len, w->data,
+				    VIRTQ_MAX_IOV);
+	switch (w->hdr.type) {
+	case VIRTIO_BLK_T_IN:
 	case VIRTIO_BLK_T_OUT:
-		return transfer(b, true, hdr->sector, n_out, out_bytes);
+		w->status = VIRTIO_BLK_S_IOERR;
+		return w->len % SECTOR == 0 && in_disk(b, w->hdr.sector, w->len / SECTOR) &&
+		       (reads || !b->read_only);
 	case VIRTIO_BLK_T_FLUSH:
-		return flush(b);
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
-		return clear_ranges(b, hdr->type, n_out, out_bytes);
-	case VIRTIO_BLK_T_IN:
-		n_out = iovs_cut(chain->iov + chain->n_out, chain->n_in, 0, in_bytes, b->data,
-				 VIRTQ_MAX_IOV);
-		return transfer(b, false, hdr->sector, n_out, in_bytes);
+		return true;
 	case VIRTIO_BLK_T_GET_ID:
-		iovs_write(chain->iov + chain->n_out, chain->n_in, 0, b->serial,
-			   in_bytes < sizeof(b->serial) ? in_bytes : sizeof(b->serial));
-		return VIRTIO_BLK_S_OK;
+		w->len = chain->in_bytes - 1;
+		iovs_write(in, chain->n_in, 0, b->serial,
+			   w->len < sizeof(b->serial) ? w->len : sizeof(b->serial));
+		w->status = VIRTIO_BLK_S_OK;
+		return false;
 	default:
-		return VIRTIO_BLK_S_UNSUPP;
+		w->status = VIRTIO_BLK_S_UNSUPP;
+		return false;
 	}
 }
 
-/* Serves the queue until it is empty or the worker is wanted elsewhere. */
-static void serve(struct blk *b)
+/* Does what does not block.  False: the request is for carry_out(). */
+static bool done_at_once(struct worker *w)
 {
-	struct virtq *q = &b->dev.queues[0];
-	unsigned unsaid = 0;
+	if (!understand(w))
+		return true;
+	if (w->hdr.type == VIRTIO_BLK_T_OUT)
+		w->status = transfer(w, true);
+	else if (w->hdr.type == VIRTIO_BLK_T_IN && read_cached(w))
+		w->status = VIRTIO_BLK_S_OK;
+	else if (w->hdr.type == VIRTIO_BLK_T_IN && w->blk->no_nowait) /* in turn, then */
+		w->status = transfer(w, false);
+	else
+		return false;
+	return true;
+}
 
-	virtq_refuse_notify(q);
-	while (__atomic_load_n(&b->state, __ATOMIC_RELAXED) == BLK_RUNNING) {
-		const struct virtq_chain *chain = &b->chain;
-		struct virtio_blk_outhdr hdr;
-		uint8_t status;
+static void carry_out(struct worker *w)
+{
+	if (w->hdr.type == VIRTIO_BLK_T_IN)
+		w->status = transfer(w, false);
+	else if (w->hdr.type == VIRTIO_BLK_T_FLUSH)
+		w->status = flush(w->blk);
+	else
+		w->status = clear_ranges(w);
+}
 
-		if (!virtio_device_pop(&b->dev, 0, &b->chain)) {
-			virtio_queue_flush(&b->dev, 0);
-			unsaid = 0;
-			if (virtq_want_notify(q))
-				continue;
-			return;
-		}
-		if (iovs_read(chain->iov, chain->n_out, 0, &hdr, sizeof(hdr)) < sizeof(hdr) ||
-		    !chain->in_bytes) {
-			virtio_device_broken(&b->dev, "request without header or status");
-			return;
-		}
-		if (hdr.type == VIRTIO_BLK_T_FLUSH) /* takes its time: say what is done */
-			virtio_queue_flush(&b->dev, 0);
-		status = carry_out(b, &hdr);
-		iovs_write(chain->iov + chain->n_out, chain->n_in, chain->in_bytes - 1, &status, 1);
-		virtq_push(q, chain->head,
-			   hdr.type == VIRTIO_BLK_T_IN ? (uint32_t)chain->in_bytes : 1);
-		if (++unsaid % FLUSH_EVERY == 0)
-			virtio_queue_flush(&b->dev, 0);
+/* ---- workers; what ends in _locked is called with the lock held */
+
+static void complete_locked(struct worker *w)
+{
+	const struct virtq_chain *chain = &w->chain;
+	struct blk *b = w->blk;
+
+	iovs_write(chain->iov + chain->n_out, chain->n_in, chain->in_bytes - 1, &w->status, 1);
+	virtq_push(&b->dev.queues[0], chain->head,
+		   w->hdr.type == VIRTIO_BLK_T_IN ? (uint32_t)chain->in_bytes : 1);
+	b->n_busy--;
+	if (++b->unsaid % FLUSH_EVERY == 0)
+		virtio_queue_flush(&b->dev, 0);
+}
+
+/* Takes the next request in hand. */
+static bool take_locked(struct worker *w)
+{
+	const struct virtq_chain *chain = &w->chain;
+	struct blk *b = w->blk;
+
+	if (!virtio_device_pop(&b->dev, 0, &w->chain))
+		return false;
+	if (iovs_read(chain->iov, chain->n_out, 0, &w->hdr, sizeof(w->hdr)) < sizeof(w->hdr) ||
+	    !chain->in_bytes) {
+		virtio_device_broken(&b->dev, "request without header or status");
+		return false;
 	}
+	b->n_busy++;
+	return true;
+}
+
+static int start_worker_locked(struct blk *b);
+
+/* The leader lets another one lead.  False: there is none. */
+static bool hand_over_locked(struct blk *b)
+{
+	virtio_queue_flush(&b->dev, 0); /* say what is done: this takes its time */
+	if (!b->n_idle && (b->n_workers == MAX_WORKERS || start_worker_locked(b)))
+		return false;
+	b->led = false;
+	pthread_cond_broadcast(&b->changed);
+	return true;
 }
 
 /* Sleeps until there may be requests.  #syscalls: poll read */
-static void sleep_until_kicked(struct blk *b)
+static void sleep_until_kicked(int wake_fd)
 {
-	struct pollfd pfd = {.fd = b->wake_fd, .events = POLLIN};
+	struct pollfd pfd = {.fd = wake_fd, .events = POLLIN};
 	uint64_t count;
 
 	poll(&pfd, 1, -1);
-	if (read(b->wake_fd, &count, sizeof(count)) < 0)
+	if (read(wake_fd, &count, sizeof(count)) < 0)
 		assert(errno == EAGAIN || errno == EINTR);
+}
+
+/* The queue is empty: sleeps, unless a request came meanwhile. */
+static void rest_locked(struct blk *b)
+{
+	int wake_fd = b->wake_fd;
+
+	virtio_queue_flush(&b->dev, 0);
+	if (!virtq_want_notify(&b->dev.queues[0])) {
+		pthread_mutex_unlock(&b->lock);
+		sleep_until_kicked(wake_fd);
+		pthread_mutex_lock(&b->lock);
+	}
+	virtq_refuse_notify(&b->dev.queues[0]);
+}
+
+/* Leads until another one does. */
+static void lead_locked(struct worker *w)
+{
+	struct blk *b = w->blk;
+
+	b->led = true;
+	while (b->state == BLK_RUNNING) {
+		bool handed = false, done;
+
+		if (!take_locked(w)) {
+			rest_locked(b);
+			continue;
+		}
+		pthread_mutex_unlock(&b->lock);
+		done = done_at_once(w);
+		pthread_mutex_lock(&b->lock);
+		if (!done) {
+			handed = hand_over_locked(b);
+			pthread_mutex_unlock(&b->lock);
+			carry_out(w);
+			pthread_mutex_lock(&b->lock);
+		}
+		complete_locked(w);
+		if (!done)
+			virtio_queue_flush(&b->dev, 0);
+		if (handed)
+			return;
+	}
+	b->led = false;
 }
 
 /* #syscalls: futex */
 static void *work(void *arg)
 {
-	struct blk *b = arg;
+	struct worker *w = arg;
+	struct blk *b = w->blk;
 
 	pthread_mutex_lock(&b->lock);
 	while (b->state != BLK_QUITTING) {
-		if (b->state == BLK_PARKING) {
+		if (b->state == BLK_RUNNING && !b->led) {
+			lead_locked(w);
+			continue;
+		}
+		if (b->state == BLK_PARKING && !b->n_busy && !b->led) {
 			b->state = BLK_PARKED;
 			pthread_cond_broadcast(&b->changed);
 		}
-		if (b->state == BLK_PARKED) {
-			pthread_cond_wait(&b->changed, &b->lock);
-			continue;
-		}
-		pthread_mutex_unlock(&b->lock);
-		serve(b);
-		if (__atomic_load_n(&b->state, __ATOMIC_RELAXED) == BLK_RUNNING)
-			sleep_until_kicked(b);
-		pthread_mutex_lock(&b->lock);
+		b->n_idle++;
+		pthread_cond_wait(&b->changed, &b->lock);
+		b->n_idle--;
 	}
 	pthread_mutex_unlock(&b->lock);
 	return NULL;
+}
+
+/* Signals belong to the loop's thread. */
+static int start_worker_locked(struct blk *b)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	sigset_t all, before;
+	pthread_attr_t attr;
+	int rc;
+
+	if (!w)
+		return ENOMEM;
+	w->blk = b;
+	sigfillset(&all);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&w->thread, &attr, work, w);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	if (rc) {
+		free(w);
+		return rc;
+	}
+	pthread_setname_np(w->thread, "blk");
+	b->workers[b->n_workers++] = w;
+	return 0;
 }
 
 static void wake(struct blk *b)
@@ -288,7 +448,9 @@ static void blk_activate(struct virtio_device *dev)
 
 	pthread_mutex_lock(&b->lock);
 	b->wake_fd = lent_fd >= 0 ? lent_fd : b->own_wake_fd;
-	__atomic_store_n(&b->state, BLK_RUNNING, __ATOMIC_RELAXED);
+	b->state = BLK_RUNNING;
+	b->unsaid = 0;
+	virtq_refuse_notify(&dev->queues[0]);
 	pthread_cond_broadcast(&b->changed);
 	pthread_mutex_unlock(&b->lock);
 }
@@ -305,7 +467,8 @@ static void blk_reset(struct virtio_device *dev)
 
 	pthread_mutex_lock(&b->lock);
 	if (b->state == BLK_RUNNING) {
-		__atomic_store_n(&b->state, BLK_PARKING, __ATOMIC_RELAXED);
+		b->state = BLK_PARKING;
+		pthread_cond_broadcast(&b->changed);
 		wake(b);
 		while (b->state != BLK_PARKED)
 			pthread_cond_wait(&b->changed, &b->lock);
@@ -325,10 +488,13 @@ static void blk_destroy(struct virtio_device *dev)
 
 	blk_reset(dev);
 	pthread_mutex_lock(&b->lock);
-	__atomic_store_n(&b->state, BLK_QUITTING, __ATOMIC_RELAXED);
+	b->state = BLK_QUITTING;
 	pthread_cond_broadcast(&b->changed);
 	pthread_mutex_unlock(&b->lock);
-	pthread_join(b->worker, NULL);
+	for (unsigned i = 0; i < b->n_workers; i++) {
+		pthread_join(b->workers[i]->thread, NULL);
+		free(b->workers[i]);
+	}
 	pthread_cond_destroy(&b->changed);
 	pthread_mutex_destroy(&b->lock);
 	pil_close_p(&b->own_wake_fd);
@@ -347,25 +513,6 @@ static const struct virtio_ops blk_ops = {
 	.notified = blk_notified,
 	.destroy = blk_destroy,
 };
-
-/* Signals belong to the loop's thread. */
-static int start_worker(struct blk *b)
-{
-	sigset_t all, before;
-	pthread_attr_t attr;
-	int rc;
-
-	sigfillset(&all);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&b->worker, &attr, work, b);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	if (rc == 0)
-		pthread_setname_np(b->worker, "blk");
-	return rc;
-}
 
 static void describe(struct blk *b)
 {
@@ -422,7 +569,9 @@ int virtio_blk_create(struct virtio_device **out, const struct virtio_blk_opts *
 	pthread_mutex_init(&b->lock, NULL);
 	pthread_cond_init(&b->changed, NULL);
 	b->path = str_printf("%s", opts->path);
-	rc = start_worker(b);
+	pthread_mutex_lock(&b->lock);
+	rc = start_worker_locked(b);
+	pthread_mutex_unlock(&b->lock);
 	if (rc) {
 		close(b->wake_fd);
 		free(b->path);

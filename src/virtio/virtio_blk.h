@@ -2,7 +2,7 @@
  *
  * virtio_blk.h -- a disk of the guest: a raw image (or block device) behind one descriptor.
  *
- * Requests are carried out by a thread of the device's own, straight between the image and the
+ * Requests are carried out by threads of the device's own, straight between the image and the
  * guest's memory.  What the guest discards becomes a hole in the image.  The image's lock is the
  * caller's: take it before, keep it until after virtio_device_destroy. */
 #ifndef PIL_VIRTIO_BLK_H
@@ -22,8 +22,9 @@ struct virtio_blk_opts {
 	const char *path;   /* for messages only; copied */
 };
 
-/* Starts the thread, which sleeps until the driver is ready: call this after any fork() or
- * unshare().  Fails when the image is empty or not made of whole sectors. */
+/* Starts a thread, which sleeps until the driver is ready: call this after any fork() or unshare().
+ * Up to three more are started when slow requests overlap.  Fails when the image is empty or not
+ * made of whole sectors. */
 int virtio_blk_create(struct virtio_device **out, const struct virtio_blk_opts *opts,
 		      struct pil_err *err) PIL_MUST_CHECK;
 

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -256,6 +257,105 @@ static void test_reset_waits_for_the_worker(void **state)
 	}
 }
 
+/* Many requests at once, of all kinds, some of which take their time; each has its own part of the
+ * image, which it must find as it left it. */
+enum { PARTS = 16, PART_SECTORS = 8, PART = PART_SECTORS * SECTOR };
+
+static const uint32_t kinds[] = {VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_IN,      VIRTIO_BLK_T_FLUSH,
+				 VIRTIO_BLK_T_IN,  VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_IN};
+
+struct part {
+	struct virtio_blk_outhdr *hdr;
+	struct virtio_blk_discard_write_zeroes *range;
+	uint8_t *data, *status;
+	uint64_t hdr_gpa, range_gpa, data_gpa, status_gpa;
+};
+
+static void make_part(struct fixture *f, struct part *p, unsigned i)
+{
+	p->hdr_gpa = vdriver_alloc(&f->d, sizeof(*p->hdr));
+	p->range_gpa = vdriver_alloc(&f->d, sizeof(*p->range));
+	p->data_gpa = vdriver_alloc(&f->d, PART);
+	p->status_gpa = vdriver_alloc(&f->d, 1);
+	p->hdr = vdriver_at(&f->d, p->hdr_gpa);
+	p->range = vdriver_at(&f->d, p->range_gpa);
+	p->data = vdriver_at(&f->d, p->data_gpa);
+	p->status = vdriver_at(&f->d, p->status_gpa);
+	*p->range = (struct virtio_blk_discard_write_zeroes){.sector = i * PART_SECTORS,
+							     .num_sectors = PART_SECTORS};
+}
+
+static void ask(struct fixture *f, struct part *p, unsigned i, uint32_t type)
+{
+	struct vdriver_buf bufs[] = {{p->hdr_gpa, sizeof(*p->hdr), false},
+				     {p->data_gpa, PART, type == VIRTIO_BLK_T_IN},
+				     {p->status_gpa, 1, true}};
+
+	*p->hdr = (struct virtio_blk_outhdr){.type = type, .sector = i * PART_SECTORS};
+	*p->status = 0xff;
+	if (type == VIRTIO_BLK_T_DISCARD) {
+		bufs[1].gpa = p->range_gpa;
+		bufs[1].len = sizeof(*p->range);
+	}
+	vdriver_add(&f->d, 0, bufs, 3);
+}
+
+static void test_slow_and_fast_requests_overlap(void **state)
+{
+	struct fixture *f = *state;
+	static struct part parts[PARTS];
+	static uint8_t want[PART], zeroes[PART];
+	char path[] = "/var/tmp/blk-XXXXXX";
+
+	close(f->fd);
+	f->fd = mkstemp(path); /* of a file system that has a disk, where there is one */
+	assert_true(f->fd >= 0);
+	unlink(path);
+	assert_int_equal(ftruncate(f->fd, SECTORS * SECTOR), 0);
+	create(f, false);
+	for (unsigned i = 0; i < PARTS; i++)
+		make_part(f, &parts[i], i);
+	for (unsigned round = 0; round < 60; round++) {
+		uint32_t type = kinds[round % ARRAY_SIZE(kinds)];
+		struct vring_used_elem used;
+
+		posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+		for (unsigned i = 0; i < PARTS; i++) {
+			memset(parts[i].data, (int)(i + round / 6), PART);
+			if (type == VIRTIO_BLK_T_IN)
+				memset(parts[i].data, 0xee, PART);
+			ask(f, &parts[i], i,
+			    i % 5 == 4 && type != VIRTIO_BLK_T_IN && type != VIRTIO_BLK_T_OUT
+				    ? VIRTIO_BLK_T_FLUSH
+				    : type);
+			vdriver_kick(&f->d, 0);
+		}
+		for (unsigned i = 0; i < PARTS; i++)
+			assert_true(vdriver_wait_used(&f->d, 0, &used));
+		for (unsigned i = 0; i < PARTS; i++) {
+			bool cleared = round % 6 == 5 && i % 5 != 4;
+
+			assert_int_equal(*parts[i].status, VIRTIO_BLK_S_OK);
+			if (type != VIRTIO_BLK_T_IN)
+				continue;
+			memset(want, (int)(i + round / 6), PART);
+			assert_memory_equal(parts[i].data, cleared ? zeroes : want, PART);
+		}
+	}
+	for (unsigned round = 0; round < 100; round++) { /* and resets in the middle of it all */
+		for (unsigned i = 0; i < PARTS; i++)
+			ask(f, &parts[i], i, kinds[(i + round) % ARRAY_SIZE(kinds)]);
+		vdriver_kick(&f->d, 0);
+		if (round % 3)
+			usleep(50);
+		vdriver_stop(&f->d);
+		memset(parts[0].data, 0xaa, PART);
+		assert_int_equal(parts[0].data[PART - 1], 0xaa);
+		vdriver_start(&f->d, f->dev, f->dev->offered);
+	}
+	assert_int_equal(f->d.broken, 0);
+}
+
 static void test_bad_images_are_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -284,6 +384,7 @@ int main(void)
 		T(configuration_and_serial),
 		T(requests_without_status_break_the_device_until_reset),
 		T(reset_waits_for_the_worker),
+		T(slow_and_fast_requests_overlap),
 		T(bad_images_are_refused),
 	};
 
