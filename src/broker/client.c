@@ -11,7 +11,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +20,7 @@
 #include "path.h"
 #include "proc.h"
 #include "str.h"
+#include "unixsock.h"
 #include "token.h"
 
 enum { ENSURE_MS = 10000, LOG_MAX_BYTES = 256 << 10 };
@@ -34,20 +34,14 @@ char *broker_socket_path(const struct state_dirs *dirs)
 static int connect_broker(const struct state_dirs *dirs)
 {
 	_auto_free char *path = broker_socket_path(dirs);
-	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	const struct timeval bound = {.tv_sec = 10};
+	int fd = unixsock_connect(path);
 
 	if (fd < 0)
-		return -errno;
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
+		return fd;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)))
-		return -errno;
-	return pil_take_fd(&fd);
+	return fd;
 }
 
 /* What the broker said last, after @from in its log: the reason why it did not start. */

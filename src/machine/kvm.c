@@ -24,7 +24,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -41,6 +40,7 @@
 #include "proc.h"
 #include "str.h"
 #include "swap.h"
+#include "unixsock.h"
 #include "virtiofsd.h"
 
 enum {
@@ -105,20 +105,6 @@ static unsigned n_processors(const struct config *c)
 }
 
 /* ---- the life connection ---- */
-
-static int listen_life(const char *path, struct pil_err *err)
-{
-	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return pil_err_set(err, ENAMETOOLONG, "listen on '%s'", path);
-	strcpy(address.sun_path, path);
-	unlink(path);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1))
-		return pil_err_set(err, errno, "listen on '%s'", path);
-	return pil_take_fd(&fd);
-}
 
 static void add_option(char **text, size_t *len, const char *option)
 {
@@ -341,7 +327,7 @@ static int make_sockets(struct start *s, const struct machine_run *run, struct p
 
 	if (ret)
 		return pil_err_set(err, -ret, "make folder '%s'", folder);
-	s->life_listen_fd = listen_life(s->life_path, err);
+	s->life_listen_fd = unixsock_listen(s->life_path, 1, err);
 	return s->life_listen_fd < 0 ? s->life_listen_fd : 0;
 }
 

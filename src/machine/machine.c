@@ -9,9 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -19,6 +17,7 @@
 #include "path.h"
 #include "proc.h"
 #include "str.h"
+#include "unixsock.h"
 
 enum {
 	CONNECT_MS = 15000,
@@ -65,17 +64,8 @@ void machine_spec_finish(struct machine_spec *spec)
 static int try_connect(const struct state_dirs *dirs, const char *name)
 {
 	_auto_free char *path = str_printf("%s/machines/%s/agent.sock", dirs->runtime, name);
-	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-	if (fd < 0)
-		return -errno;
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)))
-		return -errno;
-	return pil_take_fd(&fd);
+	return unixsock_connect(path);
 }
 
 static int start_supervisor(const char *name, struct pil_err *err)

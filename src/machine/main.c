@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +30,7 @@
 #include "path.h"
 #include "registry.h"
 #include "str.h"
+#include "unixsock.h"
 
 enum { BROKER_CHECK_MS = 2000 };
 
@@ -95,17 +95,9 @@ static int take_lock(struct supervisor *s, struct pil_err *err)
 static int listen_agent(struct supervisor *s, struct pil_err *err)
 {
 	_auto_free char *path = str_printf("%s/agent.sock", s->dir);
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (strlen(path) >= sizeof(address.sun_path))
-		return pil_err_set(err, ENAMETOOLONG, "listen on '%s'", path);
-	strcpy(address.sun_path, path);
-	unlink(path);
-	if (s->listen_fd < 0 || bind(s->listen_fd, (struct sockaddr *)&address, sizeof(address)) ||
-	    listen(s->listen_fd, 128))
-		return pil_err_set(err, errno, "listen on '%s'", path);
-	return 0;
+	s->listen_fd = unixsock_listen(path, 128, err);
+	return s->listen_fd < 0 ? s->listen_fd : 0;
 }
 
 /* What the machine's parts print goes to a file of its own; our standard output stays the caller's.

@@ -14,8 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -23,6 +21,7 @@
 #include "path.h"
 #include "proc.h"
 #include "str.h"
+#include "unixsock.h"
 #include "userns.h"
 
 static const struct program {
@@ -42,20 +41,6 @@ static const struct program *find_program(struct pil_err *err)
 	pil_err_hint(err, "sudo apt install virtiofsd || sudo apt install qemu-system-common");
 	pil_err_say(err, ENOENT, "folders of the host: virtiofsd is missing");
 	return NULL;
-}
-
-static int listen_at(const char *path, struct pil_err *err)
-{
-	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return pil_err_set(err, ENAMETOOLONG, "listen on '%s'", path);
-	strcpy(address.sun_path, path);
-	unlink(path);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1))
-		return pil_err_set(err, errno, "listen on '%s'", path);
-	return pil_take_fd(&fd);
 }
 
 static void add_jail(struct argv *a, const char *folder, bool writable)
@@ -137,7 +122,7 @@ int fs_share_start(struct fs_share *fs, const struct machine_share *share, int i
 	*fs = (struct fs_share){.listen_fd = -1};
 	snprintf(fs->tag, sizeof(fs->tag), "share%d", index);
 	fs->socket = str_printf("%s/%s.sock", dir, fs->tag);
-	fs->listen_fd = listen_at(fs->socket, err);
+	fs->listen_fd = unixsock_listen(fs->socket, 1, err);
 	if (fs->listen_fd < 0)
 		return fs->listen_fd;
 	fs->pid = spawn(fs, share, err);
