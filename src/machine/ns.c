@@ -41,7 +41,9 @@
 
 struct ns {
 	pid_t bwrap, pasta;
-	int life_fd; /* closing it ends the machine */
+	pid_t init;       /* as seen from here */
+	bool dns_forward; /* pasta forwards name queries */
+	int life_fd;      /* closing it ends the machine */
 };
 
 static bool usable(const struct state_dirs *dirs, char *why, int why_size)
@@ -236,9 +238,9 @@ static bool network_up(pid_t child)
 }
 
 /* No network is not worth refusing the machine: it is said, and the machine starts without. */
-static void attach_network(struct ns *ns, pid_t child, bool dns_forward)
+static void attach_network(struct ns *ns)
 {
-	_auto_free char *ns_path = str_printf("/proc/%d/ns/net", child);
+	_auto_free char *ns_path = str_printf("/proc/%d/ns/net", ns->init);
 	_auto_fd int net_fd = open(ns_path, O_RDONLY | O_CLOEXEC);
 	_auto_argv struct argv a = {0};
 	struct proc_opts opts = {.stdin_fd = -1,
@@ -257,17 +259,17 @@ static void attach_network(struct ns *ns, pid_t child, bool dns_forward)
 	argv_add_all(&a, (const char *const[]){"pasta", "-f", "-q", "--config-net", "--netns-only",
 					       "--no-map-gw", "-t", "none", "-u", "none", "-T",
 					       "none", "-U", "none", NULL});
-	if (dns_forward)
+	if (ns->dns_forward)
 		argv_add_all(&a, (const char *const[]){"--dns-forward", DNS_FORWARD, NULL});
 	argv_add(&a, "--netns");
 	argv_addf(&a, "/proc/self/fd/%d", net_fd);
-	ns->pasta = userns_join_spawn(child, a.v, &opts, &err);
+	ns->pasta = userns_join_spawn(ns->init, a.v, &opts, &err);
 	if (ns->pasta < 0) {
 		log_warn("network: %s", err.msg);
 		ns->pasta = 0;
 		return;
 	}
-	while (!network_up(child)) {
+	while (!network_up(ns->init)) {
 		if (proc_wait(ns->pasta, 0) != -ETIMEDOUT) {
 			log_warn("network: pasta ended at once; the machine has no network");
 			ns->pasta = 0;
@@ -279,6 +281,17 @@ static void attach_network(struct ns *ns, pid_t child, bool dns_forward)
 		}
 		poll(NULL, 0, 5);
 	}
+}
+
+static void tend(void *state)
+{
+	struct ns *ns = state;
+
+	if (ns->pasta <= 0 || proc_wait(ns->pasta, 0) == -ETIMEDOUT)
+		return;
+	log_warn("network: pasta ended; starting another");
+	ns->pasta = 0;
+	attach_network(ns);
 }
 
 /* ---- start and stop ---- */
@@ -372,7 +385,9 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (!ret && child <= 0)
 		ret = pil_err_say(err, EIO, "bubblewrap ended before the sandbox stood");
 	if (!ret) {
-		attach_network(ns, child, dns_forward);
+		ns->init = child;
+		ns->dns_forward = dns_forward;
+		attach_network(ns);
 		if (write(block_write, "", 1) != 1)
 			ret = pil_err_set(err, errno, "start sandbox");
 	}
@@ -393,4 +408,5 @@ const struct machine_ops machine_ns = {.name = "ns",
 				       .ready_ms = 30000,
 				       .usable = usable,
 				       .start = start,
+				       .tend = tend,
 				       .stop = stop};

@@ -299,6 +299,20 @@ def test_network_and_names_work(shared):
     assert done.returncode == 0 and "Err:" not in done.stdout + done.stderr, done.stdout + done.stderr
 
 
+def test_network_comes_back_when_its_server_was_killed(shared):
+    def has_route():
+        return "default" in shared.ok("-e", "ip", "route")
+
+    wait_for("a route", has_route)
+    pasta = [pid for pid in host_lib.children(shared.supervisor())
+             if host_lib.name_of(pid) in ("pasta", "pasta.avx2")]
+    assert pasta
+    for pid in pasta:
+        os.kill(pid, signal.SIGKILL)
+    wait_for("no route", lambda: not has_route())
+    wait_for("a route again", has_route, timeout=20)
+
+
 def test_wsl_conf_switches_the_exposure_off(pil):
     pil.ok("--", "printf '[gpu]\\nenabled=false\\n[network]\\nhostname=box\\n[user]\\ndefault=nobody\\n' >/etc/wsl.conf")
     try:
