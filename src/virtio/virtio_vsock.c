@@ -24,6 +24,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -51,6 +52,7 @@ enum {
 	CONFIRM_MS = 8000, /* for the guest to confirm that one has ended */
 	LINGER_MS = 30000, /* for a socket to take the last bytes */
 	TICK_MS = 1000,
+	FAREWELL_MS = 500, /* for all sockets together, when the machine ends */
 	QUIET_MS = 20,
 	QUIET_BYTES = 32 << 10,
 	BOTH = VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND,
@@ -672,16 +674,28 @@ static void vsock_config_read(struct virtio_device *dev, size_t off, void *to, s
 	memcpy(to, (const char *)&config + off, len);
 }
 
+/* The loop does not run any more.  False: the socket has not taken all.  #syscalls: poll */
+static bool drain_until(struct vsock_conn *c, int64_t end_ms)
+{
+	while (!vsock_conn_drain(c) && c->staged_len) {
+		struct pollfd pfd = {.fd = c->source.fd, .events = POLLOUT};
+		int64_t left = end_ms - loop_now_ms();
+
+		if (left <= 0 || poll(&pfd, 1, (int)left) <= 0 || (pfd.revents & POLLHUP))
+			break;
+	}
+	return !c->staged_len;
+}
+
 static void vsock_destroy(struct virtio_device *dev)
 {
 	struct vsock *v = (struct vsock *)dev;
+	int64_t end_ms = loop_now_ms() + FAREWELL_MS;
 	struct vsock_conn *c, *next;
 
 	vsock_reset(dev);
 	list_for_each_safe (c, next, &v->lingering, link) {
-		int rc = vsock_conn_drain(c); /* as far as it is taken at once */
-
-		if (rc || c->staged_len)
+		if (!drain_until(c, end_ms))
 			log_dbg("vsock: the last %zu bytes of a connection are lost",
 				c->staged_len);
 		forget(v, c);

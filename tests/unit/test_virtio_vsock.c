@@ -509,6 +509,41 @@ static void test_our_credit_holds_what_a_stuck_reader_leaves(void **state)
 	close(fd);
 }
 
+static void *read_late(void *arg)
+{
+	static char buf[TX_BYTES];
+	int fd = *(int *)arg;
+	size_t sum = 0;
+	ssize_t n;
+
+	usleep(50000);
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		sum += (size_t)n;
+	return (void *)sum;
+}
+
+static void test_the_last_bytes_arrive_although_the_machine_ends(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t block[TX_BYTES];
+	size_t blocks = 0;
+	int fd = guest_connects(f, 5000);
+	pthread_t thread;
+	void *sum;
+
+	for (; blocks < 100 && virtio_vsock_stats(f->dev)->copied < 100000; blocks++)
+		send_data(f, 5000, HOST_PORT, block, sizeof(block));
+	assert_true(virtio_vsock_stats(f->dev)->copied > 0);
+	assert_int_equal(pthread_create(&thread, NULL, read_late, &fd), 0);
+	vdriver_stop(&f->d);
+	f->dev->ops->destroy(f->dev);
+	pthread_join(thread, &sum);
+	close(fd);
+	assert_int_equal(virtio_vsock_create(&f->dev, f->loop, NULL), 0); /* for the teardown */
+	vdriver_start(&f->d, f->dev, 0);
+	assert_int_equal((size_t)sum, blocks * sizeof(block));
+}
+
 static void test_more_than_the_credit_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -803,6 +838,7 @@ int main(void)
 		T(senseless_packets_are_answered_with_resets),
 		T(the_guests_credit_is_kept),
 		T(our_credit_holds_what_a_stuck_reader_leaves),
+		T(the_last_bytes_arrive_although_the_machine_ends),
 		T(more_than_the_credit_is_refused),
 		T_EMPTY(without_buffers_everything_waits_in_order),
 		T_EMPTY(a_flood_of_junk_waits_for_its_answers),
