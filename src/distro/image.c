@@ -55,6 +55,14 @@ enum image_state image_state(const uint8_t *start, size_t bytes)
 		       : IMAGE_UNCLEAN;
 }
 
+/* Adds the path of @name, which is not in the PATH of most users. */
+static void add_sbin(struct argv *a, const char *name)
+{
+	_auto_free char *path = str_printf("/usr/sbin/%s", name);
+
+	argv_add(a, path_exists(path) ? path : name);
+}
+
 /* Runs @a in the namespace and returns its exit status; what it says goes to @log. */
 static int run(struct argv *a, struct userns_stage *stage, int log_fd, struct pil_err *err)
 {
@@ -66,6 +74,8 @@ static int run(struct argv *a, struct userns_stage *stage, int log_fd, struct pi
 	pid_t pid = userns_spawn(a->v, stage, &opts, err);
 	int status;
 
+	if (pid == -ENOENT)
+		pil_err_hint(err, "sudo apt install e2fsprogs");
 	if (pid < 0)
 		return pid;
 	status = proc_wait(pid, WORK_TIMEOUT_MS);
@@ -142,9 +152,10 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 	struct userns_stage stage = {0};
 	int status;
 
-	argv_add_all(&a, (const char *const[]){"mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096",
-					       "-I", "256", "-i", "16384", "-m", "0", "-O",
-					       "^resize_inode", "-E", EXTENDED, NULL});
+	add_sbin(&a, "mke2fs");
+	argv_add_all(&a, (const char *const[]){"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256",
+					       "-i", "16384", "-m", "0", "-O", "^resize_inode",
+					       "-E", EXTENDED, NULL});
 	argv_add(&a, "-J");
 	argv_addf(&a, "size=%d", JOURNAL_MIB);
 	argv_add(&a, "-d");
@@ -247,8 +258,8 @@ int image_check(const char *dir, struct pil_err *err)
 		break;
 	}
 	log_info("disk '%s' was in use; looking through it", image);
-	argv_add_all(&a,
-		     (const char *const[]){"e2fsck", "-p", userns_stage_add(&stage, image), NULL});
+	add_sbin(&a, "e2fsck");
+	argv_add_all(&a, (const char *const[]){"-p", userns_stage_add(&stage, image), NULL});
 	status = run(&a, &stage, log_fd, err);
 	if (status >= 0 && status < 4) /* nothing to mend, or mended */
 		return 0;

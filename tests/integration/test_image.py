@@ -54,7 +54,8 @@ class Images:
 
     def tool(self, *args):
         return subprocess.run([*self.prefix, self.programs / "image_tool", *map(str, args)],
-                              text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300)
+                              text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=300,
+                              env={**os.environ, "PATH": "/usr/local/bin:/usr/bin:/bin"})
 
     def ok(self, verb, *args):
         done = self.tool(verb, self.dir, *args)
