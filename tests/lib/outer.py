@@ -9,7 +9,10 @@ An initramfs of busybox and modules brings them up.  Commands are run by a small
 (AGENT) behind a virtio serial port: one line of JSON each way.  QEMU keeps what is written to the
 disks for itself; nothing of it outlives the tests.
 
-Emulation is slow: about 10 s until the outer computer answers, about 35 s for a machine in it.
+Emulation is slow: about 10 s until the outer computer answers, 10 to 20 s for a machine in it.
+It is not reliable either with several processors: in one of about thirty starts of a machine one
+of them loses an interrupt, and the outer kernel stops (QEMU 7.2; never seen with one processor, and
+far slower when they take turns).  So there is one, unless a test is about more, and tries again.
 """
 import contextlib
 import fcntl
@@ -46,7 +49,11 @@ INIT = """#!/busybox sh
 /busybox mount -t devtmpfs dev /dev
 /busybox mount -t proc proc /proc
 /busybox mount -t sysfs sys /sys
-for m in /modules/*; do /busybox insmod $m || echo "outer: $m does not load"; done
+for m in /modules/*; do
+	options=
+	case $m in *kvm_amd*) options="nested=0 avic=0" ;; esac
+	/busybox insmod $m $options || echo "outer: $m does not load"
+done
 for i in 1 2 3 4 5 6 7 8 9 10; do
 	[ ! -b /dev/vdb ] || break
 	/busybox sleep 0.2
@@ -60,9 +67,9 @@ exec /busybox switch_root /root /test/start
 START = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mkdir -p /dev/pts /dev/shm /sys/fs/cgroup
-mount -t devpts devpts /dev/pts -o ptmxmode=0666
-for d in /dev/shm /run /tmp; do mount -t tmpfs tmpfs $d -o mode=1777; done
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+/test/busybox mount -t devpts devpts /dev/pts -o ptmxmode=0666
+for d in /dev/shm /run /tmp; do /test/busybox mount -t tmpfs tmpfs $d -o mode=1777; done
+/test/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ln -s /proc/self/fd /dev/fd
 ip link set lo up
 ip addr add 192.168.77.15/24 dev eth0
@@ -108,6 +115,10 @@ while True:
 
 
 ADDRESS = "192.168.77.15"  # of the outer computer
+
+
+class Lost(AssertionError):
+    """The outer computer itself has stopped."""
 
 
 class Result:
@@ -241,7 +252,7 @@ class Outer:
     system, modules = SYSTEM, MODULES  # a kind of computer may have others
 
     def __init__(self, kernels=("trixie",), distros=(("debian", "debian"),), runtime=False,
-                 files=(), memory_mib=3072, processors=2):
+                 files=(), memory_mib=3072, processors=1):
         """@runtime: with the runtime kit; @files: copied to /test."""
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="pilv-"))
         self.env = {f"XDG_{kind}_HOME" if kind != "RUNTIME" else "XDG_RUNTIME_DIR":
@@ -281,6 +292,7 @@ class Outer:
         (stage / "start").write_text(START)
         (stage / "start").chmod(0o755)
         (stage / "agent").write_text(AGENT)
+        shutil.copy(shutil.which("busybox"), stage)
         subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-J", "size=16", "-E",
                         "lazy_itable_init=1,lazy_journal_init=1", "-d", stage,
                         self.root / "test.ext4", "24G"], check=True, timeout=300,
@@ -334,10 +346,10 @@ class Outer:
             while b"\n" not in self.text:
                 got = self.socket.recv(1 << 16)
                 if not got:
-                    raise AssertionError(f"the outer computer is gone\n{self.console()}")
+                    raise Lost(f"the outer computer is gone\n{self.console()}")
                 self.text += got
         except TimeoutError:
-            raise AssertionError(f"the outer computer does not answer\n{self.console()}") from None
+            raise Lost(f"the outer computer does not answer\n{self.console()}") from None
         line, self.text = self.text.split(b"\n", 1)
         return json.loads(line)
 
@@ -345,7 +357,10 @@ class Outer:
         asked = {"command": command, "timeout": timeout, "input": text,
                  "env": {**self.env, **(env or {})}}
         self.socket.settimeout(20)
-        self.socket.sendall(json.dumps(asked).encode() + b"\n")
+        try:
+            self.socket.sendall(json.dumps(asked).encode() + b"\n")
+        except OSError:
+            raise Lost(f"the outer computer is gone\n{self.console()}") from None
         return Result(command, self.receive(timeout + 20))
 
     def ok(self, command, timeout=60, **kwargs):
