@@ -49,6 +49,8 @@ struct request {
 	struct bench_opts bench;
 	const char *distro, *device, *plot;
 	bool json;
+	struct wire_device chosen;
+	char inside_name[32]; /* the chosen device's, to programs in a machine */
 };
 
 static volatile sig_atomic_t interrupted;
@@ -145,9 +147,7 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 
 /* Chooses the device to measure, under its two names.  What programs choose by themselves is the
  * first one, so with a single device nothing needs saying to llama-bench. */
-static int choose_device(struct request *r, const struct state_dirs *dirs,
-			 struct wire_device *chosen, char *inside_name, size_t inside_size,
-			 struct pil_err *err)
+static int choose_device(struct request *r, const struct state_dirs *dirs, struct pil_err *err)
 {
 	struct wire_device found[WIRE_MAX_DEVICES];
 	int n = broker_devices(dirs, found, WIRE_MAX_DEVICES, err), at = 0;
@@ -164,13 +164,13 @@ static int choose_device(struct request *r, const struct state_dirs *dirs,
 			pil_err_hint(err, "the first one there is: --device %s", found[0].name);
 		return -ENODEV;
 	}
-	*chosen = found[at];
-	snprintf(inside_name, inside_size, "Pillion%d", at);
+	r->chosen = found[at];
+	snprintf(r->inside_name, sizeof(r->inside_name), "Pillion%d", at);
 	if (n > 1 || r->device)
-		r->bench.inside_device = inside_name;
+		r->bench.inside_device = r->inside_name;
 	/* the host's CPU is what llama-bench falls back to; it is no -dev of its own there */
-	if (!(chosen->flags & WIRE_DEVICE_REFERENCE))
-		r->bench.native_device = chosen->name;
+	if (!(r->chosen.flags & WIRE_DEVICE_REFERENCE))
+		r->bench.native_device = r->chosen.name;
 	return 0;
 }
 
@@ -259,8 +259,6 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 	_auto_free char *rootfs = NULL;
 	const struct machine_ops *backend;
 	struct bench_report report;
-	struct wire_device device = {0};
-	char inside_name[32];
 	struct distro distro;
 	int ret = r->distro ? registry_find(dirs, r->distro, &distro, err)
 			    : registry_default(dirs, &distro, err);
@@ -272,7 +270,7 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 		return -err->code;
 	ret = broker_ensure(dirs, err);
 	if (!ret)
-		ret = choose_device(r, dirs, &device, inside_name, sizeof(inside_name), err);
+		ret = choose_device(r, dirs, err);
 	if (!ret)
 		ret = find_native_tree(dirs, &distro, &rootfs, err);
 	if (ret)
@@ -287,8 +285,8 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 	if (ret)
 		return ret;
 	return print(r, &report,
-		     &(struct report_names){.device = device.name,
-					    .reference = device.flags & WIRE_DEVICE_REFERENCE,
+		     &(struct report_names){.device = r->chosen.name,
+					    .reference = r->chosen.flags & WIRE_DEVICE_REFERENCE,
 					    .machine = distro.name,
 					    .backend = backend->name,
 					    .model = r->bench.model},
