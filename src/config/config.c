@@ -106,6 +106,8 @@ static const struct key {
 	{"accel", "quota", KEY_BYTES, offsetof(struct config, quota_bytes)},
 	{"accel", "reference", KEY_OWN, .set = set_reference},
 	{"experimental", "autoMemoryReclaim", KEY_OWN, .set = set_reclaim},
+	{"experimental", "hostAddressLoopback", KEY_BOOL,
+	 offsetof(struct config, host_address_loopback)},
 	{"npu", "min_tops", KEY_UNSIGNED, offsetof(struct config, npu_min_tops), 100000},
 	{"wsl2", "autoMemoryReclaim", KEY_OWN, .set = set_reclaim},
 	{"wsl2", "debugConsole", KEY_WITHOUT_MEANING},

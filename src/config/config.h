@@ -24,6 +24,7 @@ struct config {
 	char *kernel;          /* kernel: a suite of the kernel kit, or a path; NULL: the kit's */
 	char *kernel_command_line;   /* kernelCommandLine: added to ours; NULL: nothing */
 	bool localhost_forwarding;   /* localhostForwarding, default true */
+	bool host_address_loopback;  /* hostAddressLoopback: the host's localhost, at the gateway */
 	bool nested_virtualization;  /* nestedVirtualization, default false */
 	uint64_t default_disk_bytes; /* defaultVhdSize: what a disk can grow to, default 1 TB */
 	enum config_reclaim {

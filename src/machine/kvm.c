@@ -59,6 +59,7 @@ struct kvm {
 	pid_t vmm, passt;
 	int life_fd;
 	int net_control_fd; /* pillion-vmm takes new streams of the network there */
+	bool map_loopback;  /* the gateway's address is the host's loopback */
 	char *swap;         /* path of the swap disk */
 	struct fs_share shares[MACHINE_MAX_SHARES];
 	const struct machine_spec *spec; /* the supervisor's */
@@ -148,6 +149,8 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 		add_option(&text, &len, "--swap");
 	if (run->config->auto_memory_reclaim == CONFIG_RECLAIM_DROP_CACHE)
 		add_option(&text, &len, "--drop-cache");
+	if (run->forward_fd >= 0)
+		add_option(&text, &len, "--forward");
 	for (int i = 0; i < spec->n_shares; i++) {
 		const struct machine_share *share = &spec->shares[i];
 		_auto_free char *mount = str_printf("%s:%s%s", kvm->shares[i].tag, share->guest,
@@ -229,6 +232,10 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 	}
 	argv_add(a, "--vsock-listen");
 	argv_addf(a, "%d:%d", run->listen_fd, AGENT_VSOCK_PORT);
+	if (run->forward_fd >= 0) {
+		argv_add(a, "--vsock-listen");
+		argv_addf(a, "%d:%d", run->forward_fd, FORWARD_VSOCK_PORT);
+	}
 	argv_add(a, "--vsock-connect");
 	argv_addf(a, "%d:%s", LIFE_VSOCK_PORT, s->life_path);
 	argv_add(a, "--vsock-connect");
@@ -244,15 +251,22 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 		       struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	const int keep[] = {run->listen_fd, s->card_fd, s->control_fd};
+	int keep[4], n_keep = 0;
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
 				 .stderr_fd = STDERR_FILENO,
 				 .keep_fds = keep,
-				 .n_keep_fds = s->card_fd >= 0 ? 3 : 1,
 				 .new_session = true,
 				 .die_with_us = true};
 
+	keep[n_keep++] = run->listen_fd;
+	if (run->forward_fd >= 0)
+		keep[n_keep++] = run->forward_fd;
+	if (s->card_fd >= 0) {
+		keep[n_keep++] = s->card_fd;
+		keep[n_keep++] = s->control_fd;
+	}
+	opts.n_keep_fds = n_keep;
 	build_command(&a, s, kvm, run);
 	return proc_spawn(a.v, &opts, err);
 }
@@ -343,7 +357,7 @@ static void attach_network(struct kvm *kvm, struct start *s)
 	}
 	kvm->net_control_fd = pair[0];
 	s->control_fd = pair[1];
-	kvm->passt = passt_start(&s->card_fd, &err);
+	kvm->passt = passt_start(kvm->map_loopback, &s->card_fd, &err);
 	if (kvm->passt < 0) {
 		log_warn("network: %s", err.msg);
 		kvm->passt = 0;
@@ -359,7 +373,7 @@ static void tend_network(struct kvm *kvm)
 	if (kvm->passt <= 0 || proc_wait(kvm->passt, 0) == -ETIMEDOUT)
 		return;
 	log_warn("passt ended; starting another");
-	kvm->passt = passt_start(&card_fd, &err);
+	kvm->passt = passt_start(kvm->map_loopback, &card_fd, &err);
 	ret = kvm->passt < 0 ? kvm->passt : pil_send_fds(kvm->net_control_fd, "n", 1, &card_fd, 1);
 	if (ret < 0)
 		log_warn("network: %s", kvm->passt < 0 ? err.msg : strerror(-ret));
@@ -424,6 +438,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (!kvm)
 		return pil_err_set(err, ENOMEM, "start a microVM");
 	kvm->life_fd = kvm->net_control_fd = -1;
+	kvm->map_loopback = run->config->host_address_loopback;
 	ret = prepare(&s, run, err);
 	if (!ret)
 		ret = make_swap(kvm, &s, run, err);

@@ -43,6 +43,7 @@ struct machine_run {
 	const char *dir;   /* runtime/machines/NAME */
 	const char *token; /* 64 hex digits */
 	int listen_fd;     /* of agent.sock; connections are the agent's */
+	int forward_fd;    /* of forward.sock; the guest's forwarder's.  -1: no forwarding */
 };
 
 struct machine_ops {
@@ -55,7 +56,7 @@ struct machine_ops {
 	/* Starts it; returns a descriptor (a pidfd) that becomes readable when the machine has
 	 * ended.
 	 * @ready_fd becomes readable when the agent serves, or at end of file when it never will.
-	 */
+	 * What follows the first byte there are announcements of ports (agent.h). */
 	int (*start)(void **state, const struct machine_run *run, int *ready_fd,
 		     struct pil_err *err);
 	/* Called every few seconds while it runs; may be NULL. */

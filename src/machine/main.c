@@ -25,9 +25,11 @@
 #include "config.h"
 #include "daemon.h"
 #include "fd.h"
+#include "forward_host.h"
 #include "log.h"
 #include "machine.h"
 #include "path.h"
+#include "proc.h"
 #include "registry.h"
 #include "str.h"
 #include "unixsock.h"
@@ -40,7 +42,8 @@ struct supervisor {
 	struct machine_spec spec;
 	char *dir;
 	char token[65];
-	int lock_fd, listen_fd, log_fd;
+	int lock_fd, listen_fd, forward_fd, log_fd;
+	pid_t forwarder; /* 0: none */
 	const struct machine_ops *ops;
 	void *state;
 	int ended_fd;
@@ -92,12 +95,17 @@ static int take_lock(struct supervisor *s, struct pil_err *err)
 	return ret ? pil_err_set(err, -ret, "write '%s'", pid_path) : 0;
 }
 
-static int listen_agent(struct supervisor *s, struct pil_err *err)
+static int listen_both(struct supervisor *s, struct pil_err *err)
 {
 	_auto_free char *path = str_printf("%s/agent.sock", s->dir);
 
+	_auto_free char *forward = str_printf("%s/forward.sock", s->dir);
+
 	s->listen_fd = unixsock_listen(path, 128, err);
-	return s->listen_fd < 0 ? s->listen_fd : 0;
+	if (s->listen_fd < 0 || !s->config.localhost_forwarding)
+		return s->listen_fd < 0 ? s->listen_fd : 0;
+	s->forward_fd = unixsock_listen(forward, 128, err);
+	return s->forward_fd < 0 ? s->forward_fd : 0;
 }
 
 /* What the machine's parts print goes to a file of its own; our standard output stays the caller's.
@@ -126,6 +134,19 @@ static int wait_ready(struct supervisor *s, int ready_fd, struct pil_err *err)
 	return 0;
 }
 
+/* A machine whose ports cannot be reached from outside is still a machine. */
+static void start_forwarder(struct supervisor *s, int ready_fd)
+{
+	_auto_free char *path = str_printf("%s/forward.sock", s->dir);
+	struct pil_err err = {0};
+
+	s->forwarder = forward_host_start(ready_fd, path, &err);
+	if (s->forwarder < 0) {
+		log_warn("%s", err.msg);
+		s->forwarder = 0;
+	}
+}
+
 static int start(struct supervisor *s, const char *name, struct pil_err *err)
 {
 	_auto_fd int ready_fd = -1;
@@ -138,7 +159,7 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 	s->dir = str_printf("%s/machines/%s", s->dirs.runtime, s->spec.name);
 	ret = take_lock(s, err);
 	if (!ret)
-		ret = listen_agent(s, err);
+		ret = listen_both(s, err);
 	if (!ret)
 		ret = broker_token_create(&s->dirs, s->spec.name, s->token, err);
 	if (ret)
@@ -154,12 +175,16 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 				   .dirs = &s->dirs,
 				   .dir = s->dir,
 				   .token = s->token,
-				   .listen_fd = s->listen_fd};
+				   .listen_fd = s->listen_fd,
+				   .forward_fd = s->forward_fd};
 	s->ended_fd = s->ops->start(&s->state, &run, &ready_fd, err);
 	if (s->ended_fd < 0)
 		return s->ended_fd;
 	ret = wait_ready(s, ready_fd, err);
 	pil_close_p(&s->listen_fd); /* the agent's now; when it is gone, connecting fails */
+	pil_close_p(&s->forward_fd);
+	if (!ret && s->config.localhost_forwarding)
+		start_forwarder(s, ready_fd);
 	return ret;
 }
 
@@ -218,6 +243,8 @@ static void remove_dir(const struct supervisor *s)
 
 static void clean_up(struct supervisor *s)
 {
+	if (s->forwarder > 0)
+		proc_stop(s->forwarder, 0);
 	if (s->ops && s->state)
 		s->ops->stop(s->state);
 	if (s->lock_fd >= 0)
@@ -230,7 +257,8 @@ static void clean_up(struct supervisor *s)
 
 int main(int argc, char **argv)
 {
-	struct supervisor s = {.lock_fd = -1, .listen_fd = -1, .log_fd = -1, .ended_fd = -1};
+	struct supervisor s = {
+		.lock_fd = -1, .listen_fd = -1, .forward_fd = -1, .log_fd = -1, .ended_fd = -1};
 	struct pil_err err = {0};
 	int ready_fd, signal_fd, ret;
 

@@ -14,7 +14,7 @@
  *
  * Isolation is that of a container: shared kernel, user namespace (nothing in the machine is root
  * outside), no access to the host's files but the shares, no host network but what pasta forwards
- * from inside (the host's own loopback is not reachable). */
+ * from inside (the host's own loopback is not reachable unless hostAddressLoopback says so). */
 #include "machine.h"
 
 #include <errno.h>
@@ -27,6 +27,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "fd.h"
 #include "guest_files.h"
 #include "log.h"
@@ -41,9 +42,10 @@
 
 struct ns {
 	pid_t bwrap, pasta;
-	pid_t init;       /* as seen from here */
-	bool dns_forward; /* pasta forwards name queries */
-	int life_fd;      /* closing it ends the machine */
+	pid_t init;        /* as seen from here */
+	bool dns_forward;  /* pasta forwards name queries */
+	bool map_loopback; /* the gateway's address is the host's loopback */
+	int life_fd;       /* closing it ends the machine */
 };
 
 static bool usable(const struct state_dirs *dirs, char *why, int why_size)
@@ -125,6 +127,10 @@ static void add_init(struct argv *a, const struct machine_run *run, const struct
 	argv_addf(a, "%d", fds->life);
 	argv_add(a, "--ready-fd");
 	argv_addf(a, "%d", fds->ready);
+	if (run->forward_fd >= 0) {
+		argv_add(a, "--forward-fd");
+		argv_addf(a, "%d", run->forward_fd);
+	}
 	if (spec->idle_ms >= 0) {
 		argv_add(a, "--idle-ms");
 		argv_addf(a, "%lld", (long long)spec->idle_ms);
@@ -257,8 +263,10 @@ static void attach_network(struct ns *ns)
 		return;
 	}
 	argv_add_all(&a, (const char *const[]){"pasta", "-f", "-q", "--config-net", "--netns-only",
-					       "--no-map-gw", "-t", "none", "-u", "none", "-T",
-					       "none", "-U", "none", NULL});
+					       "-t", "none", "-u", "none", "-T", "none", "-U",
+					       "none", NULL});
+	if (!ns->map_loopback)
+		argv_add(&a, "--no-map-gw");
 	if (ns->dns_forward)
 		argv_add_all(&a, (const char *const[]){"--dns-forward", DNS_FORWARD, NULL});
 	argv_add(&a, "--netns");
@@ -337,13 +345,13 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 	_auto_free char *rootfs = str_printf("%s/rootfs", run->spec->dir);
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
-	const int keep[] = {fds->life,  fds->ready, fds->info,
-			    fds->block, fds->token, run->listen_fd};
+	const int keep[] = {fds->life,  fds->ready,     fds->info,      fds->block,
+			    fds->token, run->listen_fd, run->forward_fd};
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
 				 .stderr_fd = STDERR_FILENO,
 				 .keep_fds = keep,
-				 .n_keep_fds = ARRAY_SIZE(keep),
+				 .n_keep_fds = ARRAY_SIZE(keep) - (run->forward_fd < 0),
 				 .new_session = true,
 				 .die_with_us = true};
 
@@ -387,6 +395,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (!ret) {
 		ns->init = child;
 		ns->dns_forward = dns_forward;
+		ns->map_loopback = run->config->host_address_loopback;
 		attach_network(ns);
 		if (write(block_write, "", 1) != 1)
 			ret = pil_err_set(err, errno, "start sandbox");

@@ -2,7 +2,7 @@
  *
  * passt.c -- see passt.h.  passt jails itself: nobody's user, no capabilities, an empty root,
  * seccomp. It takes no connections from the host for the machine (that is the forwarder's work),
- * and does not show the host's own loopback to the machine. */
+ * and does not show the host's own loopback to the machine unless asked. */
 #include "passt.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include "fd.h"
 #include "proc.h"
 
-pid_t passt_start(int *card_fd, struct pil_err *err)
+pid_t passt_start(bool map_loopback, int *card_fd, struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
 	_auto_fd int own_fd = -1;
@@ -36,8 +36,10 @@ pid_t passt_start(int *card_fd, struct pil_err *err)
 	passt_fd = fds[1];
 	argv_add_all(&a, (const char *const[]){"passt", "-f", "-q", "-a", PASST_ADDRESS, "-n", "24",
 					       "-g", PASST_GATEWAY, "--dns-forward", PASST_DNS,
-					       "--no-map-gw", "-t", "none", "-u", "none", "--fd",
-					       NULL});
+					       "-t", "none", "-u", "none", NULL});
+	if (!map_loopback)
+		argv_add(&a, "--no-map-gw");
+	argv_add(&a, "--fd");
 	argv_addf(&a, "%d", passt_fd);
 	pid = proc_spawn(a.v, &opts, err);
 	if (pid >= 0)

@@ -4,6 +4,7 @@
 #ifndef PIL_PASST_H
 #define PIL_PASST_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "compiler.h"
@@ -17,8 +18,9 @@
 #define PASST_MTU     65520
 #define PASST_DNS     "10.0.2.3" /* forwards to the host's resolver, where that is on loopback */
 
-/* Starts it; *@card_fd is the stream the network card speaks to (the caller's).  The pid, or -errno
- * with what to install. */
-pid_t passt_start(int *card_fd, struct pil_err *err) PIL_MUST_CHECK;
+/* Starts it; *@card_fd is the stream the network card speaks to (the caller's).  @map_loopback: the
+ * gateway's address is the host's loopback, instead of nobody.  The pid, or -errno with what to
+ * install. */
+pid_t passt_start(bool map_loopback, int *card_fd, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

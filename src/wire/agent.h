@@ -27,13 +27,20 @@ enum {
  * (CID 2) for its options and for the broker.
  *
  * The life connection: host -> guest, uint32_t length and as many bytes of NUL-terminated strings,
- * the options of pillion-init; guest -> host, one byte when the agent serves.  Its end is the
- * machine's. */
+ * the options of pillion-init; guest -> host, one byte when the agent serves, then announcements of
+ * ports.  Its end is the machine's. */
 enum {
-	AGENT_VSOCK_PORT = 1024,  /* in the guest: one stream per command */
-	LIFE_VSOCK_PORT = 1025,   /* on the host */
-	BROKER_VSOCK_PORT = 1026, /* on the host */
+	AGENT_VSOCK_PORT = 1024,   /* in the guest: one stream per command */
+	LIFE_VSOCK_PORT = 1025,    /* on the host */
+	BROKER_VSOCK_PORT = 1026,  /* on the host */
+	FORWARD_VSOCK_PORT = 1027, /* in the guest: one stream per forwarded connection */
 };
+
+/* localhostForwarding.  The agent announces which TCP ports programs listen on, whenever that
+ * changes: uint16_t count, then count * uint16_t port, all in the host's byte order, on the stream
+ * it said on that it serves.  A stream to the forwarder (vsock, or the sandbox's --forward-fd)
+ * begins with the uint16_t port it is for; after that it is the connection's. */
+enum { AGENT_MAX_PORTS = 64 };
 
 enum agent_type {
 	/* client -> agent */

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Files of a distribution that pillion-init reads: wsl.conf, passwd, group. */
+ * Files of a distribution that pillion-init reads: wsl.conf, passwd, group; and the kernel's lists
+ * of sockets. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent.h"
+#include "forward.h"
 #include "passwd.h"
 #include "setup.h"
 
@@ -16,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	char *text = malloc(size + 1);
 	struct wsl_conf conf;
 	struct user user;
+	uint16_t ports[AGENT_MAX_PORTS];
 
 	if (!text)
 		return 0;
@@ -24,6 +28,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	wsl_conf_parse(text, &conf);
 	passwd_parse(text, text, "alice", &user);
 	passwd_parse(text, text, "1000", &user);
+	if (forward_parse(text, ports, forward_parse(text, ports, 0)) > AGENT_MAX_PORTS)
+		abort();
 	free(text);
 	return 0;
 }

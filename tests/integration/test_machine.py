@@ -10,6 +10,7 @@ import pty
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -312,6 +313,106 @@ def test_network_comes_back_when_its_server_was_killed(shared):
     wait_for("no route", lambda: not has_route())
     wait_for("a route again", has_route, timeout=20)
 
+
+# ---- ports ----
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return s.getsockname()[1]
+
+
+def listening(port):
+    return port in host_lib.listening_ports()
+
+
+def count_at(port, data=b""):
+    """What COUNTER says of @data."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        s.sendall(data)
+        s.shutdown(socket.SHUT_WR)
+        return s.makefile("rb").read()
+
+
+@contextlib.contextmanager
+def counter(pil, address, port):
+    with tempfile.TemporaryFile() as log:
+        p = pil.start("-e", "perl", "-e", host_lib.COUNTER, address, str(port),
+                      stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            yield p
+        finally:
+            p.kill()
+            p.wait(10)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_port_of_a_machine_is_reached_at_localhost(shared, address):
+    port = free_port()
+    with counter(shared, address, port):
+        wait_for("the port", lambda: listening(port))
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            sizes = [(i * 7919) << 5 for i in range(32)]
+            said = pool.map(lambda n: count_at(port, b"x" * n), sizes)
+            assert list(said) == [f"got {n}\n".encode() for n in sizes]
+    wait_for("no port", lambda: not listening(port))
+
+
+def test_port_somebody_has_is_left_alone_until_it_is_free(shared):
+    with socket.create_server(("127.0.0.1", 0)) as mine:
+        port = mine.getsockname()[1]
+        with counter(shared, "127.0.0.1", port):
+            time.sleep(3)
+            mine.settimeout(5)
+            with socket.create_connection(("127.0.0.1", port), timeout=5):
+                mine.accept()[0].close()
+            mine.close()
+            wait_for("the port", lambda: listening(port))
+            assert count_at(port, b"abc") == b"got 3\n"
+
+
+def test_ports_below_1024_stay_the_hosts(shared):
+    low, high = 1023, free_port()
+    with counter(shared, "127.0.0.1", low), counter(shared, "127.0.0.1", high):
+        wait_for("the other port", lambda: listening(high))
+        assert not listening(low)
+
+
+def test_ports_are_let_go_with_the_machine(pil):
+    port = free_port()
+    with counter(pil, "127.0.0.1", port):
+        wait_for("the port", lambda: listening(port))
+        os.kill(pil.supervisor(), signal.SIGKILL)
+        wait_for("no port", lambda: not listening(port))
+
+
+def test_ports_stay_inside_when_the_config_says_so(pil):
+    port = free_port()
+    pil.configure("[wsl2]\nlocalhostForwarding=false\n")
+    with counter(pil, "127.0.0.1", port):
+        wait_for("it listens", lambda: f":{port:04X} " in pil.ok("-e", "cat", "/proc/net/tcp"))
+        time.sleep(2.5)
+        assert not listening(port)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_localhost_of_the_host_is_reached_on_request_only(pil, wanted):
+    pil.configure(f"[experimental]\nhostAddressLoopback={str(wanted).lower()}\n")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        port = server.getsockname()[1]
+        call = f"""timeout 10 bash -c 'exec 3<>/dev/tcp/$(ip route | sed -n "s/^default via \\([^ ]*\\).*/\\1/p")/{port} && read x <&3 && echo $x'"""
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            got = pool.submit(pil.run, "--", call)
+            if wanted:
+                c, _ = server.accept()
+                c.sendall(b"hello\n")
+                assert got.result().stdout == "hello\n"
+                c.close()
+            else:
+                assert got.result().returncode != 0
+
+
+# ---- wsl.conf ----
 
 def test_wsl_conf_switches_the_exposure_off(pil):
     pil.ok("--", "printf '[gpu]\\nenabled=false\\n[network]\\nhostname=box\\n[user]\\ndefault=nobody\\n' >/etc/wsl.conf")

@@ -3,10 +3,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "agent.h"
+#include "forward.h"
 #include "passwd.h"
 #include "setup.h"
 
@@ -83,6 +86,51 @@ static void test_wsl_conf_nonsense_leaves_defaults(void **state)
 	assert_true(c.generate_resolv);
 }
 
+/* As a kernel printed them: an ssh server for everybody, one of cups for localhost, one bound to
+ * the network card, a connection; then IPv6: any address, localhost, and 127.0.0.1 in IPv6 clothes.
+ */
+static const char tcp[] =
+	"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n"
+	"   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0 0 1\n"
+	"   1: 0100007F:0277 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0 0 1\n"
+	"   2: 0F02000A:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0 0 1\n"
+	"  13: 0100007F:0277 0100007F:C001 01 00000000:00000000 00:00000000 00000000     0 0 1\n";
+static const char tcp6[] =
+	"   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 0\n"
+	"   1: 00000000000000000000000001000000:2CAA 00000000000000000000000000000000:0000 0A 0\n"
+	"   2: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 0\n"
+	"   3: 000080FE000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0";
+
+static void test_listening_ports_are_found_once_and_in_order(void **state)
+{
+	const uint16_t expected[] = {22, 631, 8081, 11434};
+	uint16_t ports[AGENT_MAX_PORTS];
+	unsigned n = forward_parse(tcp, ports, 0);
+
+	(void)state;
+	assert_int_equal(n, 2);
+	n = forward_parse(tcp6, ports, n);
+	assert_int_equal(n, 4);
+	assert_memory_equal(ports, expected, sizeof(expected));
+}
+
+static void test_more_ports_than_are_announced_do_no_harm(void **state)
+{
+	uint16_t ports[AGENT_MAX_PORTS];
+	unsigned n = 0;
+
+	(void)state;
+	for (unsigned port = 3000; port > 2000; port--) {
+		char line[128];
+
+		snprintf(line, sizeof(line), " 1: 00000000:%04X 00000000:0000 0A 0\n", port);
+		n = forward_parse(line, ports, n);
+	}
+	assert_int_equal(n, AGENT_MAX_PORTS);
+	assert_int_equal(forward_parse("", ports, 0), 0);
+	assert_int_equal(forward_parse("0: :::: \n\n:", ports, 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -90,6 +138,8 @@ int main(void)
 		cmocka_unit_test(test_user_by_number_and_without_final_newline),
 		cmocka_unit_test(test_unknown_and_malformed_users_are_not_found),
 		cmocka_unit_test(test_wsl_conf_keys_are_honoured),
+		cmocka_unit_test(test_listening_ports_are_found_once_and_in_order),
+		cmocka_unit_test(test_more_ports_than_are_announced_do_no_harm),
 		cmocka_unit_test(test_wsl_conf_nonsense_leaves_defaults),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,8 @@ import time
 import outer as outer_lib
 import pytest
 
+from host import COUNTER
+
 MIB = 1 << 20
 CONFIG = "[wsl2]\nmemory=1GB\nvmIdleTimeout=3600000\n"
 BOOT = 300  # seconds, on a busy host
@@ -137,6 +139,32 @@ def test_network_reaches_a_server_on_the_host(outer, machine):
     got = machine(f"exec 3<>/dev/tcp/{outer_lib.ADDRESS}/8000; printf 'GET /file HTTP/1.0\\r\\n\\r\\n' >&3;"
                   " cat <&3 | tail -c 3145728 | sha256sum", 120)
     assert got == outer.ok("sha256sum </tmp/web/file")
+
+
+def test_ports_are_forwarded_both_ways(outer, machine):
+    def ask(size):
+        return outer.ok(f"head -c {size} /dev/zero | timeout 60 bash -c 'exec 3<>/dev/tcp/127.0.0.1/8911;"
+                        " { cat >&3; perl -e \"shutdown(STDIN, 1)\" <&3; } ; cat <&3'", 90)
+
+    machine(f"(setsid perl -e {quote(COUNTER)} 127.0.0.1 8911 >/dev/null 2>&1 </dev/null &)")
+    wait_for("the port", lambda: ":8911 " in outer.ok("ss -ltn"), 30)
+    assert ask(3) == "got 3\n"
+    assert ask(5_000_000) == "got 5000000\n"
+    assert "127.0.0.1:8911 " in outer.ok("ss -ltn")  # and nowhere else
+    machine("pkill perl")
+    wait_for("no port", lambda: ":8911 " not in outer.ok("ss -ltn"), 30)
+
+    refused = f"timeout 20 bash -c 'exec 3<>/dev/tcp/10.0.2.2/8912; cat <&3' || echo refused"
+    outer.ok(f"(setsid perl -e {quote(COUNTER)} 127.0.0.1 8912 >/dev/null 2>&1 </dev/null &) ; sleep 1")
+    assert "refused" in machine(refused)
+    outer.ok("pillion --shutdown", 60)
+    configure(outer, CONFIG + "[experimental]\nhostAddressLoopback=true\n")
+    try:
+        told = "exec 3<>/dev/tcp/10.0.2.2/8912; printf abc >&3; perl -e 'shutdown(STDIN, 1)' <&3; cat <&3"
+        assert outer.ok(f"pillion -d debian -- {quote('bash -c ' + quote(told))}", BOOT) == "got 3\n"
+    finally:
+        outer.run("pillion --shutdown; pkill perl", 60)
+        configure(outer, CONFIG)
 
 
 def test_folder_of_the_host_is_seen_and_not_written(outer, machine):

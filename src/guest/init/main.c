@@ -3,10 +3,10 @@
  * pillion-init: pid 1 of a machine, and the agent that runs commands for the command line.
  *
  *   pillion-init --distro NAME --listen-fd N --life-fd N --ready-fd N [--idle-ms N] [--user NAME]
- *                [--resolv-conf TEXT]                                        in a sandbox
+ *                [--resolv-conf TEXT] [--forward-fd N]                       in a sandbox
  *   pillion-init                                                             in a microVM, where
- *                these options, and --net --token --mount --swap --drop-cache, come from the host
- * (vm.c)
+ *                these options, and --net --token --mount --swap --drop-cache --forward, come from
+ *                the host (vm.c)
  *
  * Theory of operation: sets the machine up, then accepts connections; each is a command
  * (session.c).  It is the parent of every orphan and reaps them all.  The machine ends when the
@@ -27,7 +27,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "fd.h"
+#include "forward.h"
 #include "log.h"
 #include "loop.h"
 #include "guest_session.h"
@@ -50,9 +52,9 @@ struct init {
 
 struct options {
 	const char *distro, *user, *resolv_conf;
-	int listen_fd, life_fd, ready_fd;
+	int listen_fd, life_fd, ready_fd, forward_fd;
 	int64_t idle_ms;
-	bool drop_cache;
+	bool drop_cache, forward;
 	struct vm_options vm;
 	const char *mounts[MAX_MOUNTS + 1];
 };
@@ -148,6 +150,7 @@ static int watch(struct init *init, const struct options *o)
 	pil_set_nonblock(o->listen_fd, true);
 	fcntl(o->listen_fd, F_SETFD, FD_CLOEXEC);
 	fcntl(o->life_fd, F_SETFD, FD_CLOEXEC);
+	fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC);
 	ret = loop_add(init->guest.loop, &init->listener, EPOLLIN);
 	if (!ret)
 		ret = loop_add(init->guest.loop, &init->life, EPOLLIN);
@@ -197,13 +200,19 @@ static bool parse_options(int argc, char **argv, struct options *o)
 		{"mount", required_argument, NULL, 'm'},
 		{"swap", no_argument, NULL, 's'},
 		{"drop-cache", no_argument, NULL, 'D'},
+		{"forward", no_argument, NULL, 'F'},
+		{"forward-fd", required_argument, NULL, 'P'},
 		{0},
 	};
 	bool ok = true;
 	int c, idle_ms = 0, n_mounts = 0;
 
-	*o = (struct options){
-		.user = "root", .listen_fd = -1, .life_fd = -1, .ready_fd = -1, .idle_ms = -1};
+	*o = (struct options){.user = "root",
+			      .listen_fd = -1,
+			      .life_fd = -1,
+			      .ready_fd = -1,
+			      .forward_fd = -1,
+			      .idle_ms = -1};
 	while (ok && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'd':
@@ -231,6 +240,12 @@ static bool parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'D':
 			o->drop_cache = true;
+			break;
+		case 'F':
+			o->forward = true;
+			break;
+		case 'P':
+			ok = parse_int(optarg, &o->forward_fd);
 			break;
 		case 'l':
 			ok = parse_int(optarg, &o->listen_fd);
@@ -270,6 +285,8 @@ static bool boot(struct options *o)
 	o->listen_fd = vm_enter(&o->vm);
 	o->life_fd = life_fd;
 	o->ready_fd = dup(life_fd);
+	if (o->forward)
+		o->forward_fd = vm_listen(FORWARD_VSOCK_PORT);
 	return o->listen_fd >= 0;
 }
 
@@ -306,7 +323,10 @@ int main(int argc, char **argv)
 	}
 	if (write(o.ready_fd, "", 1) != 1)
 		log_warn("nobody waits for the machine");
-	close(o.ready_fd);
+	if (o.forward_fd < 0)
+		close(o.ready_fd);
+	else if ((ret = forward_begin(init.guest.loop, o.forward_fd, o.ready_fd)))
+		log_warn("localhostForwarding: %s", strerror(-ret));
 	became_idle(&init.guest);
 	loop_run(init.guest.loop);
 	close(o.listen_fd); /* who comes now is told at once, and starts the machine anew */

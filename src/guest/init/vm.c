@@ -312,7 +312,7 @@ static int configure_network(const char *text)
 
 /* ---- all of it ---- */
 
-static int listen_vsock(unsigned port)
+int vm_listen(unsigned port)
 {
 	struct sockaddr_vm any = {.svm_family = AF_VSOCK,
 				  .svm_cid = VMADDR_CID_ANY,
@@ -369,7 +369,7 @@ int vm_enter(const struct vm_options *options)
 		mount_share(*m);
 	if (options->swap && swapon("/dev/vdb", 0))
 		log_warn("swap: %s", strerror(errno));
-	return listen_vsock(AGENT_VSOCK_PORT);
+	return vm_listen(AGENT_VSOCK_PORT);
 }
 
 void vm_power_off(void)

@@ -24,6 +24,9 @@ struct vm_options {
  * listening for the agent's clients.  The listening socket, or -errno. */
 int vm_enter(const struct vm_options *options);
 
+/* Listens for the host's connections to vsock port @port.  The socket, or -errno. */
+int vm_listen(unsigned port);
+
 /* Mounts anew the host's folders whose server on the host was replaced, unless somebody still has
  * files of the old one open.  Returns at once: a process of its own looks. */
 void vm_mend_mounts(const struct vm_options *options);

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: once a second the kernel's lists of sockets are read; when the set of
+ * listening ports has changed it is announced.  A connection of the host's begins with the port it
+ * is for; a process of its own joins it to that port, so that the first process never waits for
+ * anybody. */
+#include "forward.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "fd.h"
+#include "log.h"
+#include "relay.h"
+
+enum { SCAN_MS = 1000, MAX_LIST_BYTES = 1 << 20, TCP_LISTENING = 0x0a };
+
+static struct forward {
+	struct loop *loop;
+	struct loop_source listener;
+	struct loop_timer scan;
+	int announce_fd;
+	uint16_t ports[AGENT_MAX_PORTS]; /* as announced */
+	unsigned n;
+} forward;
+
+/* ---- what is listened on ---- */
+
+static unsigned add_port(uint16_t port, uint16_t *ports, unsigned n)
+{
+	unsigned i = 0;
+
+	while (i < n && ports[i] < port)
+		i++;
+	if ((i < n && ports[i] == port) || n == AGENT_MAX_PORTS)
+		return n;
+	memmove(ports + i + 1, ports + i, (n - i) * sizeof(*ports));
+	ports[i] = port;
+	return n + 1;
+}
+
+/* Any address or localhost, IPv4 or IPv6, as the kernel prints them (in words of the host's order).
+ */
+static bool reachable(const char *address)
+{
+	static const char *const local[] = {
+		"00000000",
+		"0100007F",
+		"00000000000000000000000000000000",
+		"00000000000000000000000001000000",
+		"0000000000000000FFFF00000100007F",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(local); i++)
+		if (!strcmp(address, local[i]))
+			return true;
+	return false;
+}
+
+unsigned forward_parse(const char *text, uint16_t *ports, unsigned n)
+{
+	const char *end;
+
+	for (const char *line = text; line; line = end ? end + 1 : NULL) {
+		char address[33];
+		unsigned port, state;
+
+		end = strchr(line, '\n');
+		if (sscanf(line, "%*u: %32[0-9A-F]:%4x %*32[0-9A-F]:%*4x %2x", address, &port,
+			   &state) == 3 &&
+		    state == TCP_LISTENING && port > 0 && reachable(address))
+			n = add_port((uint16_t)port, ports, n);
+	}
+	return n;
+}
+
+/* False: the host takes no more announcements. */
+static bool announce(const uint16_t *ports, unsigned n)
+{
+	uint16_t message[1 + AGENT_MAX_PORTS] = {(uint16_t)n};
+	size_t len = (1 + n) * sizeof(*message);
+	ssize_t sent;
+
+	memcpy(message + 1, ports, n * sizeof(*ports));
+	sent = write(forward.announce_fd, message, len);
+	if (sent < 0 && errno == EAGAIN) /* it is stopped, perhaps: with the next look */
+		return true;
+	if (sent != (ssize_t)len)
+		return false;
+	memcpy(forward.ports, ports, n * sizeof(*ports));
+	forward.n = n;
+	return true;
+}
+
+static void scan_expired(struct loop_timer *timer)
+{
+	static const char *const lists[] = {"/proc/net/tcp", "/proc/net/tcp6"};
+	uint16_t ports[AGENT_MAX_PORTS];
+	bool wanted = true;
+	unsigned n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		_auto_free char *text = NULL;
+
+		if (pil_read_file(lists[i], MAX_LIST_BYTES, &text) > 0)
+			n = forward_parse(text, ports, n);
+	}
+	if (n != forward.n || memcmp(ports, forward.ports, n * sizeof(*ports)) != 0)
+		wanted = announce(ports, n);
+	if (wanted)
+		loop_timer_arm(forward.loop, timer, SCAN_MS);
+	else
+		pil_close_p(&forward.announce_fd);
+}
+
+/* ---- connections ---- */
+
+static int connect_to(const struct sockaddr *address, socklen_t len)
+{
+	_auto_fd int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && connect(fd, address, len) == 0 ? pil_take_fd(&fd) : -1;
+}
+
+static int connect_local(uint16_t port)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_port = htons(port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6,
+				   .sin6_port = htons(port),
+				   .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	int fd = connect_to((struct sockaddr *)&in, sizeof(in));
+
+	return fd >= 0 ? fd : connect_to((struct sockaddr *)&in6, sizeof(in6));
+}
+
+static void serve(int fd)
+{
+	sigset_t none;
+	uint16_t port;
+	int local;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL); /* the machine's end ends us */
+	if (dup2(fd, STDIN_FILENO) != STDIN_FILENO || close_range(3, ~0u, 0) ||
+	    pil_read_all(STDIN_FILENO, &port, sizeof(port)))
+		return;
+	local = connect_local(port);
+	if (local >= 0)
+		relay_run(STDIN_FILENO, local);
+}
+
+static void listener_ready(struct loop_source *source, uint32_t events)
+{
+	_auto_fd int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC);
+
+	(void)events;
+	if (fd < 0 || fork() != 0) /* reaped with the orphans */
+		return;
+	serve(fd);
+	_exit(0);
+}
+
+int forward_begin(struct loop *loop, int listen_fd, int announce_fd)
+{
+	forward = (struct forward){
+		.loop = loop,
+		.listener = {.fd = listen_fd, .ready = listener_ready},
+		.scan.expired = scan_expired,
+		.announce_fd = announce_fd,
+	};
+	pil_set_nonblock(listen_fd, true);
+	pil_set_nonblock(announce_fd, true);
+	fcntl(listen_fd, F_SETFD, FD_CLOEXEC);
+	loop_timer_arm(loop, &forward.scan, SCAN_MS);
+	return loop_add(loop, &forward.listener, EPOLLIN);
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: a process of its own, and one more per connection, so that the supervisor
+ * never waits for a stream.  All end with the supervisor.
+ *
+ * What the guest says is only which numbers it would like: at most AGENT_MAX_PORTS of them, none
+ * below FIRST_PORT (a service of the host's that restarts must find its port free), none that
+ * something on the host listens on, and only at 127.0.0.1.  A port that is taken is tried again
+ * every RETRY_MS. */
+#include "forward_host.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "fd.h"
+#include "log.h"
+#include "relay.h"
+#include "unixsock.h"
+
+enum { FIRST_PORT = 1024, RETRY_MS = 2000, MAX_CONNECTIONS = 512 };
+
+struct port {
+	uint16_t number;
+	int fd; /* < 0: taken by somebody else */
+};
+
+struct forwarder {
+	const char *path; /* of the way to the guest */
+	struct port ports[AGENT_MAX_PORTS];
+	unsigned n_ports;
+	unsigned n_connections;
+};
+
+static int listen_local(uint16_t port)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_port = htons(port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	_auto_fd int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int one = 1;
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, (struct sockaddr *)&in, sizeof(in)) || listen(fd, 64))
+		return -errno;
+	return pil_take_fd(&fd);
+}
+
+/* The descriptor that listens on @number already; it is taken out of @f.  -1: none does. */
+static int take_listening(struct forwarder *f, uint16_t number)
+{
+	for (unsigned i = 0; i < f->n_ports; i++)
+		if (f->ports[i].number == number)
+			return pil_take_fd(&f->ports[i].fd);
+	return -1;
+}
+
+/* The guest's next list.  False: the machine is over, or does not keep to the protocol. */
+static bool take_ports(struct forwarder *f, int announce_fd)
+{
+	uint16_t n, numbers[AGENT_MAX_PORTS];
+	struct port next[AGENT_MAX_PORTS];
+	unsigned n_next = 0;
+
+	if (pil_read_all(announce_fd, &n, sizeof(n)) || n > AGENT_MAX_PORTS ||
+	    (n && pil_read_all(announce_fd, numbers, n * sizeof(*numbers))))
+		return false;
+	for (unsigned i = 0; i < n; i++)
+		if (numbers[i] >= FIRST_PORT)
+			next[n_next++] = (struct port){numbers[i], take_listening(f, numbers[i])};
+	for (unsigned i = 0; i < f->n_ports; i++)
+		pil_close_p(&f->ports[i].fd);
+	memcpy(f->ports, next, n_next * sizeof(*next));
+	f->n_ports = n_next;
+	return true;
+}
+
+/* False: a port is still taken. */
+static bool listen_missing(struct forwarder *f)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < f->n_ports; i++) {
+		if (f->ports[i].fd < 0)
+			f->ports[i].fd = listen_local(f->ports[i].number);
+		all = all && f->ports[i].fd >= 0;
+	}
+	return all;
+}
+
+/* A process keeps none of the parent's descriptors but the one it is for: a port that somebody
+ * still held would stay taken.  Returns whether that worked. */
+static bool keep_only(int fd)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return dup2(fd, STDIN_FILENO) == STDIN_FILENO && close_range(3, ~0u, 0) == 0;
+}
+
+static void join(int fd, uint16_t port, const char *path)
+{
+	int guest = keep_only(fd) ? unixsock_connect(path) : -1;
+
+	if (guest >= 0 && pil_write_all(guest, &port, sizeof(port)) == 0)
+		relay_run(STDIN_FILENO, guest);
+}
+
+static void serve(struct forwarder *f, const struct port *port)
+{
+	_auto_fd int fd = accept4(port->fd, NULL, NULL, SOCK_CLOEXEC);
+	pid_t pid;
+
+	while (f->n_connections && waitpid(-1, NULL, WNOHANG) > 0)
+		f->n_connections--;
+	if (fd < 0 || f->n_connections >= MAX_CONNECTIONS)
+		return;
+	pid = fork();
+	if (pid != 0) {
+		f->n_connections += pid > 0;
+		return;
+	}
+	join(fd, port->number, f->path);
+	_exit(0);
+}
+
+static void run(int announce_fd, const char *path)
+{
+	struct forwarder f = {.path = path};
+
+	for (;;) {
+		struct pollfd p[1 + AGENT_MAX_PORTS] = {{.fd = announce_fd, .events = POLLIN}};
+		bool all = listen_missing(&f);
+
+		for (unsigned i = 0; i < f.n_ports; i++)
+			p[1 + i] = (struct pollfd){.fd = f.ports[i].fd, .events = POLLIN};
+		if (poll(p, 1 + f.n_ports, all ? -1 : RETRY_MS) < 0)
+			continue;
+		for (unsigned i = 0; i < f.n_ports; i++)
+			if (p[1 + i].revents)
+				serve(&f, &f.ports[i]);
+		if (p[0].revents && !take_ports(&f, announce_fd))
+			return;
+	}
+}
+
+pid_t forward_host_start(int announce_fd, const char *path, struct pil_err *err)
+{
+	pid_t parent = getpid(), pid = fork();
+	sigset_t none;
+
+	if (pid < 0)
+		return pil_err_set(err, errno, "start the forwarding of ports");
+	if (pid > 0)
+		return pid;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (keep_only(announce_fd) && getppid() == parent)
+		run(STDIN_FILENO, path);
+	_exit(0);
+}
