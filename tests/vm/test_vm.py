@@ -160,7 +160,7 @@ def test_ports_are_forwarded_both_ways(outer, machine):
     outer.ok("pillion --shutdown", 60)
     configure(outer, CONFIG + "[experimental]\nhostAddressLoopback=true\n")
     try:
-        told = "exec 3<>/dev/tcp/10.0.2.2/8912; printf abc >&3; perl -e 'shutdown(STDIN, 1)' <&3; cat <&3"
+        told = "exec 3<>/dev/tcp/10.0.2.2/8912; printf abc >&3; perl -e 'shutdown(STDIN, 1)' <&3; read x <&3; echo $x"
         assert outer.ok(f"pillion -d debian -- {quote('bash -c ' + quote(told))}", BOOT) == "got 3\n"
     finally:
         outer.run("pillion --shutdown; pkill perl", 60)

@@ -6,7 +6,8 @@
  * fault anywhere else is a fault of ours and ends the process as ever.
  *
  * A slot is taken and given back under a mutex; the handler only sees its two numbers, the length
- * written last and cleared first. */
+ * written last and cleared first.  A length that is the same before and after the base was read
+ * belongs to it: both were a live mapping, which overlaps no other. */
 #include "file_map.h"
 
 #include <pthread.h>
@@ -49,7 +50,7 @@ static void on_bus_error(int signo, siginfo_t *info, void *context)
 		uint64_t len = atomic_load(&table[i].len_bytes);
 		uintptr_t base = atomic_load(&table[i].base);
 
-		if (!len || at - base >= len)
+		if (!len || at - base >= len || atomic_load(&table[i].len_bytes) != len)
 			continue;
 		if (mmap((void *)base, len, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
