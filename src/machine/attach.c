@@ -164,7 +164,26 @@ static void on_signal(struct attachment *a, int *status)
 	}
 }
 
-/* > 0: that many bytes of frame read; writes output; *status is set with the last frame. */
+/* All of it, also where somebody who shares our output has made it non-blocking.  0 or -errno. */
+static int write_output(int fd, const char *data, size_t len)
+{
+	while (len) {
+		struct pollfd p = {.fd = fd, .events = POLLOUT};
+		ssize_t n = write(fd, data, len);
+
+		if (n < 0 && errno == EAGAIN)
+			poll(&p, 1, -1);
+		else if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			data += n;
+			len -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+/* Takes a frame: writes output; *status is set with the last one.  0, or -errno. */
 static int on_frame(struct attachment *a, int *status, struct pil_err *err)
 {
 	struct agent_frame f;
@@ -191,12 +210,13 @@ static int on_frame(struct attachment *a, int *status, struct pil_err *err)
 		return 0;
 	case AGENT_STDOUT:
 	case AGENT_STDERR:
+		ret = write_output(f.type == AGENT_STDOUT ? a->opts->stdout_fd : a->opts->stderr_fd,
+				   a->buf, f.len);
 		/* Our reader is gone: so is the command's, as with a pipe between them. */
-		ret = pil_write_all(f.type == AGENT_STDOUT ? a->opts->stdout_fd
-							   : a->opts->stderr_fd,
-				    a->buf, f.len);
 		if (ret == -EPIPE)
 			*status = 128 + SIGPIPE;
+		else if (ret)
+			return pil_err_set(err, -ret, "write what the command prints");
 		return 0;
 	case AGENT_EXIT:
 		*status = (int)(value & 0xff);

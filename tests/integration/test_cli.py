@@ -265,7 +265,8 @@ def test_two_installs_of_one_name_do_not_disturb_each_other(with_trees):
     done = [p.communicate(timeout=300) for p in both]
     assert sorted(p.returncode for p in both) == [0, 1], done
     assert "already exists" in done[0][1] + done[1][1]
-    assert with_trees.run("-e", "echo", "works").stdout == "works\n"
+    works = with_trees.run("-e", "echo", "works")
+    assert works.stdout == "works\n", works
 
 
 def test_names_are_the_same_in_any_case(installed):

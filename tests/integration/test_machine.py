@@ -133,6 +133,24 @@ def test_reader_that_goes_away_ends_the_writer(shared):
     wait_for("the writer ends", lambda: shared.run("-e", "pgrep", "-x", "yes").returncode == 1)
 
 
+def test_output_that_cannot_be_written_is_an_error(shared):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(shared.argv("-e", "echo", "lost"), env=shared.env, stdin=subprocess.DEVNULL,
+                              stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == 1 and "No space left on device" in done.stderr
+
+
+def test_nothing_is_lost_where_the_output_does_not_block(shared):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    p = shared.start("-e", "seq", "200000", stdout=writer, stdin=subprocess.DEVNULL)
+    os.close(writer)
+    time.sleep(1)
+    with open(reader) as f:
+        assert f.read() == "".join(f"{i}\n" for i in range(1, 200001))
+    assert p.wait(timeout=10) == 0
+
+
 def test_user_and_folder(shared):
     assert shared.ok("-u", "nobody", "-e", "id", "-un") == "nobody\n"
     assert shared.ok("--cd", "/usr", "-e", "pwd") == "/usr\n"
