@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: a process of its own, and one more per connection, so that the supervisor
- * never waits for a stream.  All end with the supervisor.
+ * Theory of operation: one process, and one more per connection, so that nobody waits for another's
+ * stream.  All end with the supervisor.
  *
  * What the guest says is only which numbers it would like: at most AGENT_MAX_PORTS of them, none
  * below FIRST_PORT (a service of the host's that restarts must find its port free), none that
@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -24,7 +23,9 @@
 #include "agent.h"
 #include "fd.h"
 #include "log.h"
+#include "proc.h"
 #include "relay.h"
+#include "state.h"
 #include "unixsock.h"
 
 enum { FIRST_PORT = 1024, RETRY_MS = 2000, MAX_CONNECTIONS = 512 };
@@ -133,7 +134,7 @@ static void serve(struct forwarder *f, const struct port *port)
 	_exit(0);
 }
 
-static void run(int announce_fd, const char *path)
+void forward_host_run(int announce_fd, const char *path)
 {
 	struct forwarder f = {.path = path};
 
@@ -155,16 +156,14 @@ static void run(int announce_fd, const char *path)
 
 pid_t forward_host_start(int announce_fd, const char *path, struct pil_err *err)
 {
-	pid_t parent = getpid(), pid = fork();
-	sigset_t none;
+	_auto_free char *program = state_find_program("machine", "pillion-forward");
+	char *const argv[] = {program, (char *)path, NULL};
+	struct proc_opts opts = {.stdin_fd = announce_fd,
+				 .stdout_fd = STDERR_FILENO, /* stdout is the supervisor's own */
+				 .stderr_fd = STDERR_FILENO,
+				 .die_with_us = true};
 
-	if (pid < 0)
-		return pil_err_set(err, errno, "start the forwarding of ports");
-	if (pid > 0)
-		return pid;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (keep_only(announce_fd) && getppid() == parent)
-		run(STDIN_FILENO, path);
-	_exit(0);
+	if (!program)
+		return pil_err_say(err, ENOENT, "pillion-forward is not in %s", PILLION_LIBEXEC);
+	return proc_spawn(argv, &opts, err);
 }

@@ -41,7 +41,7 @@ SYSTEM = ("bookworm", "python3,passt,e2fsprogs,uidmap,bubblewrap,zstd,iproute2,p
 MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "tun", "irqbypass", "kvm",
            "kvm-amd"]
 PROGRAMS = {"cli": ["pillion"], "broker": ["pillion-broker"], "exec": ["pillion-exec"],
-            "machine": ["pillion-machine"], "vmm": ["pillion-vmm"], "distro": ["pillion-image"],
+            "machine": ["pillion-machine", "pillion-forward"], "vmm": ["pillion-vmm"], "distro": ["pillion-image"],
             "guest/init": ["pillion-init"], "guest/ggml": ["libggml-pillion.so"]}
 
 INIT = """#!/busybox sh
