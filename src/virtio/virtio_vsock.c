@@ -409,7 +409,7 @@ static void on_request(struct vsock *v, const struct virtio_vsock_hdr *hdr)
 	for (int i = 0; i < v->n_routes; i++)
 		if (v->routes[i].host_port == hdr->dst_port)
 			path = v->routes[i].path;
-	if (!path || v->stats.open_from_guest >= VIRTIO_VSOCK_MAX_FROM_GUEST) {
+	if (!path || v->stats.open_from_guest + v->stats.lingering >= VIRTIO_VSOCK_MAX_FROM_GUEST) {
 		refuse(v, hdr, path ? "too many connections" : "nobody listens on that port");
 		return;
 	}
