@@ -30,6 +30,13 @@ int cli_usage(const struct cmd *cmd, const char *why)
 	return EXIT_FAILURE;
 }
 
+/* `pillion COMMAND --help`. */
+static int explain(const struct cmd *cmd)
+{
+	printf("usage: pillion %s %s\n%s\n", cmd->name, cmd->usage, cmd->help ? cmd->help : "");
+	return EXIT_SUCCESS;
+}
+
 void cli_ignored(const char *flag)
 {
 	fprintf(stderr, "pillion: --%s has no meaning on this host and is ignored\n", flag);
@@ -85,6 +92,8 @@ int main(int argc, char **argv)
 	setlocale(LC_CTYPE, "C.UTF-8"); /* tables hold signs beyond ASCII, whatever the locale */
 	if (cmd == &cmd_help || cmd == &cmd_version) /* must work where nothing else does */
 		return cmd->run(&cli, argc - 1, argv + 1);
+	if (cmd && argc == 3 && !strcmp(argv[2], "--help"))
+		return explain(cmd);
 	if (argc > 1 && !cmd && refuse_unsupported(argv[1]))
 		return EXIT_FAILURE;
 	if (state_dirs_init(&cli.dirs, &err))

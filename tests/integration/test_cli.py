@@ -299,6 +299,13 @@ def test_version_of_a_distribution(installed):
     assert installed.run("--set-version", "nix", "1").returncode == 1
 
 
+@pytest.mark.parametrize("command", ["bench", "--install", "--list", "--set-version", "-t"])
+def test_each_command_explains_itself(empty, command):
+    done = empty.run(command, "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: pillion "), done
+    assert len(done.stdout.splitlines()) == 2 and done.stderr == ""
+
+
 def test_help_and_version_need_no_folders(empty):
     for name in ("XDG_DATA_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
         empty.env[name] = "/proc/none"
