@@ -576,6 +576,25 @@ static void test_a_sort_is_an_index_if_its_rows_are_short_enough(void **state)
 	assert_refused(sorted, "a sort into its own source");
 }
 
+static void test_a_result_does_not_overlap_itself(void **state)
+{
+	uint32_t x, sorted, copy;
+	(void)state;
+	x = input(OP_F32, 256, 2, 1);
+	sorted = as_node(input(OP_I32, 256, 2, 1), WIRE_T_ARGSORT, x, 0, 0);
+	copy = as_node(input(OP_F32, 256, 2, 1), WIRE_T_CONT, x, 0, 0);
+	assert_passes();
+	at(sorted)->nb[1] = 208; /* found by run_graph: two threads sort into the same bytes */
+	at(sorted)->nb[2] = at(sorted)->nb[3] = 416;
+	assert_refused(sorted, "a result that overlaps itself");
+	strides(at(sorted));
+	at(copy)->nb[0] = 8; /* transposed: unusual, and no overlap */
+	at(copy)->nb[1] = 4;
+	assert_passes();
+	at(copy)->nb[0] = 4;
+	assert_refused(copy, "a result that overlaps itself");
+}
+
 static void test_an_index_made_from_floats_is_refused(void **state)
 {
 	uint32_t table, x, target, ids, rows;
@@ -636,6 +655,7 @@ int main(void)
 		cmocka_unit_test_setup(test_an_index_overwritten_between_two_uses_is_refused,
 				       begin),
 		cmocka_unit_test_setup(test_a_sort_is_an_index_if_its_rows_are_short_enough, begin),
+		cmocka_unit_test_setup(test_a_result_does_not_overlap_itself, begin),
 		cmocka_unit_test_setup(test_an_index_made_from_floats_is_refused, begin),
 		cmocka_unit_test_setup(test_the_smallest_limit_of_all_uses_counts, begin),
 		cmocka_unit_test_setup(test_the_search_for_writers_is_bounded, begin),

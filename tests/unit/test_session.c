@@ -387,6 +387,41 @@ static void test_indices_do_not_stay_in_a_file(void **state)
 	wait_until_gone(*state);
 }
 
+static void test_what_is_sorted_does_not_stay_in_a_file(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	static float content[WEIGHT_BYTES / 4];
+	enum { I32 = 26 };
+	struct wire_tensor t[2] = {
+		{.buffer = 1, .ne = {16, 1, 1, 1}, .nb = {4, 64, 64, 64}},
+		{.op = WIRE_T_ARGSORT,
+		 .flags = WIRE_TENSOR_NODE,
+		 .type = I32,
+		 .buffer = 1,
+		 .offset = WEIGHT_BYTES,
+		 .ne = {16, 1, 1, 1},
+		 .nb = {4, 64, 64, 64},
+		 .src = {1}},
+	};
+	int fd = make_file(content);
+	const float after = -1;
+	float got = 0;
+
+	lend_weight(&p, fd);
+	fake_graphs_computed = 0;
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_graphs_computed, 1);
+	assert_int_equal(pwrite(fd, &after, sizeof(after), WEIGHT_AT), sizeof(after));
+	get(&p, 0, &got, sizeof(got));
+	assert_true(got == content[0]);
+	close(fd);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static void test_file_cut_short_ends_only_its_session(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0), other = connect_peer(*state, "m", 0);
@@ -558,6 +593,7 @@ int main(void)
 		TEST(test_shared_memory_must_be_sealed),
 		TEST(test_weight_in_a_file_stays_there),
 		TEST(test_indices_do_not_stay_in_a_file),
+		TEST(test_what_is_sorted_does_not_stay_in_a_file),
 		TEST(test_file_cut_short_ends_only_its_session),
 		TEST(test_only_files_that_can_be_mapped_are_taken),
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),

@@ -255,6 +255,29 @@ static const char *check_index(struct check *c, uint32_t at, uint32_t until, int
 
 /* ---- a node ---- */
 
+/* Do some of the elements share bytes?  Also said of those that merely interleave, which nobody
+ * writes to. */
+static bool overlaps_itself(const struct graph_types *types, const struct wire_tensor *t)
+{
+	uint64_t span = types->bytes[t->type];
+	unsigned left = (1u << WIRE_MAX_DIMS) - 1;
+
+	while (left) { /* from the smallest stride to the largest */
+		int min = -1;
+		uint64_t n;
+
+		for (int i = 0; i < WIRE_MAX_DIMS; i++)
+			if (left & 1u << i && (min < 0 || t->nb[i] < t->nb[min]))
+				min = i;
+		left &= ~(1u << min);
+		n = min ? (uint64_t)t->ne[min] : (uint64_t)t->ne[0] / types->block[t->type];
+		if (n > 1 && t->nb[min] < span)
+			return true;
+		span += (n - 1) * t->nb[min]; /* cannot overflow: check_place() */
+	}
+	return false;
+}
+
 static const char *check_node(struct check *c, uint32_t at)
 {
 	const struct wire_tensor *t = &c->t[at];
@@ -267,6 +290,9 @@ static const char *check_node(struct check *c, uint32_t at)
 	for (int i = 0; i < WIRE_MAX_SRC; i++)
 		a.src[i] = t->src[i] ? &c->t[t->src[i] - 1] : NULL;
 	why = op_rule_check(rule, &a);
+	if (!why && !c->query && writes(t) && !tensor_empty(t) &&
+	    overlaps_itself(c->env->types, t)) /* threads would race for the bytes */
+		why = "a result that overlaps itself";
 	if (why || rule->limit == OP_LIMIT_NONE || c->query || tensor_empty(t))
 		return why;
 	return check_index(c, t->src[rule->index] - 1, at + 1, op_rule_limit(rule, &a));

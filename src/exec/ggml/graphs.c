@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "op_rules.h"
 
 static atomic_uint_fast64_t next_uid = 1;
 
@@ -253,26 +254,31 @@ static bool resolve_once(struct graphs *g, struct gg_graph *graph)
 	return ok;
 }
 
-/* Indices are checked before each run: they must not change afterwards. */
-static void own_indices(struct graphs *g, const struct gg_graph *graph)
+static void own(struct graphs *g, const struct wire_tensor *w)
 {
-	for (uint32_t i = 0; i < graph->n_index; i++) {
-		const struct wire_tensor *w = &graph->wire[graph->index[i].tensor];
-		struct gg_buffer *buffer = buffers_find(g->buffers, w->buffer);
-		uint64_t bytes = w->nb[0];
+	struct gg_buffer *buffer = buffers_find(g->buffers, w->buffer);
+	uint64_t bytes;
 
-		for (int d = 0; d < WIRE_MAX_DIMS; d++) /* graph_check(): inside its buffer */
-			bytes += (uint64_t)(w->ne[d] - 1) * w->nb[d];
-		if (buffer)
-			gg_buffer_own(g->buffers, buffer, w->offset, bytes);
-	}
+	if (buffer && tensor_extent(&g->device->host->types, w, &bytes))
+		gg_buffer_own(g->buffers, buffer, w->offset, bytes);
+}
+
+/* Indices are checked before each run and must not change afterwards; nor may what is sorted,
+ * since a sort runs off its end when its data changes under it. */
+static void own_what_steers(struct graphs *g, const struct gg_graph *graph)
+{
+	for (uint32_t i = 0; i < graph->n_index; i++)
+		own(g, &graph->wire[graph->index[i].tensor]);
+	for (uint32_t i = 0; i < graph->n_tensors; i++)
+		if (graph->wire[i].op == WIRE_T_ARGSORT || graph->wire[i].op == WIRE_T_TOP_K)
+			own(g, &graph->wire[graph->wire[i].src[0] - 1]);
 }
 
 static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 {
 	bool ok;
 
-	own_indices(g, graph);
+	own_what_steers(g, graph);
 	do { /* a tensor may take lent weights back: each time there is one less */
 		graph->buffers_epoch = g->buffers->epoch;
 		ok = resolve_once(g, graph);
