@@ -5,7 +5,8 @@ Which requests share a batch depends on when they arrive, and rounding depends o
 native itself varies from run to run.  Four prompts in one HTTP request always share their batches:
 those texts must be identical.  Four requests that race are compared with many native runs: a text
 that equals one of them is right; else the log-probability of its first token must be within 1e-3 of
-what native gave, or within native's own spread where that is wider (it is printed)."""
+what native gave, or within native's own spread where that is wider (it is printed).  What native
+has not shown yet it gets more time to show, with a bound."""
 import concurrent.futures
 import random
 import time
@@ -17,6 +18,7 @@ import host as lib
 PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
 TOKENS = 64
 CLOSE = 1e-3
+MORE_ROUNDS = 12
 DELAYS = [0, 0, 0.005, 0.02]  # seconds
 
 
@@ -28,7 +30,7 @@ def racing(server, n=TOKENS):
         return list(pool.map(ask, range(4)))
 
 
-def many_short_races(server):
+def short_races(server):
     return [racing(server, 2) for _ in range(15)]
 
 
@@ -65,16 +67,35 @@ def test_four_prompts_that_share_their_batches_answer_identically(host, model):
     assert [a["content"] for a in inside] == [a["content"] for a in native]
 
 
+def missing(inside, texts, known):
+    """The prompts whose answer is none that native gives, with how far off it is."""
+    off = {}
+    for i, prompt in enumerate(PROMPTS):
+        logprobs = [first_logprob(run[i]) for run in known]
+        spread = max(logprobs) - min(logprobs)
+        distance = min(abs(first_logprob(inside[i]) - k) for k in logprobs)
+        same = inside[i]["content"] in texts[i]
+        print(f"{prompt!r}: {len(texts[i])} native texts, {len(known)} native runs, spread "
+              f"{spread:.5f}, off {distance:.5f}, {'same' if same else 'another'} text")
+        if not same and distance > max(CLOSE, spread):
+            off[prompt] = distance
+    return off
+
+
 def test_four_racing_requests_answer_as_native_does(host, model):
     host.start_broker()
-    *natives, races = answers(host, "native", model, alone, racing, together, many_short_races)
     inside, = answers(host, "inside", model, racing)
-    for i, prompt in enumerate(PROMPTS):
-        texts = {run[i]["content"] for run in natives}
-        known = [first_logprob(run[i]) for run in natives + races]
-        spread = max(known) - min(known)
-        off = min(abs(first_logprob(inside[i]) - k) for k in known)
-        print(f"{prompt!r}: {len(texts)} native texts, native spread {spread:.5f}, off {off:.5f}, "
-              f"{'same' if inside[i]['content'] in texts else 'another'} text")
-        assert inside[i]["tokens_predicted"] == TOKENS
-        assert inside[i]["content"] in texts or off <= max(CLOSE, spread)
+    assert all(a["tokens_predicted"] == TOKENS for a in inside)
+    server = lib.Server(host, "native", model, "-np", "4", "-c", "4096")
+    try:
+        runs = [alone(server), racing(server), together(server)]
+        texts = [{run[i]["content"] for run in runs} for i in range(len(PROMPTS))]
+        runs += short_races(server)
+        for _ in range(MORE_ROUNDS):
+            off = missing(inside, texts, runs)
+            if not off:
+                break
+            runs += short_races(server)
+    finally:
+        server.stop()
+    assert not off
