@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* #syscalls: close */
 void pil_close_p(int *fd)
 {
 	int saved = errno;
@@ -131,6 +132,7 @@ int pil_write_file(const char *path, mode_t mode, const void *buf, size_t len)
 	return err;
 }
 
+/* #syscalls: fcntl */
 int pil_set_nonblock(int fd, bool on)
 {
 	int flags = fcntl(fd, F_GETFL);
@@ -176,6 +178,7 @@ int pil_send_fds(int sock, const void *buf, size_t len, const int *fds, int n_fd
 	return iov.iov_len ? pil_sendv_all(sock, &iov, 1) : 0;
 }
 
+/* #syscalls: recvmsg */
 ssize_t pil_recv_fds(int sock, void *buf, size_t len, int *fds, int *n_fds)
 {
 	struct iovec iov = {.iov_base = buf, .iov_len = len};

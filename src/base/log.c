@@ -33,6 +33,7 @@ bool log_enabled(enum log_level level)
 	return level <= log_threshold;
 }
 
+/* #syscalls vcpu disk: write */
 void log_write(enum log_level level, const char *fmt, ...)
 {
 	int saved = errno;

@@ -57,6 +57,7 @@ void loop_destroy(struct loop *loop)
 	free(loop);
 }
 
+/* #syscalls: epoll_ctl */
 int loop_add(struct loop *loop, struct loop_source *source, uint32_t events)
 {
 	struct epoll_event ev = {.events = events, .data.ptr = source};
@@ -131,6 +132,7 @@ static int run_timers(struct loop *loop)
 	return -1;
 }
 
+/* #syscalls: epoll_wait */
 int loop_run(struct loop *loop)
 {
 	loop->stopped = false;

@@ -76,6 +76,7 @@ struct blk {
 	uint64_t sectors;
 	char serial[VIRTIO_BLK_ID_BYTES];
 	char *path;
+	int (*enter)(void);
 	struct virtio_blk_config config;
 	int own_wake_fd;
 
@@ -111,7 +112,7 @@ static bool in_disk(const struct blk *b, uint64_t sector, uint64_t n_sectors)
 	return sector <= b->sectors && n_sectors <= b->sectors - sector;
 }
 
-/* Moves what is left of data[] to or from the image.  #syscalls: preadv pwritev */
+/* Moves what is left of data[] to or from the image.  #syscalls disk: preadv pwritev */
 static uint8_t transfer(struct worker *w, bool write)
 {
 	struct blk *b = w->blk;
@@ -133,7 +134,7 @@ static uint8_t transfer(struct worker *w, bool write)
 	return VIRTIO_BLK_S_OK;
 }
 
-/* Reads what the page cache has.  True: that was all.  #syscalls: preadv2 */
+/* Reads what the page cache has.  True: that was all.  #syscalls disk: preadv2 */
 static bool read_cached(struct worker *w)
 {
 	struct blk *b = w->blk;
@@ -170,7 +171,7 @@ static int write_zeroes(int fd, off_t at, off_t len)
 	return 0;
 }
 
-/* #syscalls: fallocate pwrite64 */
+/* #syscalls disk: fallocate pwrite64 */
 static uint8_t clear_range(struct blk *b, uint32_t type,
 			   const struct virtio_blk_discard_write_zeroes *range)
 {
@@ -212,7 +213,7 @@ static uint8_t clear_ranges(struct worker *w)
 	return status;
 }
 
-/* #syscalls: fdatasync */
+/* #syscalls disk: fdatasync */
 static uint8_t flush(struct blk *b)
 {
 	if (b->read_only || fdatasync(b->fd) == 0)
@@ -326,7 +327,7 @@ static bool hand_over_locked(struct blk *b)
 	return true;
 }
 
-/* Sleeps until there may be requests.  #syscalls: poll read */
+/* Sleeps until there may be requests.  #syscalls disk: poll read */
 static void sleep_until_kicked(int wake_fd)
 {
 	struct pollfd pfd = {.fd = wake_fd, .events = POLLIN};
@@ -382,12 +383,16 @@ static void lead_locked(struct worker *w)
 	b->led = false;
 }
 
-/* #syscalls: futex */
+/* #syscalls disk: futex */
 static void *work(void *arg)
 {
 	struct worker *w = arg;
 	struct blk *b = w->blk;
 
+	if (b->enter && b->enter()) {
+		log_err("disk image '%s': a thread of it cannot be confined", b->path);
+		abort();
+	}
 	pthread_mutex_lock(&b->lock);
 	while (b->state != BLK_QUITTING) {
 		if (b->state == BLK_RUNNING && !b->led) {
@@ -559,6 +564,7 @@ int virtio_blk_create(struct virtio_device **out, const struct virtio_blk_opts *
 		return pil_err_set(err, ENOMEM, "disk image '%s'", opts->path);
 	b->fd = opts->fd;
 	b->read_only = opts->read_only;
+	b->enter = opts->enter;
 	b->sectors = (uint64_t)bytes / SECTOR;
 	if (opts->serial)
 		memcpy(b->serial, opts->serial, strnlen(opts->serial, sizeof(b->serial)));

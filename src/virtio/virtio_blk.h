@@ -20,6 +20,7 @@ struct virtio_blk_opts {
 	bool read_only;
 	const char *serial; /* at most 20 bytes are used; NULL: none */
 	const char *path;   /* for messages only; copied */
+	int (*enter)(void); /* called first by each thread; NULL: nothing */
 };
 
 /* Starts a thread, which sleeps until the driver is ready: call this after any fork() or unshare().

@@ -181,7 +181,7 @@ static void back_end_ready(struct vhost_user *vu)
 	fs->connected = true;
 }
 
-/* #syscalls: socket connect */
+/* #syscalls: socket(0=AF_UNIX) connect */
 static void connect_back_end(struct fs *fs)
 {
 	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

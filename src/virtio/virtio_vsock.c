@@ -388,7 +388,7 @@ static bool collect(struct vsock *v, struct vsock_conn *c, const struct virtio_v
 	return true;
 }
 
-/* #syscalls: socket connect */
+/* #syscalls: socket(0=AF_UNIX) connect */
 static int connect_to(const char *path)
 {
 	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "cell.h"
 #include "fd.h"
 #include "log.h"
 #include "options.h"
@@ -43,7 +44,8 @@ static int add_disks(const struct place *at, const struct options *o, struct pil
 	for (unsigned i = 0; i < o->n_disks; i++) {
 		struct virtio_blk_opts opts = {.fd = o->disks[i].fd,
 					       .read_only = o->disks[i].read_only,
-					       .path = o->disks[i].path};
+					       .path = o->disks[i].path,
+					       .enter = o->jail ? cell_lock_disk : NULL};
 		struct virtio_device *dev;
 		int ret = virtio_blk_create(&dev, &opts, err);
 
@@ -55,6 +57,7 @@ static int add_disks(const struct place *at, const struct options *o, struct pil
 	return 0;
 }
 
+/* #syscalls: fcntl */
 static int add_console(const struct place *at, struct options *o, struct pil_err *err)
 {
 	struct virtio_device *dev;

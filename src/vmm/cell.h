@@ -3,7 +3,7 @@
  * cell.h -- what a monitor leaves behind before it runs a guest: nearly all of the host.
  *
  * The order is cell_enter(), then making the machine, cell_lock() before the first device, and
- * cell_lock_vcpu() on each vCPU's thread. */
+ * cell_lock_vcpu() or cell_lock_disk() on each other thread. */
 #ifndef PIL_CELL_H
 #define PIL_CELL_H
 
@@ -22,7 +22,8 @@ int cell_enter(const struct options *o, struct pil_err *err) PIL_MUST_CHECK;
 /* Keeps this thread, and all it makes from now on, to the system calls a running machine needs. */
 int cell_lock(struct pil_err *err) PIL_MUST_CHECK;
 
-/* The same for the few a vCPU's thread needs; -errno. */
+/* The same for the few that a vCPU's or a disk's thread needs; -errno. */
 int cell_lock_vcpu(void) PIL_MUST_CHECK;
+int cell_lock_disk(void) PIL_MUST_CHECK;
 
 #endif

@@ -1,10 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: what may be called is a table; the filter is made from it without a library,
+ * Theory of operation: what may be called is a table, which the build makes of the #syscalls notes
+ * beside the functions that call (make_rules.py); the filter is made from it without a library,
  * because that takes longer than booting may.  Everything else fails with ENOSYS, which is what a
- * libc newer than this list expects of an old kernel.  Filters add up: a vCPU's thread has both.
+ * libc newer than this list expects of an old kernel.  Filters add up: the thread of a vCPU or of a
+ * disk has its own on top of the process's.
  *
- * A rule may look at one argument: at the bits of it that must be zero, or at its value. */
+ * A rule may look at one argument: at the bits of it that must be zero, or at its value.
+ *
+ * What the C library calls for everybody: memory, none of it executable; locks; the end.
+ *   #syscalls vcpu disk: mmap(2!PROT_EXEC) mprotect(2!PROT_EXEC) munmap madvise futex
+ *   #syscalls vcpu disk: clock_gettime restart_syscall sched_yield rt_sigreturn rt_sigprocmask
+ *   #syscalls vcpu disk: sigaltstack gettid getpid exit exit_group
+ *   #syscalls: brk mremap clock_nanosleep ppoll epoll_pwait fstat writev rt_sigaction
+ *   #syscalls: tgkill(0=pid)
+ *
+ * What makes threads; clone3(), whose flags cannot be seen, is absent:
+ *   #syscalls disk: clone(0&CLONE_THREAD) set_robust_list rseq
+ *   #syscalls: prctl(0=PR_SET_NAME) */
 #include "cell.h"
 
 #include <errno.h>
@@ -32,105 +45,7 @@ struct rule {
 	uint32_t value;
 };
 
-static const struct rule machine_rules[] = {
-	/* waiting, doorbells */
-	{SYS_epoll_wait},
-	{SYS_epoll_pwait},
-	{SYS_epoll_ctl},
-	{SYS_eventfd2},
-	{SYS_futex},
-	{SYS_poll},
-	{SYS_ppoll},
-	{SYS_clock_gettime},
-	{SYS_clock_nanosleep},
-	{SYS_restart_syscall},
-	{SYS_sched_yield},
-	{SYS_alarm},
-	{SYS_alarm},
-	/* disks, console, frames */
-	{SYS_read},
-	{SYS_write},
-	{SYS_readv},
-	{SYS_writev},
-	{SYS_pread64},
-	{SYS_pwrite64},
-	{SYS_preadv},
-	{SYS_pwritev},
-	{SYS_preadv2},
-	{SYS_pwritev2},
-	{SYS_fallocate},
-	{SYS_fdatasync},
-	{SYS_fsync},
-	{SYS_lseek},
-	{SYS_fstat},
-	{SYS_fcntl},
-	{SYS_close},
-	{SYS_getrandom},
-	/* sockets */
-	{SYS_socket, IF_EQUAL, 0, AF_UNIX},
-	{SYS_connect},
-	{SYS_accept4},
-	{SYS_sendto},
-	{SYS_sendmsg},
-	{SYS_recvfrom},
-	{SYS_recvmsg},
-	{SYS_shutdown},
-	{SYS_getsockopt},
-	{SYS_setsockopt},
-	/* memory: none of it executable */
-	{SYS_mmap, IF_ZERO_BITS, 2, PROT_EXEC},
-	{SYS_mprotect, IF_ZERO_BITS, 2, PROT_EXEC},
-	{SYS_munmap},
-	{SYS_mremap},
-	{SYS_madvise},
-	{SYS_brk},
-	/* threads and their end; clone3(), whose flags cannot be seen, is absent */
-	{SYS_clone, IF_SET_BITS, 0, CLONE_THREAD},
-	{SYS_set_robust_list},
-	{SYS_rseq},
-	{SYS_rt_sigprocmask},
-	{SYS_rt_sigaction},
-	{SYS_rt_sigreturn},
-	{SYS_sigaltstack},
-	{SYS_gettid},
-	{SYS_getpid},
-	{SYS_tgkill, IF_OWN_PID, 0},
-	{SYS_exit},
-	{SYS_exit_group},
-	{SYS_prctl, IF_EQUAL, 0, PR_SET_NAME},
-	{SYS_seccomp},
-	{SYS_prctl, IF_EQUAL, 0, PR_SET_SECCOMP},
-	/* the machine; disks that are block devices */
-	{SYS_ioctl, IF_EQUAL, 1, KVM_RUN},
-	{SYS_ioctl, IF_EQUAL, 1, KVM_SIGNAL_MSI},
-	{SYS_ioctl, IF_EQUAL, 1, (uint32_t)KVM_IOEVENTFD},
-	{SYS_ioctl, IF_EQUAL, 1, (uint32_t)KVM_GET_REGS},
-	{SYS_ioctl, IF_EQUAL, 1, BLKDISCARD},
-	{SYS_ioctl, IF_EQUAL, 1, BLKZEROOUT},
-};
-
-static const struct rule vcpu_rules[] = {
-	{SYS_ioctl, IF_EQUAL, 1, KVM_RUN},
-	{SYS_ioctl, IF_EQUAL, 1, KVM_SIGNAL_MSI},
-	{SYS_ioctl, IF_EQUAL, 1, (uint32_t)KVM_GET_REGS},
-	{SYS_ioctl, IF_EQUAL, 1, (uint32_t)KVM_IOEVENTFD},
-	{SYS_write},
-	{SYS_futex},
-	{SYS_clock_gettime},
-	{SYS_restart_syscall},
-	{SYS_sched_yield},
-	{SYS_rt_sigreturn},
-	{SYS_rt_sigprocmask},
-	{SYS_madvise},
-	{SYS_munmap},
-	{SYS_sigaltstack},
-	{SYS_gettid},
-	{SYS_getpid},
-	{SYS_exit},
-	{SYS_exit_group},
-	{SYS_mmap, IF_ZERO_BITS, 2, PROT_EXEC},
-	{SYS_mprotect, IF_ZERO_BITS, 2, PROT_EXEC},
-};
+#include "cell_rules.h"
 
 enum { MAX_CODE = 512 };
 
@@ -178,6 +93,7 @@ static void add_rule(struct program *p, const struct rule *r)
 		load(p, offsetof(struct seccomp_data, nr));
 }
 
+/* #syscalls disk: seccomp prctl(0=PR_SET_SECCOMP) */
 static int install(const struct rule *rules, size_t n)
 {
 	struct program p = {0};
@@ -206,4 +122,9 @@ int cell_lock(struct pil_err *err)
 int cell_lock_vcpu(void)
 {
 	return install(vcpu_rules, ARRAY_SIZE(vcpu_rules));
+}
+
+int cell_lock_disk(void)
+{
+	return install(disk_rules, ARRAY_SIZE(disk_rules));
 }

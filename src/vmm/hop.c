@@ -13,6 +13,7 @@
 
 #include "fd.h"
 
+/* #syscalls: read */
 static void rung(struct loop_source *source, uint32_t events)
 {
 	struct hop *hop = container_of(source, struct hop, source);
@@ -57,6 +58,7 @@ void hop_finish(struct hop *hop)
 	pil_close_p(&hop->source.fd);
 }
 
+/* #syscalls vcpu: write */
 void hop_call(struct hop *hop, void (*call)(void *arg), void *arg)
 {
 	uint64_t one = 1;

@@ -197,6 +197,7 @@ void vm_finish(struct vm *vm)
 	pil_close_p(&vm->kvm_fd);
 }
 
+/* #syscalls vcpu disk: ioctl(1=KVM_SIGNAL_MSI) */
 void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data)
 {
 	struct kvm_msi msi = {
@@ -208,6 +209,7 @@ void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data)
 	ioctl(vm->fd, KVM_SIGNAL_MSI, &msi); /* address and data are the guest's: its own loss */
 }
 
+/* #syscalls vcpu: ioctl(1=KVM_IOEVENTFD) */
 int vm_add_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
 {
 	struct kvm_ioeventfd bell = {.addr = gpa,

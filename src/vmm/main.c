@@ -60,6 +60,7 @@ static void on_alarm(int sig)
 	_exit(VM_END_POWER_OFF);
 }
 
+/* #syscalls: read alarm */
 static void on_signal(struct loop_source *source, uint32_t events)
 {
 	struct machine *m = container_of(source, struct machine, signals);
@@ -160,6 +161,7 @@ static int judge(struct machine *m, int end)
 	return end;
 }
 
+/* #syscalls: fdatasync */
 static int run(struct options *o, struct pil_err *err)
 {
 	static struct machine m; /* zero, and not on the stack: everything points into it */

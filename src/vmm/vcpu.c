@@ -200,7 +200,7 @@ static void handle_mmio(struct vcpu *vcpu)
 	}
 }
 
-/* Serves one exit.  False: the machine ends. */
+/* Serves one exit.  False: the machine ends.  #syscalls vcpu: ioctl(1=KVM_GET_REGS) */
 static bool handle_exit(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
@@ -234,6 +234,7 @@ static bool handle_exit(struct vcpu *vcpu)
 	}
 }
 
+/* #syscalls vcpu: ioctl(1=KVM_RUN) */
 static void *run_thread(void *arg)
 {
 	struct vcpu *vcpu = arg;

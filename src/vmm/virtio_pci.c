@@ -122,6 +122,7 @@ static void device_broken(struct virtio_device *dev, const char *why)
 	device_config_changed(dev);
 }
 
+/* #syscalls vcpu disk: write */
 static void device_renotify(struct virtio_device *dev, unsigned q)
 {
 	uint64_t one = 1;
@@ -132,6 +133,7 @@ static void device_renotify(struct virtio_device *dev, unsigned q)
 
 /* ---- on the loop's thread */
 
+/* #syscalls: read */
 static void call_rung(struct loop_source *source, uint32_t events)
 {
 	struct bell *bell = container_of(source, struct bell, source);
@@ -150,6 +152,7 @@ static int device_kick_fd(struct virtio_device *dev, unsigned q)
 	return bell->source.fd;
 }
 
+/* #syscalls: eventfd2 */
 static int device_call_fd(struct virtio_device *dev, unsigned q)
 {
 	struct virtio_pci *vp = of_device(dev);
@@ -569,6 +572,7 @@ static void add_capabilities(struct virtio_pci *vp)
 	vp->fn.writable[vp->msix_cap + PCI_MSIX_FLAGS + 1] = (MSIX_ENABLE | MSIX_MASK_ALL) >> 8;
 }
 
+/* #syscalls: eventfd2 */
 static int add_doorbells(struct virtio_pci *vp)
 {
 	int ret = 0;
