@@ -602,6 +602,19 @@ static bool check_deadlines(struct vsock *v, struct list *head, int64_t now)
 	return more;
 }
 
+/* Linux tells of its own accord; asking at once would cost it an answer each time. */
+static void ask_expired(struct loop_timer *timer)
+{
+	struct vsock *v = container_of(timer, struct vsock, ask);
+	struct vsock_conn *c;
+
+	for (int i = 0; i < VSOCK_BUCKETS; i++)
+		list_for_each (c, &v->table[i], link)
+			if (c->waiting_credit && c->state == VSOCK_CONN_OPEN)
+				vsock_owe(v, c, VSOCK_OWED_CREDIT_REQUEST);
+	vsock_to_guest(v);
+}
+
 static void tick_expired(struct loop_timer *timer)
 {
 	struct vsock *v = container_of(timer, struct vsock, tick);
@@ -664,6 +677,7 @@ static void vsock_reset(struct virtio_device *dev)
 	v->unsaid = 0;
 	v->unsaid_bytes = 0;
 	loop_timer_cancel(&v->quiet);
+	loop_timer_cancel(&v->ask);
 }
 
 static void vsock_config_read(struct virtio_device *dev, size_t off, void *to, size_t len)
@@ -738,6 +752,7 @@ int virtio_vsock_create(struct virtio_device **out, struct loop *loop, struct pi
 	list_init(&v->run);
 	v->next_host_port = FIRST_HOST_PORT;
 	v->tick.expired = tick_expired;
+	v->ask.expired = ask_expired;
 	v->quiet.expired = quiet_expired;
 	*out = &v->dev;
 	return 0;

@@ -65,6 +65,7 @@ struct vsock {
 	int n_listeners, n_routes;
 	uint32_t next_host_port;
 	struct loop_timer tick;  /* while a connection has a deadline */
+	struct loop_timer ask;   /* until the guest is asked for the credit it has not told of */
 	struct loop_timer quiet; /* until the driver hears of packets taken */
 	unsigned unsaid;         /* such packets ... */
 	size_t unsaid_bytes;     /* ... and what they hold */

@@ -11,7 +11,7 @@
  * A socket is polled (level-triggered) for input while the guest has buffers.  Without buffers it
  * moves to the run list, unpolled; when the guest has put new ones out, the run list is served in
  * turn, one read each, and who has nothing left goes back to being polled.  Without credit it is on
- * neither, until the guest says that it has room. */
+ * neither, until the guest says that it has room; a guest that has not for ASK_MS is asked. */
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
@@ -19,7 +19,7 @@
 #include "iovs.h"
 #include "vsock_dev.h"
 
-enum { MAX_READS = 32, MAX_PACKET = 64 << 10 };
+enum { MAX_READS = 32, MAX_PACKET = 64 << 10, ASK_MS = 10 };
 
 static struct virtq *queue(struct vsock *v)
 {
@@ -210,7 +210,8 @@ static bool read_once(struct vsock *v, struct vsock_conn *c)
 		c->waiting_credit = true;
 		list_remove(&c->run_link);
 		stop_polling(c);
-		vsock_owe(v, c, VSOCK_OWED_CREDIT_REQUEST);
+		if (!v->ask.armed)
+			loop_timer_arm(v->loop, &v->ask, ASK_MS);
 		return true;
 	}
 	if (!(c->owed & VSOCK_OWED_RESPONSE) || send_owed(v, c)) /* which goes first */
