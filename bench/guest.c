@@ -31,7 +31,8 @@ enum {
 	SINK_PORT,
 	SOURCE_PORT,
 	ROUND_TRIPS = 1000,
-	BULK_BYTES = 32 << 20,
+	BULK_BYTES = 64 << 20,
+	BULK_PASSES = 3,
 	CHUNK_BYTES = 64 << 10,
 	DISK_BYTES = 128 << 20,
 	SEQUENTIAL_BYTES = 32 << 20,
@@ -126,7 +127,7 @@ static void round_trips(void)
 	close(fd);
 }
 
-static void bulk(void)
+static void bulk_once(void)
 {
 	static char chunk[CHUNK_BYTES];
 	int fd = vsock(SINK_PORT);
@@ -148,6 +149,12 @@ static void bulk(void)
 			return;
 	say("vsock_to_guest_mb_s", BULK_BYTES / 1e6 / (now() - start));
 	close(fd);
+}
+
+static void bulk(void)
+{
+	for (int i = 0; i < BULK_PASSES; i++)
+		bulk_once();
 }
 
 /* ---- disk ---- */
