@@ -109,6 +109,8 @@ static int run_in(struct cli *cli, const char *distro, const struct options *o, 
 
 		ret = fd < 0 ? fd : machine_attach(fd, &attach, err);
 	}
+	if (ret == -ECONNRESET)
+		machine_explain_end(&cli->dirs, distro, true, err);
 	for (size_t i = 0; env[i]; i++)
 		free(env[i]);
 	return ret;

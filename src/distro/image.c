@@ -235,6 +235,15 @@ int image_to_tree(const char *dir, struct pil_err *err)
 	return ret;
 }
 
+/* @dir is named as its distribution is. */
+static void hint_lost(const char *dir, struct pil_err *err)
+{
+	const char *slash = strrchr(dir, '/');
+
+	pil_err_hint(err, "put a copy back in its place, or give it up: pillion --unregister %.100s",
+		     slash ? slash + 1 : dir);
+}
+
 int image_check(const char *dir, struct pil_err *err)
 {
 	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
@@ -246,13 +255,16 @@ int image_check(const char *dir, struct pil_err *err)
 	ssize_t n;
 	int status;
 
-	if (fd < 0)
+	if (fd < 0) {
+		hint_lost(dir, err);
 		return pil_err_set(err, errno, "open the disk '%s'", image);
+	}
 	n = pread(fd, start, sizeof(start), 0);
 	switch (image_state(start, n > 0 ? (size_t)n : 0)) {
 	case IMAGE_CLEAN:
 		return 0;
 	case IMAGE_NOT_EXT4:
+		hint_lost(dir, err);
 		return pil_err_say(err, EUCLEAN, "the disk '%s' is not an ext4 image", image);
 	case IMAGE_UNCLEAN:
 		break;

@@ -180,10 +180,9 @@ static int prepare_own(const struct state_dirs *dirs, const char *path, char **o
 
 	if (ret)
 		return pil_err_set(err, -ret, "make folder '%s'", folder);
-	if (stat(path, &st)) {
-		pil_err_hint(err, "kernel = in the config names it");
+	pil_err_hint(err, "kernel = in the config names it");
+	if (stat(path, &st))
 		return pil_err_set(err, errno, "open kernel '%s'", path);
-	}
 	cached = str_printf("%s/%llx-%llx-%llx", folder, (unsigned long long)st.st_ino,
 			    (unsigned long long)st.st_size, (unsigned long long)st.st_mtim.tv_sec);
 	ret = path_exists(cached) ? 0 : extract(path, cached, err);

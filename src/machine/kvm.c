@@ -419,7 +419,7 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 		return pil_err_set(err, errno, "watch pillion-vmm");
 	kvm->life_fd = await_guest(s->life_listen_fd, ended_fd, err);
 	if (kvm->life_fd < 0) {
-		pil_err_hint(err, "see %s/machines/%s.log", run->dirs->runtime, run->spec->name);
+		machine_explain_end(run->dirs, run->spec->name, false, err);
 		return kvm->life_fd;
 	}
 	ret = send_options(kvm->life_fd, kvm, run);

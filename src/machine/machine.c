@@ -23,6 +23,7 @@ enum {
 	CONNECT_MS = 15000,
 	START_MS = 240000, /* of a supervisor: the slowest back end's ready_ms and some */
 	STOP_MS = 30000,   /* a microVM has a disk to write */
+	MAX_LOG = 1 << 20,
 };
 
 extern const struct machine_ops machine_kvm, machine_ns;
@@ -143,6 +144,45 @@ static pid_t supervisor(const struct state_dirs *dirs, const char *name)
 		return 0;
 	text[strcspn(text, "\n")] = '\0';
 	return str_to_u64(text, INT32_MAX, &pid) ? (pid_t)pid : 0;
+}
+
+/* What pillion-vmm logged last of a failure, if anything; a kernel's panic in the kernel's own words.
+ * Once the machine runs, only its end counts, not what a device may have failed at before.  Cuts
+ * @log up.  The guest's lines are escaped, and marked (power.c). */
+static const char *failure_in(char *log, bool ran)
+{
+	static const char err[] = "pillion-vmm: err: ", end[] = "the machine ",
+			  guest[] = "guest: ", panic[] = "Kernel panic - not syncing";
+	const char *failure = NULL, *words = NULL;
+	char *rest;
+
+	for (char *line = strtok_r(log, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		if (strncmp(line, err, strlen(err)))
+			continue;
+		line += strlen(err);
+		if (!strncmp(line, guest, strlen(guest)))
+			words = words ? words : strstr(line, panic);
+		else if (!ran || !strncmp(line, end, strlen(end)))
+			failure = line;
+	}
+	return failure && words ? words : failure;
+}
+
+void machine_explain_end(const struct state_dirs *dirs, const char *name, bool ran,
+			 struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/machines/%s.log", dirs->runtime, name);
+	_auto_free char *log = NULL;
+	const char *failure = NULL;
+
+	pil_err_hint(err, "see %s", path);
+	if (pil_read_file(path, MAX_LOG, &log) >= 0)
+		failure = failure_in(log, ran);
+	if (failure) {
+		_auto_free char *what = str_printf("%s: %s", err->msg, failure);
+
+		pil_err_say(err, err->code, "%s", what);
+	}
 }
 
 bool machine_running(const struct state_dirs *dirs, const char *name)

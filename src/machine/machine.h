@@ -75,6 +75,10 @@ const struct machine_ops *machine_backend(const struct state_dirs *dirs, unsigne
 int machine_connect(const struct state_dirs *dirs, const char *name,
 		    struct pil_err *err) PIL_MUST_CHECK;
 
+/* Adds to @err, which says that the machine has ended, why, as far as its log knows. */
+void machine_explain_end(const struct state_dirs *dirs, const char *name, bool ran,
+			 struct pil_err *err);
+
 bool machine_running(const struct state_dirs *dirs, const char *name);
 
 /* Stops it and waits, at most about ten seconds.  0 also when it does not run. */
