@@ -146,9 +146,9 @@ static pid_t supervisor(const struct state_dirs *dirs, const char *name)
 	return str_to_u64(text, INT32_MAX, &pid) ? (pid_t)pid : 0;
 }
 
-/* What pillion-vmm logged last of a failure, if anything; a kernel's panic in the kernel's own words.
- * Once the machine runs, only its end counts, not what a device may have failed at before.  Cuts
- * @log up.  The guest's lines are escaped, and marked (power.c). */
+/* What pillion-vmm logged last of a failure, if anything; a panic in the kernel's own words.  Once
+ * the machine runs, only its end counts, not what a device may have failed at before.  Cuts @log
+ * up.  The guest's lines are escaped, and marked (power.c). */
 static const char *failure_in(char *log, bool ran)
 {
 	static const char err[] = "pillion-vmm: err: ", end[] = "the machine ",

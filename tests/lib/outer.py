@@ -349,6 +349,7 @@ class Outer:
                     raise Lost(f"the outer computer is gone\n{self.console()}")
                 self.text += got
         except TimeoutError:
+            self.socket.close()  # what it says later would be taken for the answer to another question
             raise Lost(f"the outer computer does not answer\n{self.console()}") from None
         line, self.text = self.text.split(b"\n", 1)
         return json.loads(line)

@@ -15,6 +15,9 @@ from host import COUNTER
 MIB = 1 << 20
 CONFIG = "[wsl2]\nmemory=1GB\nvmIdleTimeout=3600000\n"
 BOOT = 300  # seconds, on a busy host
+RESET = "perl -e 'syscall(169, 0xfee1dead, 672274793, 0x01234567, 0)'"  # reboot(2)
+PASST = "pidof passt passt.avx2"  # it has a program per processor
+PARTS = "pillion-machine pillion-vmm pillion-forward passt passt.avx2 virtiofsd bwrap"
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def outer(tiny):
     why = outer_lib.missing()
     if why:
         pytest.skip(why)
-    o = outer_lib.Outer(kernels=("trixie", "bookworm"), runtime=True, files=[tiny],
+    o = outer_lib.Outer(kernels=("trixie", "bookworm", "sid"), runtime=True, files=[tiny],
                         distros=(("debian", "debian"), ("bookworm", "bookworm")))
     configure(o, CONFIG)
     yield o
@@ -112,6 +115,13 @@ def test_machine_is_set_up_as_a_distribution_expects(machine):
     assert abs(int(machine("date +%s")) - time.time()) < 30
 
 
+def test_clock_is_the_paravirtual_one(machine):
+    clocks = "/sys/devices/system/clocksource/clocksource0"
+    assert "kvm-clock" in machine(f"cat {clocks}/available_clocksource")
+    assert machine(f"cat {clocks}/current_clocksource").strip() in ("kvm-clock", "tsc")
+    assert "kvm-clock: Using msrs" in machine("dmesg")
+
+
 def test_exit_status_user_and_folder(outer, machine):
     assert outer.run("pillion -d debian -e sh -c 'exit 7'").status == 7
     assert outer.ok("pillion -d debian -u nobody -e id -un") == "nobody\n"
@@ -139,6 +149,18 @@ def test_network_reaches_a_server_on_the_host(outer, machine):
     got = machine(f"exec 3<>/dev/tcp/{outer_lib.ADDRESS}/8000; printf 'GET /file HTTP/1.0\\r\\n\\r\\n' >&3;"
                   " cat <&3 | tail -c 3145728 | sha256sum", 120)
     assert got == outer.ok("sha256sum </tmp/web/file")
+
+
+def test_network_comes_back_when_its_server_was_killed(outer, machine):
+    asks = f"timeout 5 bash -c 'exec 3<>/dev/tcp/{outer_lib.ADDRESS}/8001; cat <&3'"
+    outer.ok("(setsid perl -e 'use IO::Socket; $l = IO::Socket::INET->new(Listen => 9, LocalPort => 8001, ReuseAddr => 1);"
+             " while ($c = $l->accept) { print $c qq(here\n); close $c }' >/dev/null 2>&1 </dev/null &) ; sleep 1")
+    assert machine(asks) == "here\n"
+    before = outer.ok(PASST)
+    outer.ok(f"kill -9 {before}")
+    wait_for("the network again", lambda: outer.run(f"pillion -d debian -- {quote(asks)}", 30).out == "here\n", 60)
+    assert outer.ok(PASST) != before
+    outer.ok("pkill perl")
 
 
 def test_ports_are_forwarded_both_ways(outer, machine):
@@ -234,7 +256,7 @@ def test_image_shrinks_when_files_are_deleted(outer, machine):
 def test_terminate_powers_off_and_files_persist(outer, machine):
     machine("echo kept >/root/persists; mkdir -p /root/many; cd /root/many; for i in $(seq 300); do echo $i >f$i; done")
     assert "completed successfully" in outer.ok("pillion --terminate debian", 60)
-    assert outer.run("pidof pillion-vmm passt pillion-machine").out == ""
+    assert outer.run(f"pidof {PARTS}").out == ""
     assert "Stopped" in outer.ok("pillion --list -v")
     checked = fsck(outer)
     assert checked.status == 0, checked
@@ -247,7 +269,9 @@ def test_terminate_powers_off_and_files_persist(outer, machine):
 @pytest.mark.parametrize("jailed", [True, False])
 def test_killed_monitor_loses_nothing_that_was_synced(outer, machine, jailed):
     """kill -9 in the middle of writes."""
-    machine("rm -rf /root/w; mkdir /root/w; sync")
+    outer.ok("pillion --terminate debian", 60)
+    mounts = outer.ok("cat /proc/mounts")
+    machine("rm -rf /root/w; mkdir /root/w; sync", BOOT)
     outer.ok("rm -f /tmp/status")
     outer.ok("cat >/tmp/writer; : >/tmp/synced", text="""cd /root/w
 i=0
@@ -264,9 +288,10 @@ done""")
     wait_for("the command's end", lambda: outer.run("cat /tmp/status").out, 30)
     assert outer.ok("cat /tmp/status") != "0\n"
     synced = [int(n) for n in outer.ok("cat /tmp/synced").split()]
-    wait_for("nothing left", lambda: not outer.run("pidof passt pillion-vmm pillion-machine").out, 30)
+    wait_for("nothing left", lambda: not outer.run(f"pidof {PARTS}").out, 30)
     assert outer.run("ls /test/data/pillion/distros/debian").out.split() == ["disk.ext4", "distro.json"]
     assert outer.run("ls -A /run/test/pillion/machines/debian 2>/dev/null").out == ""
+    assert outer.ok("cat /proc/mounts") == mounts
     outer.ok("pillion -d debian -e true", BOOT)
     sizes = machine("cd /root/w; stat -c '%n %s' f*")
     there = dict(line.split() for line in sizes.splitlines())
@@ -274,6 +299,78 @@ done""")
     outer.ok("pillion --terminate debian", 60)
     checked = fsck(outer)
     assert checked.status == 0, checked
+
+
+def test_reboot_inside_ends_the_machine_and_the_next_command_starts_it(outer, machine):
+    boot_id = "cat /proc/sys/kernel/random/boot_id"
+    before = machine(f"echo kept >/root/reboot; sync; {boot_id}")
+    said = outer.run(f"pillion -d debian -- {quote(RESET)}", 60)
+    assert said.status != 0
+    wait_for("its end", lambda: outer.run("pidof pillion-vmm pillion-machine").out == "", 30)
+    after = outer.ok(f"pillion -d debian -- {quote(boot_id)}", BOOT)
+    assert after != before
+    assert machine("cat /root/reboot") == "kept\n"
+
+
+def test_panic_is_told_and_its_last_lines_are_kept(outer, machine):
+    said = outer.run("pillion -d debian -- 'echo c >/proc/sysrq-trigger'", 60)
+    assert said.status == 1
+    assert "the machine has ended: Kernel panic - not syncing: sysrq triggered crash" in said.err, said
+    path = re.search(r"hint: see (\S+)", said.err)[1]
+    kept = outer.ok(f"cat {path}")
+    assert "guest: " in kept and "Kernel panic - not syncing: sysrq triggered crash" in kept
+    wait_for("its end", lambda: outer.run("pidof pillion-vmm pillion-machine").out == "", 30)
+    outer.ok("pillion -d debian -e true", BOOT)
+
+
+def test_full_disk_of_the_host_fails_writes_and_the_machine_lives(outer, machine):
+    machine("echo kept >/root/before-full; sync")
+    outer.ok("fallocate -l $(($(stat -f -c '%a * %S' /test) - 8000000)) /test/filler", 120)
+    try:
+        write = quote("head -c 30M /dev/zero | tr '\\0' x >/root/too-much && sync -d /root/too-much")
+        said = outer.run(f"pillion -d debian -- {write}", 300)
+        assert said.status != 0, said
+        assert "No space left" in log(outer), log(outer)
+        assert machine("cat /root/before-full", 120) == "kept\n"
+    finally:
+        outer.ok("rm /test/filler")
+    outer.ok("pillion --terminate debian", 120)
+    outer.ok("pillion -d debian -- 'rm -f /root/too-much && sync'", BOOT)
+    assert machine("cat /root/before-full") == "kept\n"
+    outer.ok("pillion --terminate debian", 60)
+    assert fsck(outer).status == 0
+
+
+@pytest.mark.parametrize("what, damage, said", [
+    ("missing", "mv disk.ext4 kept.ext4", "disk.ext4"),
+    ("corrupt", "cp --sparse=always disk.ext4 kept.ext4 && dd if=/dev/urandom of=disk.ext4 bs=1M count=3 conv=notrunc", "disk.ext4"),
+    ("locked", "cp --sparse=always disk.ext4 kept.ext4; (setsid flock disk.ext4 sleep 60 >/dev/null 2>&1 </dev/null &) ; sleep 1",
+     "used by another")])
+def test_bad_disk_is_refused_by_name(outer, what, damage, said):
+    outer.ok("pillion --shutdown", 60)
+    folder = "/test/data/pillion/distros/bookworm"
+    outer.ok(f"cd {folder} && {damage}", 120)
+    try:
+        done = outer.run("pillion -d bookworm -e true", 120)
+        assert done.status == 1 and said in done.err + log(outer, "bookworm"), (what, done, log(outer, "bookworm"))
+        assert "hint:" in done.err
+        assert outer.run(f"pidof {PARTS}").out == ""
+    finally:
+        outer.ok(f"pkill -f 'sleep 6[0]'; mv {folder}/kept.ext4 {folder}/disk.ext4")
+
+
+@pytest.mark.parametrize("text, said", [("memory=900GB\n", "memory = in the config"),
+                                        ("kernel=/test/none\n", "/test/none"),
+                                        ("kernel=/test/start\n", "/test/start")])
+def test_bad_setting_is_refused_by_name(outer, text, said):
+    outer.ok("pillion --shutdown", 60)
+    configure(outer, "[wsl2]\n" + text)
+    try:
+        done = outer.run("pillion -d bookworm -e true", 60)
+        assert done.status == 1 and said in done.err and "hint:" in done.err, done
+        assert outer.run(f"pidof {PARTS}").out == ""
+    finally:
+        configure(outer, CONFIG)
 
 
 def test_two_machines_at_once_have_a_kernel_each(outer, machine):
@@ -286,12 +383,16 @@ def test_two_machines_at_once_have_a_kernel_each(outer, machine):
     assert outer.run("pidof pillion-vmm").out == ""
 
 
-def test_kernel_of_debian_12_runs_both_distributions(outer):
-    configure(outer, CONFIG + "kernel=bookworm\n")
+@pytest.mark.parametrize("kernel, release, names", [("bookworm", r"6\.1\.0-", ["debian", "bookworm"]),
+                                                    ("sid", r"([7-9]|\d\d)\.", ["bookworm"])])
+def test_other_kernels_run_the_distributions(outer, kernel, release, names):
+    outer.ok("pillion --shutdown", 60)
+    configure(outer, CONFIG + f"kernel={kernel}\n")
     try:
-        for name in ("debian", "bookworm"):
-            assert outer.ok(f"pillion -d {name} -e uname -r", BOOT).startswith("6.1.0-"), log(outer, name)
-            outer.ok(f"pillion -d {name} -- 'echo {name} >/root/of-6.1 && sync'")
+        for name in names:
+            said = outer.ok(f"pillion -d {name} -e uname -r", BOOT)
+            assert re.match(release, said), said
+            outer.ok(f"pillion -d {name} -- 'ip route | grep -q default && echo {kernel} >/root/kernel && sync'")
             outer.ok(f"pillion --terminate {name}", 60)
             assert fsck(outer, name).status == 0
     finally:
@@ -366,6 +467,6 @@ def test_rootless_user_has_microvms(outer):
     owners = outer.ok("ps -o user= -p $(pidof pillion-vmm | tr ' ' ,)").split()
     assert set(owners) == {"tester"}
     assert "completed successfully" in ok("--terminate bookworm")
-    assert outer.run("pidof pillion-vmm pillion-machine passt virtiofsd").out == ""
+    assert outer.run(f"pidof {PARTS}").out == ""
     checked = outer.run("e2fsck -fn /test/user/data/pillion/distros/bookworm/disk.ext4", 120)
     assert checked.status == 0, checked
