@@ -3,7 +3,10 @@
  * Theory of operation: one poll loop over the stream, our input and a signalfd.  Input is read only
  * while the agent has granted credit for it.  On a terminal it is in raw mode meanwhile, so that
  * Ctrl-C is a character the machine's terminal makes a signal of; without one, INT, TERM, QUIT and
- * HUP are passed on.  The terminal is put back however this ends. */
+ * HUP are passed on.  The terminal is put back however this ends.
+ *
+ * An agent that stops in the middle of a frame, or takes nothing more, could not be told of a
+ * signal: then the second one, or the first TERM or HUP, is our own end. */
 #include "attach.h"
 
 #include <errno.h>
@@ -22,13 +25,15 @@
 #include "fd.h"
 #include "str.h"
 
-enum { START_MS = 60000 };
+enum { START_MS = 60000, STUCK_MS = 1000 };
 
 struct attachment {
 	const struct attach_opts *opts;
 	int fd, signal_fd, input_fd; /* input -1: at its end */
 	uint32_t credit;
 	bool started, raw;
+	uint32_t untold; /* a signal that came while the agent was stuck; 0: none */
+	int given_up;    /* on the agent: our exit status; 0: not */
 	struct termios saved;
 	char buf[AGENT_MAX_FRAME];
 };
@@ -42,12 +47,67 @@ static void restore_terminal(void)
 	terminal_to_restore = NULL;
 }
 
+/* Waits until the agent gives or takes something.  0: try again; -EINTR: the user has had enough.
+ */
+static int await_agent(struct attachment *a, short events)
+{
+	struct pollfd p[] = {{.fd = a->fd, .events = events},
+			     {.fd = a->signal_fd, .events = POLLIN}};
+	struct signalfd_siginfo info;
+
+	if (poll(p, 1, STUCK_MS) || poll(p, 2, -1) < 0 || p[0].revents ||
+	    read(a->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info) ||
+	    info.ssi_signo == SIGWINCH)
+		return 0;
+	if (a->untold || info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP) {
+		a->given_up = 128 + (int)info.ssi_signo;
+		return -EINTR;
+	}
+	a->untold = info.ssi_signo;
+	return 0;
+}
+
+static int receive_all(struct attachment *a, void *to, size_t len)
+{
+	char *at = to;
+
+	while (len) {
+		ssize_t n = recv(a->fd, at, len, MSG_DONTWAIT);
+		int ret = n == 0 ? -EPIPE : 0;
+
+		if (n < 0)
+			ret = errno == EAGAIN || errno == EINTR ? await_agent(a, POLLIN) : -errno;
+		if (ret)
+			return ret;
+		at += n > 0 ? n : 0;
+		len -= n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
 static int send_frame(struct attachment *a, uint8_t type, const void *data, uint32_t len)
 {
 	struct agent_frame f = {.type = type, .len = len};
 	struct iovec iov[] = {{&f, sizeof(f)}, {(void *)data, len}};
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
 
-	return pil_sendv_all(a->fd, iov, len ? 2 : 1);
+	while (iov[0].iov_len + iov[1].iov_len) {
+		ssize_t n = sendmsg(a->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		int ret = 0;
+
+		if (n < 0)
+			ret = errno == EAGAIN || errno == EINTR ? await_agent(a, POLLOUT) : -errno;
+		if (ret)
+			return ret;
+		for (struct iovec *v = iov; n > 0 && v < iov + 2; v++) {
+			size_t sent = (size_t)n < v->iov_len ? (size_t)n : v->iov_len;
+
+			v->iov_base = (char *)v->iov_base + sent;
+			v->iov_len -= sent;
+			n -= (ssize_t)sent;
+		}
+	}
+	return 0;
 }
 
 static struct agent_winsize window_size(void)
@@ -143,6 +203,14 @@ static int on_input(struct attachment *a)
 	return send_frame(a, AGENT_STDIN, a->buf, (uint32_t)n);
 }
 
+static void tell_signal(struct attachment *a)
+{
+	uint32_t number = a->untold;
+
+	a->untold = 0;
+	send_frame(a, AGENT_SIGNAL, &number, sizeof(number));
+}
+
 /* A signal passed on, or, while nothing runs yet that could take it, our own end. */
 static void on_signal(struct attachment *a, int *status)
 {
@@ -188,12 +256,14 @@ static int on_frame(struct attachment *a, int *status, struct pil_err *err)
 {
 	struct agent_frame f;
 	uint32_t value = 0;
-	int ret = pil_read_all(a->fd, &f, sizeof(f));
+	int ret = receive_all(a, &f, sizeof(f));
 
 	if (!ret && !agent_frame_valid(&f))
 		ret = -EPROTO;
 	if (!ret)
-		ret = pil_read_all(a->fd, a->buf, f.len);
+		ret = receive_all(a, a->buf, f.len);
+	if (a->given_up)
+		return 0;
 	if (ret)
 		return a->started ? pil_err_say(err, ECONNRESET, "the machine has ended")
 				  : ended_early(err);
@@ -251,12 +321,14 @@ static int run_loop(struct attachment *a, struct pil_err *err)
 		}
 		if (p[0].revents)
 			ret = on_frame(a, &status, err);
+		if (a->untold && !ret && status < 0)
+			tell_signal(a);
 		if (!ret && status < 0 && p[1].revents)
 			on_signal(a, &status);
 		if (!ret && status < 0 && p[2].revents)
 			on_input(a);
-		if (ret)
-			return ret;
+		if (ret || a->given_up)
+			return ret ? ret : a->given_up;
 	}
 	return status;
 }

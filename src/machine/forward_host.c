@@ -40,6 +40,8 @@ struct forwarder {
 	struct port ports[AGENT_MAX_PORTS];
 	unsigned n_ports;
 	unsigned n_connections;
+	uint16_t list[1 + AGENT_MAX_PORTS]; /* the guest's next one, as far as it has come */
+	size_t list_bytes;
 };
 
 static int listen_local(uint16_t port)
@@ -67,23 +69,50 @@ static int take_listening(struct forwarder *f, uint16_t number)
 	return -1;
 }
 
-/* The guest's next list.  False: the machine is over, or does not keep to the protocol. */
-static bool take_ports(struct forwarder *f, int announce_fd)
+static bool is_among(const struct port *ports, unsigned n, uint16_t number)
 {
-	uint16_t n, numbers[AGENT_MAX_PORTS];
+	for (unsigned i = 0; i < n; i++)
+		if (ports[i].number == number)
+			return true;
+	return false;
+}
+
+static void take_ports(struct forwarder *f)
+{
 	struct port next[AGENT_MAX_PORTS];
 	unsigned n_next = 0;
 
-	if (pil_read_all(announce_fd, &n, sizeof(n)) || n > AGENT_MAX_PORTS ||
-	    (n && pil_read_all(announce_fd, numbers, n * sizeof(*numbers))))
-		return false;
-	for (unsigned i = 0; i < n; i++)
-		if (numbers[i] >= FIRST_PORT)
-			next[n_next++] = (struct port){numbers[i], take_listening(f, numbers[i])};
+	for (unsigned i = 1; i <= f->list[0]; i++) {
+		uint16_t number = f->list[i];
+
+		if (number >= FIRST_PORT && !is_among(next, n_next, number))
+			next[n_next++] = (struct port){number, take_listening(f, number)};
+	}
 	for (unsigned i = 0; i < f->n_ports; i++)
 		pil_close_p(&f->ports[i].fd);
 	memcpy(f->ports, next, n_next * sizeof(*next));
 	f->n_ports = n_next;
+}
+
+/* Some more of the guest's next list, when poll() says that there is some.  False: the machine is
+ * over, or does not keep to the protocol. */
+static bool read_list(struct forwarder *f, int announce_fd)
+{
+	size_t want = f->list_bytes < sizeof(f->list[0]) ? sizeof(f->list[0])
+							 : sizeof(f->list[0]) * (1u + f->list[0]);
+	ssize_t n = read(announce_fd, (char *)f->list + f->list_bytes, want - f->list_bytes);
+
+	if (n <= 0)
+		return n < 0 && errno == EINTR;
+	f->list_bytes += (size_t)n;
+	if (f->list_bytes < sizeof(f->list[0]))
+		return true;
+	if (f->list[0] > AGENT_MAX_PORTS)
+		return false;
+	if (f->list_bytes == sizeof(f->list[0]) * (1u + f->list[0])) {
+		take_ports(f);
+		f->list_bytes = 0;
+	}
 	return true;
 }
 
@@ -149,7 +178,7 @@ void forward_host_run(int announce_fd, const char *path)
 		for (unsigned i = 0; i < f.n_ports; i++)
 			if (p[1 + i].revents)
 				serve(&f, &f.ports[i]);
-		if (p[0].revents && !take_ports(&f, announce_fd))
+		if (p[0].revents && !read_list(&f, announce_fd))
 			return;
 	}
 }

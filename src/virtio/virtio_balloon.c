@@ -39,6 +39,8 @@ enum {
 	REPORT_RANGES_PER_TURN = 4,
 	REQUESTS_PER_TURN = 4,
 	PFNS_AT_ONCE = 256,
+	MAX_REQUEST_BYTES = 4 * PFNS_AT_ONCE *
+			    4, /* Linux sends 256 pages at once; the rest stays the guest's */
 };
 
 struct balloon {
@@ -72,7 +74,8 @@ static void inflate(struct balloon *b, const struct virtq_chain *chain)
 	uint64_t first = 0, n_pages = 0;
 	size_t off = 0, got;
 
-	while ((got = iovs_read(chain->iov, chain->n_out, off, pfns, sizeof(pfns)))) {
+	while (off < MAX_REQUEST_BYTES &&
+	       (got = iovs_read(chain->iov, chain->n_out, off, pfns, sizeof(pfns)))) {
 		for (size_t i = 0; i < got / sizeof(pfns[0]); i++) {
 			if (n_pages && pfns[i] == first + n_pages) {
 				n_pages++;

@@ -238,8 +238,8 @@ static bool understand(struct worker *w)
 	case VIRTIO_BLK_T_IN:
 	case VIRTIO_BLK_T_OUT:
 		w->status = VIRTIO_BLK_S_IOERR;
-		return w->len % SECTOR == 0 && in_disk(b, w->hdr.sector, w->len / SECTOR) &&
-		       (reads || !b->read_only);
+		return w->len % SECTOR == 0 && w->len <= (size_t)SEG_MAX * SIZE_MAX_BYTES &&
+		       in_disk(b, w->hdr.sector, w->len / SECTOR) && (reads || !b->read_only);
 	case VIRTIO_BLK_T_FLUSH:
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:

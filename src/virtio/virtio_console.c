@@ -25,10 +25,17 @@
 #include "err.h"
 #include "fd.h"
 #include "iovs.h"
+#include "log.h"
 #include "loop.h"
 #include "virtio.h"
 
-enum { QUEUE_IN, QUEUE_OUT, NUM_QUEUES, QUEUE_SIZE = 64 };
+enum {
+	QUEUE_IN,
+	QUEUE_OUT,
+	NUM_QUEUES,
+	QUEUE_SIZE = 64,
+	MAX_CHAIN_BYTES = 64 << 10, /* written of one chain; Linux sends half of that */
+};
 
 struct console {
 	struct virtio_device dev;
@@ -39,6 +46,8 @@ struct console {
 	size_t head, fill; /* of pending[] */
 	uint64_t dropped;
 	uint64_t tail_bytes; /* ever put into tail[] */
+	uint64_t file_bytes; /* written to a descriptor that cannot be polled */
+	bool file_full;
 	struct virtq_chain chain;
 	char pending[VIRTIO_CONSOLE_BUFFER_BYTES];
 	char tail[VIRTIO_CONSOLE_TAIL_BYTES];
@@ -97,17 +106,35 @@ static void remember(struct console *c, const char *bytes, size_t len)
 		c->tail[c->tail_bytes++ % sizeof(c->tail)] = bytes[i];
 }
 
+/* A file takes what it is given: the host's disk would be the guest's to fill. */
+static bool room_in_file(struct console *c, size_t len)
+{
+	if (c->file_bytes + len > VIRTIO_CONSOLE_FILE_BYTES) {
+		if (!c->file_full)
+			log_warn("console: more than %d MiB: the rest is not kept",
+				 VIRTIO_CONSOLE_FILE_BYTES >> 20);
+		c->file_full = true;
+	}
+	c->file_bytes += c->file_full ? 0 : len;
+	return !c->file_full;
+}
+
 /* #syscalls: write */
 static void output(struct console *c, const struct virtq_chain *chain)
 {
 	char piece[1024];
 	size_t off = 0, n;
 
-	while ((n = iovs_read(chain->iov, chain->n_out, off, piece, sizeof(piece)))) {
+	while (off < MAX_CHAIN_BYTES &&
+	       (n = iovs_read(chain->iov, chain->n_out, off, piece, sizeof(piece)))) {
 		size_t done = 0;
 
 		remember(c, piece, n);
 		off += n;
+		if (!c->pollable && !room_in_file(c, n)) {
+			c->dropped += n;
+			continue;
+		}
 		while (c->source.fd >= 0 && !c->fill && done < n) {
 			ssize_t put = write(c->source.fd, piece + done, n - done);
 
@@ -125,6 +152,8 @@ static void output(struct console *c, const struct virtq_chain *chain)
 		else
 			c->dropped += n - done;
 	}
+	if (off < chain->out_bytes)
+		c->dropped += chain->out_bytes - off;
 }
 
 static void serve_output(struct console *c)

@@ -19,6 +19,7 @@ struct virtio_device;
 enum {
 	VIRTIO_CONSOLE_BUFFER_BYTES = 64 << 10, /* of output that the reader has not taken */
 	VIRTIO_CONSOLE_TAIL_BYTES = 8 << 10,    /* of the last output */
+	VIRTIO_CONSOLE_FILE_BYTES = 4 << 20,    /* all that a file gets */
 };
 
 /* Takes @fd (a pipe, socket, terminal or file; -1: output is only remembered) and makes it

@@ -171,6 +171,9 @@ static void back_end_ready(struct vhost_user *vu)
 
 	if (!fs->dev.active || fs->bells[QUEUE_REQUEST].source.fd < 0)
 		return; /* activate() goes on */
+	for (unsigned q = 0; q < NUM_QUEUES; q++)
+		if (fs->dev.queues[q].broken)
+			return; /* NEEDS_RESET: its rings are nowhere */
 	rc = hand_over(fs);
 	if (rc) {
 		vhost_user_close(vu);

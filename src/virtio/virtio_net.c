@@ -61,7 +61,7 @@ struct net {
 	struct log_limit limit;
 	struct virtq_chain chain; /* scratch */
 
-	struct { /* frames on their way out; in use while left > 0 */
+	struct { /* frames on their way out; left == 0: none, and the others are 0 too */
 		size_t left;
 		unsigned n, n_iov;
 		uint16_t heads[MAX_BATCH];
@@ -354,6 +354,7 @@ static void net_activate(struct virtio_device *dev)
  * beginning it has: that is copied, and the frames behind it are dropped. */
 static void keep_partial_frame(struct net *n)
 {
+	unsigned n_iov = n->out.n_iov;
 	size_t total = 0, end = 0, sent, rest;
 
 	for (unsigned i = 0; i < n->out.n; i++)
@@ -362,16 +363,17 @@ static void keep_partial_frame(struct net *n)
 	for (unsigned i = 0; i < n->out.n && end < sent; i++)
 		end += LEN + ntohl(n->out.len[i]);
 	rest = end - sent;
-	n->out.partial = malloc(rest + 1);
-	if (!n->out.partial) {
-		detach(n, "no memory");
+	n->stats.dropped += n->out.n;
+	n->out.n = n->out.n_iov = 0;
+	n->out.left = 0;
+	if (!rest)
+		return;
+	n->out.partial = malloc(rest);
+	if (!n->out.partial || iovs_read(n->out.iov, n_iov, 0, n->out.partial, rest) < rest) {
+		detach(n, "the rest of a frame is lost");
 		return;
 	}
-	iovs_read(n->out.iov, n->out.n_iov, 0, n->out.partial, rest);
-	n->stats.dropped += n->out.n;
-	n->out.n = 0;
-	n->out.n_iov = 1;
-	n->out.iov[0] = (struct iovec){n->out.partial, rest};
+	n->out.iov[n->out.n_iov++] = (struct iovec){n->out.partial, rest};
 	n->out.left = rest;
 }
 

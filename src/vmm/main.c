@@ -33,7 +33,10 @@
 #include "virtio_console.h"
 #include "kvm_vm.h"
 
-enum { END_SECONDS = 1 };
+enum {
+	END_SECONDS = 1,       /* when we are told to end */
+	FAREWELL_SECONDS = 10, /* when the guest ends */
+};
 
 struct machine {
 	struct vm vm;
@@ -50,6 +53,7 @@ static void on_end(struct loop_source *source, uint32_t events)
 	struct machine *m = container_of(source, struct machine, ended);
 
 	(void)events;
+	alarm(FAREWELL_SECONDS);
 	loop_stop(m->loop, atomic_load(&m->vm.end));
 }
 

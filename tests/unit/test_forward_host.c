@@ -194,6 +194,37 @@ static void test_odd_numbers_do_no_harm(void **state)
 	assert_int_equal(call(1023), -1);
 }
 
+/* Half a list holds nobody up, and its rest is still understood. */
+static void test_a_list_may_come_in_parts(void **state)
+{
+	struct guest *g = *state;
+	uint16_t first = free_port(), second = free_port(), one[] = {1, first},
+		 two[] = {2, first, second};
+	int fd;
+
+	announce(g, one, sizeof(one));
+	fd = call_within(first, 5000);
+	assert_true(fd >= 0);
+	close(fd);
+	announce(g, two, 3);
+	for (int i = 0; i < 2; i++) {
+		uint16_t port = 0;
+		int in;
+
+		fd = call(first);
+		assert_true(fd >= 0);
+		in = accept(g->listen_fd, NULL, NULL);
+		assert_int_equal(pil_read_all(in, &port, sizeof(port)), 0);
+		assert_int_equal(port, first);
+		close(in);
+		close(fd);
+	}
+	announce(g, (const uint16_t *)((const char *)two + 3), sizeof(two) - 3);
+	fd = call_within(second, 5000);
+	assert_true(fd >= 0);
+	close(fd);
+}
+
 #define with_guest(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -204,6 +235,7 @@ int main(void)
 		with_guest(test_too_many_ports_end_the_forwarding),
 		with_guest(test_end_of_the_guest_ends_the_forwarding),
 		with_guest(test_odd_numbers_do_no_harm),
+		with_guest(test_a_list_may_come_in_parts),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -119,6 +120,30 @@ static void test_a_stuck_reader_costs_output_not_the_guest(void **state)
 	say(f, "!", 1);
 	assert_int_equal(read(f->peer, got, 1), 1);
 	assert_int_equal(got[0], '!');
+}
+
+static void test_a_file_is_not_the_guests_to_fill(void **state)
+{
+	struct fixture *f = *state;
+	static char block[VIRTIO_CONSOLE_BUFFER_BYTES], tail[8];
+	FILE *file = tmpfile();
+
+	vdriver_stop(&f->d);
+	f->dev->ops->destroy(f->dev);
+	assert_int_equal(virtio_console_create(&f->dev, f->loop, dup(fileno(file)), NULL), 0);
+	vdriver_start(&f->d, f->dev, 0);
+	memset(block, 'x', sizeof(block));
+	for (size_t i = 0; i < 2 * VIRTIO_CONSOLE_FILE_BYTES / sizeof(block); i++) {
+		say(f, block, sizeof(block));
+		f->d.next_gpa = VDRIVER_BUFFERS_GPA;
+	}
+	say(f, "panic", 5);
+	fseek(file, 0, SEEK_END);
+	assert_int_equal(ftell(file), VIRTIO_CONSOLE_FILE_BYTES);
+	assert_int_equal(virtio_console_dropped(f->dev), VIRTIO_CONSOLE_FILE_BYTES + 5);
+	virtio_console_tail(f->dev, tail, 6);
+	assert_string_equal(tail, "panic");
+	fclose(file);
 }
 
 static void test_a_reader_that_left_is_no_harm(void **state)
@@ -247,6 +272,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(output_arrives_and_is_remembered),
 		T(a_stuck_reader_costs_output_not_the_guest),
+		T(a_file_is_not_the_guests_to_fill),
 		T(a_reader_that_left_is_no_harm),
 		T(input_reaches_the_guest),
 		T(buffers_that_nothing_will_fill_are_left_alone),

@@ -328,6 +328,52 @@ static void test_a_reset_does_not_cut_a_frame(void **state)
 	assert_memory_equal(got + 4, pattern(6), 60);
 }
 
+/* Between two frames nothing is owed to the peer, and the next batch begins as any other. */
+static void test_a_reset_between_frames_leaves_nothing(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t got[VIRTIO_NET_MAX_FRAME + 4];
+	static struct vdriver_buf bufs[VIRTQ_MAX_IOV - 1];
+	uint64_t hdr = vdriver_alloc(&f->d, HDR), frame = vdriver_put(&f->d, pattern(5), 40000);
+	struct vdriver_buf small[] = {{hdr, HDR, false}, {frame, 1000, false}};
+	uint8_t start[HDR + 1] = {0};
+	uint32_t len = 1, want;
+
+	for (unsigned i = 0; i < 120; i++)
+		vdriver_add(&f->d, TX, small, 2);
+	for (unsigned i = 0; i < 20; i++) {
+		vdriver_kick(&f->d, TX);
+		for (struct vring_used_elem used; vdriver_used(&f->d, TX, &used);)
+			vdriver_add(&f->d, TX, small, 2);
+	}
+	vdriver_stop(&f->d);
+	vdriver_start(&f->d, f->dev, f->dev->offered);
+	memcpy(start + HDR, pattern(5), 1);
+	bufs[0] = (struct vdriver_buf){vdriver_put(&f->d, start, sizeof(start)), sizeof(start),
+				       false};
+	for (unsigned i = 1; i < ARRAY_SIZE(bufs); i++) { /* as many pieces as there may be */
+		bufs[i] = (struct vdriver_buf){frame + len, i + 1 < ARRAY_SIZE(bufs) ? 1 : 5000,
+					       false};
+		len += bufs[i].len;
+	}
+	vdriver_add_indirect(&f->d, TX, bufs, ARRAY_SIZE(bufs));
+	vdriver_kick(&f->d, TX);
+	do { /* what was sent before, then the long one */
+		run_loop(f);
+		assert_int_equal(pil_read_all(f->peer, &want, 4), 0);
+		want = ntohl(want);
+		for (uint32_t have = 0; have < want;) {
+			ssize_t n = recv(f->peer, got + have, want - have, MSG_DONTWAIT);
+
+			have += n > 0 ? (uint32_t)n : 0;
+			run_loop(f);
+		}
+	} while (want == 1000);
+	assert_int_equal(want, len);
+	assert_memory_equal(got, pattern(5), len);
+	assert_int_equal(recv(f->peer, got, 1, MSG_DONTWAIT), -1);
+}
+
 static uint16_t link_status(struct fixture *f)
 {
 	uint16_t status;
@@ -525,6 +571,7 @@ int main(void)
 		T(a_full_socket_holds_the_queue),
 		T(small_frames_are_never_cut),
 		T(a_reset_does_not_cut_a_frame),
+		T(a_reset_between_frames_leaves_nothing),
 		T(the_link_goes_down_with_its_peer_and_comes_back),
 		T(a_peer_that_breaks_the_protocol_is_cut_off),
 		T(frames_that_fit_nowhere_are_dropped),

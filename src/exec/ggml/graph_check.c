@@ -165,9 +165,9 @@ static int64_t last_writer(struct check *c, struct span x, uint32_t from, uint32
 }
 
 /* Entries for the same elements at the same place are one. */
-static struct graph_index *find_index(const struct check *c, const struct wire_tensor *t)
+static struct graph_index *find_index(struct check *c, const struct wire_tensor *t)
 {
-	for (uint32_t i = c->n_index; i-- > 0;) {
+	for (uint32_t i = c->n_index; i-- > 0 && c->scans_left; c->scans_left--) {
 		const struct wire_tensor *e = &c->t[c->index[i].tensor];
 
 		if (e->buffer == t->buffer && e->offset == t->offset && e->type == t->type &&
@@ -185,7 +185,7 @@ static const char *index_from_peer(struct check *c, uint32_t at, uint32_t until,
 	if (t->nb[0] != c->env->types->bytes[t->type])
 		return "an index with gaps";
 	if (!e) {
-		if (c->n_index == c->max_index)
+		if (c->n_index == c->max_index || !c->scans_left)
 			return "too many index tensors";
 		e = &c->index[c->n_index++];
 		*e = (struct graph_index){.tensor = at, .limit = limit};
@@ -198,11 +198,11 @@ static const char *index_from_peer(struct check *c, uint32_t at, uint32_t until,
 }
 
 /* How far the nodes are known not to write into @x. */
-static uint32_t clean_until(const struct check *c, struct span x)
+static uint32_t clean_until(struct check *c, struct span x)
 {
 	uint32_t until = 0;
 
-	for (uint32_t i = 0; i < c->n_index; i++) {
+	for (uint32_t i = 0; i < c->n_index && c->scans_left; i++, c->scans_left--) {
 		const struct graph_index *e = &c->index[i];
 		struct span s;
 

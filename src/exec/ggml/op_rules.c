@@ -92,6 +92,8 @@ static uint64_t row_bytes(const struct graph_types *types, const struct wire_ten
 
 static int64_t elems(const struct wire_tensor *t)
 {
+	if (tensor_empty(t)) /* whose other sizes nobody has multiplied yet */
+		return 0;
 	return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
 }
 
