@@ -123,6 +123,7 @@ static int install(struct cli *cli, const struct recipe *recipe, const char *nam
 	ret = check_name(cli, name, err); /* again: it may have come while we waited */
 	if (ret)
 		return ret;
+	registry_announce(lock_fd, "Installing", name, version);
 	tree_sweep(&cli->dirs);
 	ret = form_kits(&cli->dirs, version, config, err);
 	if (ret < 0)

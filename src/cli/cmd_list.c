@@ -67,57 +67,86 @@ static int list_online(void)
 	return 0;
 }
 
-static int print_json(struct cli *cli, const struct distro *list, int n, const char *default_name,
-		      const struct options *o)
+struct row {
+	const char *name, *state;
+	unsigned version;
+	bool is_default;
+};
+
+static const char *state_of(struct cli *cli, const char *name, const struct registry_work *work)
+{
+	if (!strcmp(name, work->name))
+		return work->state;
+	return machine_running(&cli->dirs, name) ? "Running" : "Stopped";
+}
+
+/* The installed ones, and the one that is not yet or not any more; returns how many. */
+static int make_rows(struct cli *cli, const struct distro *list, int n, const char *default_name,
+		     const struct registry_work *work, struct row *rows)
+{
+	bool listed = !work->name[0];
+
+	for (int i = 0; i < n; i++) {
+		rows[i] = (struct row){.name = list[i].name,
+				       .state = state_of(cli, list[i].name, work),
+				       .version = list[i].version,
+				       .is_default = !strcmp(list[i].name, default_name)};
+		listed = listed || !strcmp(list[i].name, work->name);
+	}
+	if (!listed)
+		rows[n++] = (struct row){work->name, work->state, work->version, false};
+	return n;
+}
+
+static bool shown(const struct row *row, const struct options *o)
+{
+	return !o->running || !strcmp(row->state, "Running");
+}
+
+static int print_json(const struct row *rows, int n, const struct options *o)
 {
 	json_t *array = json_array();
 
-	for (int i = 0; i < n; i++) {
-		bool running = machine_running(&cli->dirs, list[i].name);
-
-		if (o->running && !running)
-			continue;
-		json_array_append_new(array,
-				      json_pack("{s:s, s:b, s:s, s:i}", "name", list[i].name,
-						"default", !strcmp(list[i].name, default_name),
-						"state", running ? "Running" : "Stopped", "version",
-						(int)list[i].version));
-	}
+	for (int i = 0; i < n; i++)
+		if (shown(&rows[i], o))
+			json_array_append_new(array,
+					      json_pack("{s:s, s:b, s:s, s:i}", "name",
+							rows[i].name, "default", rows[i].is_default,
+							"state", rows[i].state, "version",
+							(int)rows[i].version));
 	json_dumpf(array, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(array);
 	return 0;
 }
 
-static int print_text(struct cli *cli, const struct distro *list, int n, const char *default_name,
-		      const struct options *o)
+static int print_text(const struct row *rows, int n, const struct options *o)
 {
-	int width = 4, shown = 0;
+	int width = 4, n_shown = 0;
 
 	for (int i = 0; i < n; i++)
-		if ((int)strlen(list[i].name) > width)
-			width = (int)strlen(list[i].name);
+		if ((int)strlen(rows[i].name) > width)
+			width = (int)strlen(rows[i].name);
 	for (int i = 0; i < n; i++) {
-		bool running = machine_running(&cli->dirs, list[i].name);
-		bool is_default = !strcmp(list[i].name, default_name);
+		const struct row *r = &rows[i];
 
-		if (o->running && !running)
+		if (!shown(r, o))
 			continue;
-		if (shown++ == 0 && !o->quiet) {
+		if (n_shown++ == 0 && !o->quiet) {
 			if (o->verbose)
 				printf("  %-*s    %-15s %s\n", width, "NAME", "STATE", "VERSION");
 			else
 				puts("pillion Distributions:");
 		}
 		if (o->quiet)
-			puts(list[i].name);
+			puts(r->name);
 		else if (o->verbose)
-			printf("%s %-*s    %-15s %u\n", is_default ? "*" : " ", width, list[i].name,
-			       running ? "Running" : "Stopped", list[i].version);
+			printf("%s %-*s    %-15s %u\n", r->is_default ? "*" : " ", width, r->name,
+			       r->state, r->version);
 		else
-			printf("%s%s\n", list[i].name, is_default ? " (Default)" : "");
+			printf("%s%s\n", r->name, r->is_default ? " (Default)" : "");
 	}
-	if (o->running && !shown && !o->quiet) {
+	if (o->running && !n_shown && !o->quiet) {
 		puts("There are no running distributions.");
 		return EXIT_FAILURE;
 	}
@@ -127,6 +156,8 @@ static int print_text(struct cli *cli, const struct distro *list, int n, const c
 static int run(struct cli *cli, int argc, char **argv)
 {
 	_auto_free struct distro *list = NULL;
+	_auto_free struct row *rows = NULL;
+	struct registry_work work = {0};
 	struct distro def = {0};
 	struct pil_err err = {0};
 	struct options o;
@@ -136,13 +167,18 @@ static int run(struct cli *cli, int argc, char **argv)
 		return n;
 	if (o.online)
 		return list_online();
+	if (!registry_working(&cli->dirs, &work))
+		work = (struct registry_work){0};
 	n = registry_list(&cli->dirs, &list, &err);
 	if (n < 0)
 		return cli_fail(&err);
-	if (registry_default(&cli->dirs, &def, &err) && !o.json && !o.quiet)
+	if (registry_default(&cli->dirs, &def, &err) && !work.name[0] && !o.json && !o.quiet)
 		return cli_fail(&err);
-	return o.json ? print_json(cli, list, n, def.name, &o)
-		      : print_text(cli, list, n, def.name, &o);
+	rows = calloc((size_t)n + 1, sizeof(*rows));
+	if (!rows)
+		return EXIT_FAILURE;
+	n = make_rows(cli, list, n, def.name, &work, rows);
+	return o.json ? print_json(rows, n, &o) : print_text(rows, n, &o);
 }
 
 const struct cmd cmd_list = {

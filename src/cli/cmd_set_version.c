@@ -34,6 +34,8 @@ static int change(struct cli *cli, const char *name, unsigned version, struct pi
 		return 0;
 	}
 	if (!ret)
+		registry_announce(lock_fd, "Converting", distro.name, version);
+	if (!ret)
 		ret = form_change(&cli->dirs, &distro, version, &config, err);
 	if (!ret)
 		puts("The operation completed successfully.");

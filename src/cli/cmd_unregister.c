@@ -23,6 +23,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (lock_fd < 0 || registry_find(&cli->dirs, argv[1], &distro, &err))
 		return cli_fail(&err);
 	dir = str_printf("%s/distros/%s", cli->dirs.data, distro.name);
+	registry_announce(lock_fd, "Uninstalling", distro.name, distro.version);
 	puts("Unregistering.");
 	fflush(stdout);
 	/* Forgotten first: were we killed in the middle, the rest is a folder to clean up. */

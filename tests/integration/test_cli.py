@@ -96,6 +96,27 @@ def test_list_shows_names_states_and_the_default(installed):
     assert listed == [{"name": "debian", "default": True, "state": "Stopped", "version": 1}]
 
 
+def test_list_shows_what_is_being_made(with_trees):
+    def rows():
+        lines = with_trees.run("--list", "--verbose").stdout.splitlines()[1:]
+        return [line.replace("*", "").split() for line in lines]
+
+    for finish in (False, True):  # killed in the middle, then to the end
+        installer = subprocess.Popen(with_trees.argv("--install", "debian", "--no-launch", "--version", "1"),
+                                     env=with_trees.env, stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        host_lib.wait_for("it is shown", lambda: rows() == [["debian", "Installing", "1"]], timeout=60)
+        listed = json.loads(with_trees.run("--list", "--json").stdout)
+        assert [d["state"] for d in listed] == ["Installing"]
+        assert with_trees.run("--list", "--running").returncode == 1
+        if not finish:
+            installer.kill()
+            installer.wait()
+            assert rows() == []
+    assert installer.wait(timeout=300) == 0
+    assert rows() == [["debian", "Stopped", "1"]]
+
+
 def test_list_online_names_what_can_be_installed(empty):
     done = empty.run("--list", "--online")
     assert "The following is a list of valid distributions that can be installed." in done.stdout
