@@ -240,7 +240,8 @@ static void hint_lost(const char *dir, struct pil_err *err)
 {
 	const char *slash = strrchr(dir, '/');
 
-	pil_err_hint(err, "put a copy back in its place, or give it up: pillion --unregister %.100s",
+	pil_err_hint(err,
+		     "put a copy back in its place, or give it up: pillion --unregister %.100s",
 		     slash ? slash + 1 : dir);
 }
 
