@@ -28,6 +28,14 @@ static const struct {
 	{"--cd", NULL, offsetof(struct options, cwd)},
 };
 
+static const char *missing_value(const char *option)
+{
+	static char text[64];
+
+	snprintf(text, sizeof(text), "%.40s needs a value", option);
+	return text;
+}
+
 /* wsl's own rules: options until the first word that is none; -e takes all that follows. */
 static const char *parse(int argc, char **argv, struct options *o)
 {
@@ -51,7 +59,7 @@ static const char *parse(int argc, char **argv, struct options *o)
 			    (!text_options[k].alias || strcmp(argv[i], text_options[k].alias)))
 				continue;
 			if (++i == argc)
-				return "the last option needs a value";
+				return missing_value(argv[i - 1]);
 			memcpy((char *)o + text_options[k].offset, &argv[i], sizeof(char *));
 			known = true;
 			break;

@@ -148,20 +148,30 @@ static bool apply(struct config *c, const struct key *key, const char *value)
 	return false;
 }
 
+struct reading {
+	struct config *config;
+	char wrong[160]; /* the setting it stopped at */
+};
+
 /* inih's handler: 0 stops with this line's number. */
 static int set_key(void *user, const char *section, const char *name, const char *value)
 {
+	struct reading *r = user;
+
+	snprintf(r->wrong, sizeof(r->wrong), "%.40s = %.100s", name, value);
 	if (!strcasecmp(section, "pillion")) /* for those who find [wsl2] odd here */
 		section = "wsl2";
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (!strcasecmp(section, keys[i].section) && !strcasecmp(name, keys[i].name))
-			return apply(user, &keys[i], value);
+			return apply(r->config, &keys[i], value);
 	log_warn("config: unknown key %s in section [%s] is ignored", name, section);
 	return 1;
 }
 
 int config_load(struct config *config, const char *path, struct pil_err *err)
 {
+	struct reading reading = {.config = config};
+	char safe[4 * sizeof(reading.wrong)];
 	int line;
 
 	*config = (struct config){.vm_idle_timeout_ms = 60000,
@@ -171,14 +181,16 @@ int config_load(struct config *config, const char *path, struct pil_err *err)
 				  .auto_memory_reclaim = CONFIG_RECLAIM_GRADUAL};
 	if (!path_exists(path))
 		return 0;
-	line = ini_parse(path, set_key, config);
+	line = ini_parse(path, set_key, &reading);
 	if (line == 0)
 		return 0;
 	config_finish(config);
 	if (line < 0)
 		return pil_err_set(err, errno ? errno : EIO, "read config '%s'", path);
-	pil_err_hint(err, "mend or remove that line; docs/config.md lists the keys");
-	return pil_err_say(err, EINVAL, "config '%s' line %d: not a valid setting", path, line);
+	pil_err_hint(err,
+		     "mend or remove that line; docs/config.md lists the keys and their values");
+	return pil_err_say(err, EINVAL, "config '%s' line %d: not a valid setting: %s", path, line,
+			   str_escape(safe, sizeof(safe), reading.wrong));
 }
 
 void config_finish(struct config *config)

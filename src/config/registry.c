@@ -119,8 +119,10 @@ int registry_find(const struct state_dirs *dirs, const char *name, struct distro
 	if (ret == -ENOENT && str_is_name(name) && (spelling = find_spelling(dirs, name)))
 		ret = load(dirs, spelling, out);
 	if (ret == -ENOENT) {
-		pil_err_hint(err, "pillion --list shows what is installed, pillion --list --online "
-				  "what can be");
+		pil_err_hint(err,
+			     "'%.64s' is not installed; pillion --list shows what is, "
+			     "pillion --list --online what can be",
+			     name);
 		return pil_err_say(err, ENOENT, "There is no distribution with the supplied name.");
 	}
 	return ret ? pil_err_set(err, -ret, "read distros/%s/distro.json", name) : 0;

@@ -353,8 +353,10 @@ static int run_builds(const struct build *b, struct pil_err *err)
 	fprintf(stderr, "Fetching %s ...\n", b->recipe->title);
 	status = run_build(b, expired_ok, err);
 	if (status > 0 && !expired_ok && !interrupted && log_says(b->log_path, expired)) {
-		fputs("The mirror's index is past its date of validity; trusting its signature "
-		      "alone here.\n",
+		fputs("The mirror's index is past its date of validity: going on with its "
+		      "signature "
+		      "alone, which an old mirror has too.  Security fixes may be missing; check "
+		      "the host's date, or use another mirror.\n",
 		      stderr);
 		expired_ok = true;
 		status = run_build(b, true, err);
