@@ -146,26 +146,24 @@ static pid_t supervisor(const struct state_dirs *dirs, const char *name)
 	return str_to_u64(text, INT32_MAX, &pid) ? (pid_t)pid : 0;
 }
 
-/* What pillion-vmm logged last of a failure, if anything; a panic in the kernel's own words.  Once
- * the machine runs, only its end counts, not what a device may have failed at before.  Cuts @log
- * up.  The guest's lines are escaped, and marked (power.c). */
+/* What pillion-vmm logged last of a failure, if anything.  Once the machine runs, only its end
+ * counts, not what a device may have failed at before.  Cuts @log up.  The guest's console is in
+ * the same log, so that a guest can forge it: these are words for people, to be escaped. */
 static const char *failure_in(char *log, bool ran)
 {
-	static const char err[] = "pillion-vmm: err: ", end[] = "the machine ",
-			  guest[] = "guest: ", panic[] = "Kernel panic - not syncing";
-	const char *failure = NULL, *words = NULL;
+	static const char err[] = "pillion-vmm: err: ", end[] = "the machine ", guest[] = "guest: ";
+	const char *failure = NULL;
 	char *rest;
 
 	for (char *line = strtok_r(log, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
 		if (strncmp(line, err, strlen(err)))
 			continue;
 		line += strlen(err);
-		if (!strncmp(line, guest, strlen(guest)))
-			words = words ? words : strstr(line, panic);
-		else if (!ran || !strncmp(line, end, strlen(end)))
+		if (ran ? !strncmp(line, end, strlen(end))
+			: strncmp(line, guest, strlen(guest)) != 0)
 			failure = line;
 	}
-	return failure && words ? words : failure;
+	return failure;
 }
 
 void machine_explain_end(const struct state_dirs *dirs, const char *name, bool ran,
@@ -180,8 +178,10 @@ void machine_explain_end(const struct state_dirs *dirs, const char *name, bool r
 		failure = failure_in(log, ran);
 	if (failure) {
 		_auto_free char *what = str_printf("%s: %s", err->msg, failure);
+		char safe[sizeof(err->msg)];
 
-		pil_err_say(err, err->code, "%s", what);
+		pil_err_say(err, err->code, "%s",
+			    str_escape(safe, sizeof(safe), ran ? failure : what));
 	}
 }
 

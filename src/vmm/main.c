@@ -28,6 +28,7 @@
 #include "options.h"
 #include "power.h"
 #include "probe.h"
+#include "str.h"
 #include "trace.h"
 #include "vcpu.h"
 #include "virtio_console.h"
@@ -151,7 +152,7 @@ static int set_up(struct machine *m, struct options *o, struct pil_err *err)
 static int judge(struct machine *m, int end)
 {
 	struct tail *tail = &m->power.tail;
-	char text[VIRTIO_CONSOLE_TAIL_BYTES];
+	char text[VIRTIO_CONSOLE_TAIL_BYTES], safe[4 * sizeof(tail->panic)];
 
 	if (!tail->panicked) /* else its words came by the UART already */
 		tail_add(tail, text, virtio_console_tail(m->board.console, text, sizeof(text)));
@@ -159,7 +160,10 @@ static int judge(struct machine *m, int end)
 	if (tail->panicked && (end == VM_END_REBOOT || end == VM_END_POWER_OFF))
 		end = VM_END_PANIC;
 	if (end == VM_END_PANIC || end == VM_END_ERROR) {
-		log_err("the machine %s%s%s", vm_end_str[end], m->vm.why[0] ? ": " : "", m->vm.why);
+		const char *why =
+			m->vm.why[0] ? m->vm.why : str_escape(safe, sizeof(safe), tail->panic);
+
+		log_err("the machine %s%s%s", vm_end_str[end], why[0] ? ": " : "", why);
 		tail_log(tail);
 	}
 	return end;

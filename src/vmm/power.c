@@ -17,9 +17,14 @@ static pthread_mutex_t uart_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void end_line(struct tail *tail)
 {
+	const char *panic;
+
 	tail->line[tail->len] = '\0';
-	if (tail->len && strstr(tail->line, "Kernel panic - not syncing"))
+	panic = tail->len ? strstr(tail->line, "Kernel panic - not syncing") : NULL;
+	if (panic && !tail->panicked) {
+		memcpy(tail->panic, panic, strlen(panic) + 1);
 		tail->panicked = true;
+	}
 	if (tail->len)
 		memcpy(tail->lines[tail->n_lines++ % TAIL_LINES], tail->line, tail->len + 1);
 	tail->len = 0;

@@ -30,7 +30,8 @@ struct tail {
 	unsigned n_lines; /* ever completed; the latest is in lines[(n_lines - 1) % TAIL_LINES] */
 	char line[TAIL_LINE_BYTES];
 	size_t len;
-	bool panicked; /* one of the lines said so */
+	bool panicked;               /* one of the lines said so ... */
+	char panic[TAIL_LINE_BYTES]; /* ... in these words */
 };
 
 void tail_add(struct tail *tail, const char *text, size_t len);

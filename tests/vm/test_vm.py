@@ -315,7 +315,7 @@ def test_reboot_inside_ends_the_machine_and_the_next_command_starts_it(outer, ma
 def test_panic_is_told_and_its_last_lines_are_kept(outer, machine):
     said = outer.run("pillion -d debian -- 'echo c >/proc/sysrq-trigger'", 60)
     assert said.status == 1
-    assert "the machine has ended: Kernel panic - not syncing: sysrq triggered crash" in said.err, said
+    assert "the machine panicked: Kernel panic - not syncing: sysrq triggered crash" in said.err, said
     path = re.search(r"hint: see (\S+)", said.err)[1]
     kept = outer.ok(f"cat {path}")
     assert "guest: " in kept and "Kernel panic - not syncing: sysrq triggered crash" in kept
