@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Theory of operation: the child reports a failed exec through a close-on-exec pipe, so that "not
- * found" is the caller's error and not an exit status.  Waiting uses a pidfd, hence no SIGCHLD
- * handler and no race with other children. */
+ * found" is the caller's error and not an exit status.  The parent reads it until then: a child
+ * that is to die with it, and finds no reader once it has said so to the kernel, was too late.
+ *
+ * Waiting uses a pidfd, hence no SIGCHLD handler and no race with other children. */
 #include "proc.h"
 
 #include <errno.h>
@@ -19,6 +21,7 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "log.h"
 #include "loop.h"
 
 void argv_add(struct argv *a, const char *arg)
@@ -68,7 +71,14 @@ static int place_fd(int fd, int target)
 	return dup2(fd, target) < 0 ? -1 : 0;
 }
 
-int proc_exec(char *const *argv, const struct proc_opts *opts)
+static bool has_reader(int pipe_fd)
+{
+	struct pollfd p = {.fd = pipe_fd};
+
+	return poll(&p, 1, 0) == 0; /* else POLLERR */
+}
+
+int proc_exec(char *const *argv, const struct proc_opts *opts, int report_fd)
 {
 	sigset_t none;
 
@@ -84,8 +94,8 @@ int proc_exec(char *const *argv, const struct proc_opts *opts)
 	syscall(SYS_close_range, 3, ~0u, 1 << 2 /* CLOSE_RANGE_CLOEXEC */);
 	for (int i = 0; i < opts->n_keep_fds; i++)
 		fcntl(opts->keep_fds[i], F_SETFD, 0);
-	if (opts->die_with_us)
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (opts->die_with_us && (prctl(PR_SET_PDEATHSIG, SIGKILL) || !has_reader(report_fd)))
+		_exit(127);
 	if (opts->envp)
 		execvpe(argv[0], argv, opts->envp);
 	else
@@ -93,17 +103,10 @@ int proc_exec(char *const *argv, const struct proc_opts *opts)
 	return -errno;
 }
 
-static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *opts, int report_fd,
-				   pid_t parent)
+static PIL_NORETURN void run_child(char *const *argv, const struct proc_opts *opts, int report_fd)
 {
-	int err;
+	int err = -proc_exec(argv, opts, report_fd);
 
-	if (opts->die_with_us) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != parent)
-			_exit(127);
-	}
-	err = -proc_exec(argv, opts);
 	if (write(report_fd, &err, sizeof(err)) < 0)
 		_exit(126);
 	_exit(127);
@@ -114,7 +117,7 @@ pid_t proc_spawn(char *const *argv, const struct proc_opts *opts, struct pil_err
 	_auto_fd int report_read = -1;
 	_auto_fd int report_write = -1;
 	int pipe_fds[2], child_errno = 0;
-	pid_t parent = getpid(), pid;
+	pid_t pid;
 
 	if (pipe2(pipe_fds, O_CLOEXEC))
 		return pil_err_set(err, errno, "start '%s': pipe", argv[0]);
@@ -124,8 +127,10 @@ pid_t proc_spawn(char *const *argv, const struct proc_opts *opts, struct pil_err
 	pid = fork();
 	if (pid < 0)
 		return pil_err_set(err, errno, "start '%s': fork", argv[0]);
-	if (pid == 0)
-		run_child(argv, opts, report_write, parent);
+	if (pid == 0) {
+		close(report_read);
+		run_child(argv, opts, report_write);
+	}
 	pil_close_p(&report_write);
 	if (pil_read_all(report_read, &child_errno, sizeof(child_errno)) == 0) {
 		waitpid(pid, NULL, 0);
@@ -134,17 +139,17 @@ pid_t proc_spawn(char *const *argv, const struct proc_opts *opts, struct pil_err
 	return pid;
 }
 
-int proc_wait(pid_t pid, int timeout_ms)
+/* Waits until @pid ends, at most @timeout_ms (-1: no bound), and does not reap it. */
+static int await_end(pid_t pid, int timeout_ms)
 {
 	_auto_fd int fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	int64_t due = loop_now_ms() + timeout_ms;
-	int status, n;
 
 	while (fd >= 0 && timeout_ms >= 0) {
 		int64_t left = due - loop_now_ms();
+		int n = poll(&p, 1, left > 0 ? (int)left : 0);
 
-		n = poll(&p, 1, left > 0 ? (int)left : 0);
 		if (n > 0)
 			break;
 		if (n == 0)
@@ -152,6 +157,15 @@ int proc_wait(pid_t pid, int timeout_ms)
 		if (errno != EINTR)
 			return -errno;
 	}
+	return 0;
+}
+
+int proc_wait(pid_t pid, int timeout_ms)
+{
+	int status, ret = await_end(pid, timeout_ms);
+
+	if (ret)
+		return ret;
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return -errno;
@@ -160,13 +174,11 @@ int proc_wait(pid_t pid, int timeout_ms)
 
 int proc_stop(pid_t pid, int grace_ms)
 {
-	int status;
-
-	kill(pid, SIGTERM);
-	status = proc_wait(pid, grace_ms);
-	if (status != -ETIMEDOUT)
-		return status;
-	kill(pid, SIGKILL);
+	if (grace_ms > 0 && kill(pid, SIGTERM) == 0 && await_end(pid, grace_ms) == -ETIMEDOUT)
+		log_dbg("process %d does not end: killed", pid);
+	/* Even if it ended: what it was just starting may not have been told yet to end with it.
+	 * Until it is reaped the number is nobody else's. */
+	kill(getpgid(pid) == pid ? -pid : pid, SIGKILL);
 	return proc_wait(pid, -1);
 }
 

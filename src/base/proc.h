@@ -36,15 +36,17 @@ struct proc_opts {
 pid_t proc_spawn(char *const *argv, const struct proc_opts *opts,
 		 struct pil_err *err) PIL_MUST_CHECK;
 
-/* What proc_spawn() does in the child: places descriptors, resets signals, executes.  Returns only
- * on failure, -errno. */
-int proc_exec(char *const *argv, const struct proc_opts *opts);
+/* What proc_spawn() does in the child: places descriptors, resets signals, executes.  The parent
+ * alone reads what is written to @report_fd, a close-on-exec pipe, and does so until then.  Returns
+ * only on failure, -errno. */
+int proc_exec(char *const *argv, const struct proc_opts *opts, int report_fd);
 
 /* Waits at most @timeout_ms (-1: no bound).  Returns the exit status, 128+N for signal N, or
  * -ETIMEDOUT with the child still running. */
 int proc_wait(pid_t pid, int timeout_ms);
 
-/* SIGTERM, @grace_ms later SIGKILL; reaps it.  Returns as proc_wait(). */
+/* SIGTERM if there are @grace_ms to end in; then SIGKILL, to what is left of its process group if
+ * it leads one; reaps it.  Returns as proc_wait(). */
 int proc_stop(pid_t pid, int grace_ms);
 
 /* Is there @program in $PATH? */

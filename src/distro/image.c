@@ -71,7 +71,7 @@ static int run(struct argv *a, struct userns_stage *stage, int log_fd, struct pi
 				 .stderr_fd = log_fd,
 				 .new_session = true,
 				 .die_with_us = true};
-	pid_t pid = userns_spawn(a->v, stage, &opts, err);
+	pid_t pid = userns_spawn(a->v, stage, USERNS_HOST_PIDS, &opts, err);
 	int status;
 
 	if (pid == -ENOENT)

@@ -167,7 +167,7 @@ static int check_programs(struct pil_err *err)
 				   needed[i]);
 	}
 	/* Asked before minutes of work: may we have ids of our own? */
-	pid = userns_spawn((char *[]){(char *)"true", NULL}, NULL, &opts, err);
+	pid = userns_spawn((char *[]){(char *)"true", NULL}, NULL, USERNS_HOST_PIDS, &opts, err);
 	if (pid < 0)
 		return pid;
 	return proc_wait(pid, 10000) ? pil_err_say(err, EPERM, "run 'true' in a user namespace")
@@ -438,7 +438,7 @@ static int unpack(const struct state_dirs *dirs, const char *tar_path, const cha
 				      (char *)"--file", (char *)"-", (char *)"--numeric-owner",
 				      (char *)"--preserve-permissions", (char *)"--exclude=./dev/*",
 				      (char *)"--directory", (char *)seen, NULL},
-			   &stage, &opts, err);
+			   &stage, USERNS_HOST_PIDS, &opts, err);
 	if (pid < 0)
 		return pid;
 	status = wait_for_child(pid, fd, what, UNPACK_TIMEOUT_MS);

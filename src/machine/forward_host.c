@@ -129,17 +129,17 @@ static bool listen_missing(struct forwarder *f)
 	return all;
 }
 
-/* A process keeps none of the parent's descriptors but the one it is for: a port that somebody
- * still held would stay taken.  Returns whether that worked. */
-static bool keep_only(int fd)
+/* A process ends with the parent, and keeps none of its descriptors but the one it is for: a port
+ * that somebody still held would stay taken.  Returns whether that worked. */
+static bool keep_only(int fd, pid_t parent)
 {
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	return dup2(fd, STDIN_FILENO) == STDIN_FILENO && close_range(3, ~0u, 0) == 0;
+	return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent &&
+	       dup2(fd, STDIN_FILENO) == STDIN_FILENO && close_range(3, ~0u, 0) == 0;
 }
 
-static void join(int fd, uint16_t port, const char *path)
+static void join(int fd, uint16_t port, const char *path, pid_t parent)
 {
-	int guest = keep_only(fd) ? unixsock_connect(path) : -1;
+	int guest = keep_only(fd, parent) ? unixsock_connect(path) : -1;
 
 	if (guest >= 0 && pil_write_all(guest, &port, sizeof(port)) == 0)
 		relay_run(STDIN_FILENO, guest);
@@ -148,7 +148,7 @@ static void join(int fd, uint16_t port, const char *path)
 static void serve(struct forwarder *f, const struct port *port)
 {
 	_auto_fd int fd = accept4(port->fd, NULL, NULL, SOCK_CLOEXEC);
-	pid_t pid;
+	pid_t own = getpid(), pid;
 
 	while (f->n_connections && waitpid(-1, NULL, WNOHANG) > 0)
 		f->n_connections--;
@@ -159,7 +159,7 @@ static void serve(struct forwarder *f, const struct port *port)
 		f->n_connections += pid > 0;
 		return;
 	}
-	join(fd, port->number, f->path);
+	join(fd, port->number, f->path, own);
 	_exit(0);
 }
 

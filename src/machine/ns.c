@@ -3,10 +3,11 @@
  * The sandbox: bubblewrap, in the user namespace that owns the distro's tree, with pasta for its
  * network.
  *
- * Theory of operation: four processes.  `bwrap` (outer) waits for its child; the child becomes
- * pillion-init, pid 1 of its own pid, mount, ipc, uts and network namespaces, once we let it (a
- * pipe it blocks on).  Between its creation and that moment pasta is attached to its network
- * namespace.  `pasta` runs in the same user namespace, so it is nobody on the host, too.
+ * Theory of operation: four processes.  `bwrap` (outer) is the first process of a pid namespace
+ * and waits for its child; the child becomes pillion-init, pid 1 of its own pid, mount, ipc, uts
+ * and network namespaces, once we let it (a pipe it blocks on).  Between its creation and that
+ * moment pasta is attached to its network namespace.  `pasta` runs in the same user namespace, so
+ * it is nobody on the host, too.
  *
  * All of them end with us: bwrap and pasta get SIGKILL when the supervisor dies, and the kernel
  * ends a pid namespace with its first process.  The polite way is the life pipe: closing our end
@@ -142,7 +143,6 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 			  const char *guest_dir, const struct start_fds *fds, bool *dns_forward)
 {
 	argv_add_all(a, (const char *const[]){"bwrap",
-					      "--die-with-parent",
 					      "--unshare-pid",
 					      "--unshare-ipc",
 					      "--unshare-uts",
@@ -204,29 +204,19 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 
 /* ---- network ---- */
 
-/* {"child-pid": N, ...} as bwrap writes it; 0: not there in time. */
-static pid_t read_child_pid(int fd)
+/* bwrap writes about its child to @info_fd as soon as there is one; the pid it names is of a
+ * namespace that we are not in.  0: not there in time. */
+static pid_t await_child(pid_t bwrap, int info_fd)
 {
-	char text[512];
-	size_t len = 0;
-	const char *at;
+	_auto_free char *path = str_printf("/proc/%d/task/%d/children", bwrap, bwrap);
+	_auto_free char *pids = NULL;
+	struct pollfd p = {.fd = info_fd, .events = POLLIN};
+	char c;
 
-	while (len < sizeof(text) - 1) {
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		ssize_t n;
-
-		if (poll(&p, 1, 10000) <= 0)
-			return 0;
-		n = read(fd, text + len, sizeof(text) - 1 - len);
-		if (n <= 0)
-			return 0;
-		len += (size_t)n;
-		text[len] = '\0';
-		at = strstr(text, "\"child-pid\":");
-		if (at && strpbrk(at, ",}\n"))
-			return (pid_t)strtol(at + strlen("\"child-pid\":"), NULL, 10);
-	}
-	return 0;
+	if (poll(&p, 1, 10000) <= 0 || read(info_fd, &c, 1) != 1 ||
+	    pil_read_file(path, 64, &pids) < 0)
+		return 0;
+	return (pid_t)strtol(pids, NULL, 10);
 }
 
 /* The default route is the last thing pasta sets up. */
@@ -356,7 +346,7 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 				 .die_with_us = true};
 
 	build_command(&a, &stage, run, files, rootfs, guest_dir, fds, dns_forward);
-	return userns_spawn(a.v, &stage, &opts, err);
+	return userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
 }
 
 static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
@@ -389,7 +379,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		ret = ns->bwrap < 0 ? ns->bwrap : 0;
 	}
 	close_start_fds(&fds);
-	child = ret ? 0 : read_child_pid(info_read);
+	child = ret ? 0 : await_child(ns->bwrap, info_read);
 	if (!ret && child <= 0)
 		ret = pil_err_say(err, EIO, "bubblewrap ended before the sandbox stood");
 	if (!ret) {

@@ -3,7 +3,8 @@
  * Theory of operation: virtiofsd runs in bubblewrap, in the user namespace that owns the
  * distributions' trees, and sees nothing but the folder it serves: who the guest is to the host's
  * files is the same as in a sandbox, nobody.  A folder that is not to be written is bound read
- * only, whatever the guest mounts it as.
+ * only, whatever the guest mounts it as.  Both end with the pid namespace that bubblewrap is the
+ * first process of.
  *
  * There are two programs of that name with options of their own: the one in C that came with QEMU
  * up to 7, and its successor in Rust. */
@@ -46,8 +47,7 @@ static const struct program *find_program(struct pil_err *err)
 static void add_jail(struct argv *a, const char *folder, bool writable)
 {
 	argv_add_all(a, (const char *const[]){"bwrap",
-					      "--die-with-parent",
-					      "--unshare-pid",
+
 					      "--unshare-ipc",
 					      "--unshare-net",
 					      "--unshare-uts",
@@ -113,7 +113,7 @@ static pid_t spawn(const struct fs_share *fs, const struct machine_share *share,
 		argv_add_all(&a, (const char *const[]){"-o", "source=/share", "-o",
 						       "sandbox=chroot", "-o", "cache=auto", "-o",
 						       "log_level=err", "-f", NULL});
-	return userns_spawn(a.v, &stage, &opts, err);
+	return userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
 }
 
 int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,

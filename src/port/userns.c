@@ -10,6 +10,11 @@
  *
  * Others ask newuidmap and newgidmap, which allow the user's own id (as 0) and what /etc/subuid and
  * /etc/subgid grant.
+ *
+ * With USERNS_OWN_PIDS the child makes another one, the first process of a pid namespace, and ends:
+ * that one is our child by CLONE_PARENT, waits and executes.  When it ends, or we do, the kernel
+ * ends all that it started, at whatever moment that is.  bubblewrap's --die-with-parent alone does
+ * not: what it starts may ask for its end too late, and stay.
  */
 #include "userns.h"
 
@@ -24,6 +29,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -182,70 +188,107 @@ static int bind_stages(const struct userns_stage *stage)
 	return ret;
 }
 
+/* Goes on as a sibling, the first process of the pid namespace unshared before. */
+static int become_first_process(int ready_fd)
+{
+	pid_t pid = (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, 0);
+
+	if (pid > 0)
+		_exit(write(ready_fd, &pid, sizeof(pid)) == sizeof(pid) ? 0 : 126);
+	return pid < 0 ? -errno : 0;
+}
+
+static int enter_namespaces(const struct userns_stage *stage, enum userns_pids pids, int ready_fd)
+{
+	pid_t pid = getpid();
+	int ret = stage && getuid() == 0 ? bind_stages(stage) : 0;
+
+	if (ret)
+		return ret;
+	if (unshare(CLONE_NEWUSER | (pids == USERNS_OWN_PIDS ? CLONE_NEWPID : 0)))
+		return -errno;
+	if (pids == USERNS_OWN_PIDS)
+		return become_first_process(ready_fd);
+	return write(ready_fd, &pid, sizeof(pid)) == sizeof(pid) ? 0 : -errno;
+}
+
+struct start_pipes {
+	int ready[2];  /* the pid of who executes, once its namespaces are there */
+	int go[2];     /* the go-ahead, once its ids are mapped; without it, it ends */
+	int report[2]; /* what failed, as in proc.c */
+};
+
 /* The child: waits for the go-ahead, becomes root of the namespace, executes. */
 static PIL_NORETURN void enter(char *const *argv, const struct userns_stage *stage,
-			       const struct proc_opts *opts, int ready_fd, int go_fd, int report_fd)
+			       enum userns_pids pids, const struct proc_opts *opts,
+			       const struct start_pipes *pipes)
 {
-	char c = 0;
-	int code = 0;
+	char c;
+	int ret;
 
-	if (stage && getuid() == 0)
-		code = -bind_stages(stage);
-	if (code)
-		goto fail;
-	if (unshare(CLONE_NEWUSER)) {
-		code = errno;
-		goto fail;
-	}
-	if (write(ready_fd, &c, 1) != 1 || read(go_fd, &c, 1) != 1)
+	close(pipes->ready[0]);
+	close(pipes->go[1]);
+	close(pipes->report[0]);
+	ret = enter_namespaces(stage, pids, pipes->ready[1]);
+	close(pipes->ready[1]);
+	if (!ret && read(pipes->go[0], &c, 1) != 1)
 		_exit(126);
-	if (setresgid(0, 0, 0) || setgroups(0, NULL) || setresuid(0, 0, 0)) {
-		code = errno;
-		goto fail;
-	}
-	code = -proc_exec(argv, opts);
-fail:
-	if (write(report_fd, &code, sizeof(code)) < 0)
+	if (!ret && (setresgid(0, 0, 0) || setgroups(0, NULL) || setresuid(0, 0, 0)))
+		ret = -errno;
+	if (!ret)
+		ret = proc_exec(argv, opts, pipes->report[1]);
+	ret = -ret;
+	if (write(pipes->report[1], &ret, sizeof(ret)) < 0)
 		_exit(126);
 	_exit(127);
 }
 
-pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
+/* Learns who executes, @child or what that made, and gives it its ids. */
+static int map_and_let_go(pid_t child, pid_t *pid, const struct start_pipes *pipes,
+			  struct pil_err *err)
+{
+	int ret = pil_read_all(pipes->ready[0], pid, sizeof(*pid));
+
+	if (ret) {
+		*pid = child;
+		return pil_err_say(err, EPERM, "make a user namespace"); /* it reports why */
+	}
+	if (*pid != child)
+		waitpid(child, NULL, 0);
+	ret = map_ids(*pid, err);
+	if (!ret && write(pipes->go[1], "", 1) != 1)
+		ret = pil_err_set(err, errno, "let process %d go on", *pid);
+	return ret;
+}
+
+pid_t userns_spawn(char *const *argv, const struct userns_stage *stage, enum userns_pids pids,
 		   const struct proc_opts *opts, struct pil_err *err)
 {
-	int ready[2], go[2], report[2], code = 0, ret;
-	char c = 0;
-	pid_t pid;
+	struct start_pipes pipes;
+	int code = 0, ret;
+	pid_t child, pid;
 
-	if (pipe2(ready, O_CLOEXEC) || pipe2(go, O_CLOEXEC) || pipe2(report, O_CLOEXEC))
+	if (pipe2(pipes.ready, O_CLOEXEC) || pipe2(pipes.go, O_CLOEXEC) ||
+	    pipe2(pipes.report, O_CLOEXEC))
 		return pil_err_set(err, errno, "start '%s'",
 				   argv[0]); /* descriptors end with the process */
-	pid = fork();
-	if (pid == 0) {
-		close(ready[0]);
-		close(go[1]);
-		close(report[0]);
-		enter(argv, stage, opts, ready[1], go[0], report[1]);
-	}
-	ret = pid < 0 ? pil_err_set(err, errno, "start '%s': fork", argv[0]) : 0;
-	close(ready[1]);
-	close(go[0]);
-	close(report[1]);
-	if (!ret && read(ready[0], &c, 1) != 1)
-		ret = -EPERM;
-	else if (!ret)
-		ret = map_ids(pid, err);
-	if (!ret && write(go[1], &c, 1) != 1)
-		ret = pil_err_set(err, errno, "start '%s'", argv[0]);
-	close(go[1]); /* without the go-ahead the child ends */
-	close(ready[0]);
-	if (pil_read_all(report[0], &code, sizeof(code)) == 0) {
+	child = pid = fork();
+	if (child == 0)
+		enter(argv, stage, pids, opts, &pipes);
+	close(pipes.ready[1]);
+	close(pipes.go[0]);
+	close(pipes.report[1]);
+	ret = child < 0 ? pil_err_set(err, errno, "start '%s': fork", argv[0])
+			: map_and_let_go(child, &pid, &pipes, err);
+	close(pipes.go[1]);
+	close(pipes.ready[0]);
+	if (pil_read_all(pipes.report[0], &code, sizeof(code)) == 0) {
 		ret = pil_err_set(err, code, "start '%s' in a user namespace", argv[0]);
 		if (code == EPERM || code == ENOSPC)
 			pil_err_hint(err, "sudo sysctl kernel.unprivileged_userns_clone=1 "
 					  "user.max_user_namespaces=65536");
 	}
-	close(report[0]);
+	close(pipes.report[0]);
 	if (ret && pid > 0)
 		waitpid(pid, NULL, 0);
 	return ret ? ret : pid;
@@ -278,13 +321,14 @@ pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts 
 				   target);
 	pid = fork();
 	if (pid == 0) {
+		close(report[0]);
 		if (getuid() == 0 && path_exists("/dev/net/tun"))
 			code = -offer_tun();
 		if (!code &&
 		    (setns(ns_fd, CLONE_NEWUSER) || setresgid(0, 0, 0) || setresuid(0, 0, 0)))
 			code = errno;
 		if (!code)
-			code = -proc_exec(argv, opts);
+			code = -proc_exec(argv, opts, report[1]);
 		if (write(report[1], &code, sizeof(code)) < 0)
 			_exit(126);
 		_exit(127);
@@ -323,7 +367,7 @@ int userns_remove_tree(const char *path, struct pil_err *err)
 	/* The folder itself belongs to us: only what is in it needs the namespace. */
 	pid = userns_spawn((char *[]){(char *)"find", (char *)seen, (char *)"-xdev",
 				      (char *)"-mindepth", (char *)"1", (char *)"-delete", NULL},
-			   &stage, &opts, err);
+			   &stage, USERNS_HOST_PIDS, &opts, err);
 	if (pid < 0)
 		return pid;
 	status = proc_wait(pid, 300000);

@@ -28,10 +28,16 @@ struct userns_stage {
 /* Adds a path and returns where it will be seen. */
 const char *userns_stage_add(struct userns_stage *stage, const char *source);
 
+enum userns_pids {
+	USERNS_HOST_PIDS,
+	USERNS_OWN_PIDS, /* it is the first process of a pid namespace: nothing it started outlives
+			    it, and signals it has no handler for do nothing, but for SIGKILL */
+};
+
 /* Starts @argv as uid 0 of the namespace (gid 0, all capabilities in it), otherwise as proc_spawn()
  * does.  @stage may be NULL.  -errno with a hint where the host lacks newuidmap or a subuid range.
  */
-pid_t userns_spawn(char *const *argv, const struct userns_stage *stage,
+pid_t userns_spawn(char *const *argv, const struct userns_stage *stage, enum userns_pids pids,
 		   const struct proc_opts *opts, struct pil_err *err) PIL_MUST_CHECK;
 
 /* The same in the user namespace process @target lives in; no stages.  The program may use

@@ -131,10 +131,13 @@ static int wait_for(pid_t pid, const sigset_t *signals)
 	return VM_END_ERROR;
 }
 
-/* Goes on as a child, the first process of the pid namespace. */
+/* Goes on as a child, the first process of the pid namespace.  It tells its parent once it is to
+ * die with it: nobody there to be told, it was too late. */
 static int enter_pid_namespace(struct pil_err *err)
 {
 	sigset_t signals;
+	int told[2];
+	char c = 0;
 	pid_t pid;
 
 	sigemptyset(&signals);
@@ -143,12 +146,19 @@ static int enter_pid_namespace(struct pil_err *err)
 	sigaddset(&signals, SIGTERM);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	pid = fork();
+	pid = pipe2(told, O_CLOEXEC) ? -1 : fork();
 	if (pid < 0)
 		return pil_err_set(err, errno, "make the process of the machine");
-	if (pid > 0)
+	if (pid > 0) {
+		close(told[1]);
+		if (read(told[0], &c, 1) < 0)
+			log_dbg("the machine's process: %s", strerror(errno));
 		_exit(wait_for(pid, &signals));
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	}
+	close(told[0]);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || write(told[1], &c, 1) != 1)
+		_exit(VM_END_ERROR);
+	close(told[1]);
 	return 0; /* with the signals blocked: the first process of a namespace would lose them */
 }
 

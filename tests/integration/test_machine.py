@@ -2,6 +2,7 @@
 """Machines of the sandbox kind, driven as a user drives them: by the command line."""
 import concurrent.futures
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
@@ -546,6 +547,43 @@ def test_kill_leaves_nothing_and_the_next_command_works(pil, victim):
     wait_for("its processes go", lambda: not any(alive(p) for p in family if host_lib.name_of(p) != "pillion-machine"
                                                  or victim == "pillion-machine"))
     wait_for("it is seen to be gone", lambda: not pil.running())
+    assert pil.ok("-e", "echo", "again") == "again\n"
+
+
+@pytest.fixture
+def orphans():
+    """Those of our descendants whose parents have died become our children: what they are called."""
+    def subreaper(on):
+        assert ctypes.CDLL(None, use_errno=True).prctl(36, on, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+
+    def names():
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        children = host_lib.children(os.getpid())
+        brokers = [c for c in children if host_lib.name_of(c) == "pillion-broker"]
+        theirs = {c for b in brokers for c in [b, *host_lib.children(b)]}
+        return [host_lib.name_of(c) for c in children if c not in theirs]
+
+    subreaper(1)
+    yield names
+    subreaper(0)
+
+
+def test_kill_while_starting_leaves_nothing(pil, orphans):
+    pil.ok("-e", "true")  # the broker is there from now on
+    pid_file = pil.runtime / "machines" / "debian" / "pid"
+    rounds = 40
+    for i in range(rounds):
+        pil.ok("--shutdown")
+        client = pil.start("-e", "true", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for("the supervisor", lambda: pid_file.exists() and pid_file.read_text())
+        time.sleep(0.08 * i / rounds)
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            os.kill(pil.supervisor(), signal.SIGKILL)
+        client.wait(timeout=30)
+    pil.ok("--shutdown")
+    wait_for("nothing is left", lambda: not orphans())
     assert pil.ok("-e", "echo", "again") == "again\n"
 
 

@@ -157,6 +157,17 @@ def test_a_kill_leaves_nothing(tmp_path):
 
 
 @needs_kvm
+def test_a_kill_while_starting_leaves_nothing():
+    """Whoever of it lives has the end of the pipe that is its standard output."""
+    for i in range(80):
+        p = subprocess.Popen([VMM, "--kernel", IDLE, "--memory", "16", "--cpus", "2"],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        time.sleep(0.04 * i / 80)
+        p.kill()
+        p.communicate(timeout=5)
+
+
+@needs_kvm
 def test_it_takes_little_memory_of_its_own():
     p = start()
     try:
