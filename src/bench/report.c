@@ -29,7 +29,7 @@ static const struct column {
 };
 static_assert(ARRAY_SIZE(columns) == NUM_COLS, "columns");
 
-enum { PLOT_TIMEOUT_MS = 60000 };
+enum { PLOT_TIMEOUT_MS = 60000, MORE_ROUNDS = 20 };
 
 static struct stats test_ratio(const struct bench_report *report, int i)
 {
@@ -88,12 +88,25 @@ static int fill_table(struct libscols_table *table, const struct bench_report *r
 
 static void print_verdict(FILE *f, const struct bench_report *report)
 {
-	double worst = INFINITY;
+	const struct bench_test *worst = NULL;
+	struct stats r = {.median = INFINITY};
+	int n = report->n_rounds;
 
-	for (int i = 0; i < report->n_tests; i++)
-		worst = fmin(worst, test_ratio(report, i).median);
+	for (int i = 0; i < report->n_tests; i++) {
+		if (test_ratio(report, i).median >= r.median)
+			continue;
+		r = test_ratio(report, i);
+		worst = &report->tests[i];
+	}
 	fprintf(f, "verdict: %s: %.1f %% of native at least, %.0f %% is the figure to beat\n",
-		report_passed(report) ? "passed" : "missed", 100 * worst, 100 * BENCH_VERDICT);
+		report_passed(report) ? "passed" : "missed", 100 * r.median, 100 * BENCH_VERDICT);
+	if (worst && n < STATS_MAX &&
+	    !stats_ratio_decides(worst->inside, worst->native, n, BENCH_VERDICT))
+		fprintf(f,
+			"note: not certain: %d round%s of %s between %.1f and %.1f %%; -r %d tells "
+			"more\n",
+			n, n == 1 ? "" : "s", worst->name, 100 * r.min, 100 * r.max,
+			n < MORE_ROUNDS ? MORE_ROUNDS : STATS_MAX);
 }
 
 int report_print_table(FILE *f, const struct bench_report *report, const struct report_names *names)

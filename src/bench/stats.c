@@ -41,3 +41,19 @@ struct stats stats_of_ratio(const double *values, const double *base, int n)
 		ratio[i] = values[i] / base[i];
 	return stats_of(ratio, n);
 }
+
+bool stats_ratio_decides(const double *values, const double *base, int n, double limit)
+{
+	double ways = 1, few = 0; /* n over i; the sum of them up to the smaller side */
+	int below = 0, smaller;
+
+	assert(n >= 1 && n <= STATS_MAX);
+	for (int i = 0; i < n; i++)
+		below += values[i] / base[i] < limit;
+	smaller = below < n - below ? below : n - below;
+	for (int i = 0; i <= smaller; i++) {
+		few += ways;
+		ways *= (double)(n - i) / (i + 1);
+	}
+	return few * pow(2, -n) < 0.05;
+}

@@ -27,21 +27,23 @@ static const struct report_names names = {.device = "CPU",
 					  .backend = "ns",
 					  .model = "/m/g.gguf"};
 
-static char *printed(int (*print)(FILE *, const struct bench_report *, const struct report_names *))
+typedef int print_fn(FILE *, const struct bench_report *, const struct report_names *);
+
+static char *printed(const struct bench_report *r, print_fn *print)
 {
 	char *text = NULL;
 	size_t size = 0;
 	FILE *f = open_memstream(&text, &size);
 
 	assert_non_null(f);
-	assert_int_equal(print(f, &report, &names), 0);
+	assert_int_equal(print(f, r, &names), 0);
 	fclose(f);
 	return text;
 }
 
 static void test_json_has_the_promised_members(void **state)
 {
-	char *text = printed(report_print_json);
+	char *text = printed(&report, report_print_json);
 	json_t *root = json_loads(text, 0, NULL);
 	const char *version, *device, *machine, *backend, *file, *test;
 	double median, min, max, native, inside;
@@ -72,7 +74,7 @@ static void test_json_has_the_promised_members(void **state)
 
 static void test_table_calls_the_host_cpu_the_reference_device(void **state)
 {
-	char *text = printed(report_print_table);
+	char *text = printed(&report, report_print_table);
 
 	(void)state;
 	assert_non_null(strstr(text, "reference device (host CPU)"));
@@ -94,12 +96,33 @@ static void test_verdict_is_missed_when_one_test_is_slow(void **state)
 	assert_false(report_passed(&slow));
 }
 
+static void test_verdict_of_few_rounds_is_said_to_be_uncertain(void **state)
+{
+	struct bench_report sure = report;
+	char *text = printed(&report, report_print_table), *at;
+
+	(void)state;
+	at = strstr(text, "note: not certain: 3 rounds of pp512 between ");
+	assert_non_null(at);
+	assert_non_null(strstr(at, "-r 20"));
+	free(text);
+
+	sure.n_rounds = 5;
+	for (int t = 0; t < sure.n_tests; t++)
+		for (int i = 0; i < 5; i++)
+			sure.tests[t].inside[i] = sure.tests[t].native[i] = 100;
+	text = printed(&sure, report_print_table);
+	assert_null(strstr(text, "note:"));
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_json_has_the_promised_members),
 		cmocka_unit_test(test_table_calls_the_host_cpu_the_reference_device),
 		cmocka_unit_test(test_verdict_is_missed_when_one_test_is_slow),
+		cmocka_unit_test(test_verdict_of_few_rounds_is_said_to_be_uncertain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,12 +35,28 @@ static void test_ratio_is_taken_pair_by_pair(void **state)
 	assert_true(fabs(s.min - 0.99) < 1e-9 && fabs(s.max - 0.99) < 1e-9);
 }
 
+static void test_few_rounds_decide_only_when_they_agree(void **state)
+{
+	const double one[] = {1, 1, 1, 1, 1, 1, 1, 1};
+	const double slow[] = {.9, .9, .9, .9, .9, 1.1, .9, .9};
+
+	(void)state;
+	assert_false(stats_ratio_decides(slow, one, 3, .97)); /* chance: 1 of 8 */
+	assert_false(stats_ratio_decides(slow, one, 4, .97)); /* 1 of 16 */
+	assert_true(stats_ratio_decides(slow, one, 5, .97));  /* 1 of 32 */
+	assert_false(stats_ratio_decides(slow, one, 6, .97)); /* 7 of 64 */
+	assert_false(stats_ratio_decides(slow, one, 7, .97)); /* 8 of 128 */
+	assert_true(stats_ratio_decides(slow, one, 8, .97));  /* 9 of 256 */
+	assert_true(stats_ratio_decides(one, one, 5, .97));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_median_of_odd_and_even_counts),
 		cmocka_unit_test(test_spread),
 		cmocka_unit_test(test_ratio_is_taken_pair_by_pair),
+		cmocka_unit_test(test_few_rounds_decide_only_when_they_agree),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
