@@ -7,6 +7,7 @@
 #include "loop.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -29,6 +30,13 @@ int64_t loop_now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int loop_left_ms(int64_t due_ms)
+{
+	int64_t left = due_ms - loop_now_ms();
+
+	return left <= 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
 }
 
 int loop_create(struct loop **out)
@@ -120,10 +128,10 @@ static int run_timers(struct loop *loop)
 	struct loop_timer *t;
 
 	while ((t = earliest_timer(loop))) {
-		int64_t left = t->due_ms - loop_now_ms();
+		int left = loop_left_ms(t->due_ms);
 
 		if (left > 0)
-			return left > INT32_MAX ? INT32_MAX : (int)left;
+			return left;
 		loop_timer_cancel(t);
 		t->expired(t);
 		if (loop->stopped)

@@ -47,4 +47,7 @@ void loop_stop(struct loop *loop, int result);
 
 int64_t loop_now_ms(void); /* CLOCK_MONOTONIC */
 
+/* How long poll() may wait for what is due at @due_ms: 0 when that is past. */
+int loop_left_ms(int64_t due_ms);
+
 #endif

@@ -147,8 +147,7 @@ static int await_end(pid_t pid, int timeout_ms)
 	int64_t due = loop_now_ms() + timeout_ms;
 
 	while (fd >= 0 && timeout_ms >= 0) {
-		int64_t left = due - loop_now_ms();
-		int n = poll(&p, 1, left > 0 ? (int)left : 0);
+		int n = poll(&p, 1, loop_left_ms(due));
 
 		if (n > 0)
 			break;

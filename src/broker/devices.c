@@ -38,10 +38,10 @@ static ssize_t read_until(int fd, void *buf, size_t max, int64_t due_ms)
 
 	while (len < max) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
-		int64_t left = due_ms - loop_now_ms();
+		int left = loop_left_ms(due_ms);
 		ssize_t n;
 
-		if (left <= 0 || poll(&p, 1, (int)left) == 0)
+		if (!left || poll(&p, 1, left) == 0)
 			return -ETIMEDOUT;
 		n = read(fd, (char *)buf + len, max - len);
 		if (n < 0 && errno != EINTR)

@@ -47,7 +47,6 @@ static const struct program *find_program(struct pil_err *err)
 static void add_jail(struct argv *a, const char *folder, bool writable)
 {
 	argv_add_all(a, (const char *const[]){"bwrap",
-
 					      "--unshare-ipc",
 					      "--unshare-net",
 					      "--unshare-uts",

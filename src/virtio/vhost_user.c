@@ -293,9 +293,9 @@ int vhost_user_stop_queue(struct vhost_user *vu, unsigned index)
 	vu->have = 0;
 	while (!rc) {
 		struct pollfd pfd = {.fd = vu->source.fd, .events = POLLIN};
-		int64_t left = end_ms - loop_now_ms();
+		int left = loop_left_ms(end_ms);
 
-		if (left <= 0 || !poll(&pfd, 1, (int)left))
+		if (!left || !poll(&pfd, 1, left))
 			return -ETIMEDOUT;
 		rc = read_answer(vu);
 	}

@@ -693,9 +693,9 @@ static bool drain_until(struct vsock_conn *c, int64_t end_ms)
 {
 	while (!vsock_conn_drain(c) && c->staged_len) {
 		struct pollfd pfd = {.fd = c->source.fd, .events = POLLOUT};
-		int64_t left = end_ms - loop_now_ms();
+		int left = loop_left_ms(end_ms);
 
-		if (left <= 0 || poll(&pfd, 1, (int)left) <= 0 || (pfd.revents & POLLHUP))
+		if (!left || poll(&pfd, 1, left) <= 0 || (pfd.revents & POLLHUP))
 			break;
 	}
 	return !c->staged_len;
