@@ -72,7 +72,7 @@ static int start_failed(const char *log_path, off_t from, int status, struct pil
 
 static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pil_err *err)
 {
-	_auto_free char *program = state_find_program("broker", "pillion-broker");
+	_auto_free char *program = state_find_program("broker", "pillion-broker", err);
 	_auto_free char *log_path = str_printf("%s/broker.log", dirs->runtime);
 	_auto_fd int log_fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	char *argv[] = {program, (char *)"--detach", NULL};
@@ -81,15 +81,11 @@ static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pi
 				 .stderr_fd = log_fd,
 				 .new_session = true};
 	struct stat st = {0};
-	int64_t left;
 	pid_t pid;
 	int status;
 
 	if (!program)
-		return pil_err_say(
-			err, ENOENT,
-			"start broker: pillion-broker is not beside this program nor in %s",
-			PILLION_LIBEXEC);
+		return -ENOENT;
 	if (log_fd < 0 || fstat(log_fd, &st))
 		return pil_err_set(err, errno, "start broker: open '%s'", log_path);
 	if (st.st_size > LOG_MAX_BYTES && ftruncate(log_fd, 0) == 0)
@@ -97,8 +93,7 @@ static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pi
 	pid = proc_spawn(argv, &opts, err);
 	if (pid < 0)
 		return (int)pid;
-	left = due_ms - loop_now_ms();
-	status = proc_wait(pid, left > 0 ? (int)left : 0); /* it detaches once it serves */
+	status = proc_wait(pid, loop_left_ms(due_ms)); /* it detaches once it serves */
 	if (status == -ETIMEDOUT)
 		proc_stop(pid, 0);
 	return status ? start_failed(log_path, st.st_size, status, err) : 0;

@@ -62,12 +62,9 @@ int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct con
 	int ret;
 
 	*jail = (struct jail){.config = config, .ggml_dir = config->ggml_dir};
-	jail->program = state_find_program("exec", "pillion-exec");
+	jail->program = state_find_program("exec", "pillion-exec", err);
 	if (!jail->program)
-		return pil_err_say(
-			err, ENOENT,
-			"start executor: pillion-exec is not beside this program nor in %s",
-			PILLION_LIBEXEC);
+		return -ENOENT;
 	if (config->ggml_dir) {
 		ret = check_root(config->ggml_dir, false, err);
 	} else {

@@ -130,7 +130,7 @@ int state_lock_patiently(const char *path, const char *why, int timeout_ms, stru
 	return state_lock(path, timeout_ms, err);
 }
 
-char *state_find_program(const char *subdir, const char *name)
+char *state_find_program(const char *subdir, const char *name, struct pil_err *err)
 {
 	_auto_free char *self = path_of_self();
 	char *found;
@@ -153,5 +153,8 @@ char *state_find_program(const char *subdir, const char *name)
 	if (access(found, X_OK) == 0)
 		return found;
 	free(found);
+	pil_err_hint(err, "sudo ninja -C build install (where pillion was built)");
+	pil_err_say(err, ENOENT, "%s is neither beside this program nor in %s", name,
+		    PILLION_LIBEXEC);
 	return NULL;
 }

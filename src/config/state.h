@@ -30,7 +30,8 @@ int state_lock_patiently(const char *path, const char *why, int timeout_ms,
 			 struct pil_err *err) PIL_MUST_CHECK;
 
 /* Heap path of a program of ours: beside this executable, in the build tree's sibling folder, or
- * installed.  @subdir is its folder below src/ in a build tree.  NULL: not found. */
-char *state_find_program(const char *subdir, const char *name);
+ * installed.  @subdir is its folder below src/ in a build tree.  NULL: @err says where it was
+ * looked for. */
+char *state_find_program(const char *subdir, const char *name, struct pil_err *err);
 
 #endif

@@ -170,14 +170,14 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 static int run_image_program(const char *verb, const char *image, const char *folder,
 			     struct pil_err *err)
 {
-	_auto_free char *program = state_find_program("distro", "pillion-image");
+	_auto_free char *program = state_find_program("distro", "pillion-image", err);
 	_auto_argv struct argv a = {0};
 	_auto_fd int log_fd = open_log();
 	struct userns_stage stage = {0};
 	int status;
 
 	if (!program)
-		return pil_err_say(err, ENOENT, "pillion-image is not beside this program");
+		return -ENOENT;
 	argv_add_all(&a, (const char *const[]){userns_stage_add(&stage, program), verb,
 					       userns_stage_add(&stage, image),
 					       userns_stage_add(&stage, folder), NULL});

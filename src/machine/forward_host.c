@@ -185,7 +185,7 @@ void forward_host_run(int announce_fd, const char *path)
 
 pid_t forward_host_start(int announce_fd, const char *path, struct pil_err *err)
 {
-	_auto_free char *program = state_find_program("machine", "pillion-forward");
+	_auto_free char *program = state_find_program("machine", "pillion-forward", err);
 	char *const argv[] = {program, (char *)path, NULL};
 	struct proc_opts opts = {.stdin_fd = announce_fd,
 				 .stdout_fd = STDERR_FILENO, /* stdout is the supervisor's own */
@@ -193,6 +193,6 @@ pid_t forward_host_start(int announce_fd, const char *path, struct pil_err *err)
 				 .die_with_us = true};
 
 	if (!program)
-		return pil_err_say(err, ENOENT, "pillion-forward is not in %s", PILLION_LIBEXEC);
+		return -ENOENT;
 	return proc_spawn(argv, &opts, err);
 }

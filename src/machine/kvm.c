@@ -166,13 +166,13 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 }
 
 /* Waits until the guest calls; returns its connection.  Its monitor's end ends the waiting. */
-static int await_guest(int listen_fd, int ended_fd, struct pil_err *err)
+static int await_guest(int listen_fd, int ended_fd, int64_t due_ms, struct pil_err *err)
 {
 	struct pollfd p[] = {{.fd = listen_fd, .events = POLLIN},
 			     {.fd = ended_fd, .events = POLLIN}};
 	int fd;
 
-	if (poll(p, 2, READY_MS) <= 0)
+	if (poll(p, 2, loop_left_ms(due_ms)) <= 0)
 		return pil_err_say(err, ETIMEDOUT, "the guest does not answer after %d s",
 				   READY_MS / 1000);
 	if (p[1].revents)
@@ -306,12 +306,11 @@ static int prepare(struct start *s, const struct machine_run *run, struct pil_er
 						  "usr/lib/pillion/lib/libggml-pillion.so", 0644};
 	in_initramfs[2] =
 		(struct initramfs_file){files.smi, "usr/lib/pillion/bin/pillion-smi", 0755};
-	s->program = state_find_program("vmm", "pillion-vmm");
+	s->program = state_find_program("vmm", "pillion-vmm", err);
 	s->disk = str_printf("%s/" IMAGE_NAME, run->spec->dir);
 	s->life_path = str_printf("%s/vm/life.sock", run->dir);
 	s->broker_path = str_printf("%s/guest/broker.sock", run->dirs->runtime);
-	ret = s->program ? 0
-			 : pil_err_say(err, ENOENT, "pillion-vmm is not in %s", PILLION_LIBEXEC);
+	ret = s->program ? 0 : -ENOENT;
 	if (!ret)
 		ret = memory_mib(run->config, &s->memory_mib, err);
 	if (!ret)
@@ -417,7 +416,7 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 	ended_fd = (int)syscall(SYS_pidfd_open, kvm->vmm, 0);
 	if (ended_fd < 0)
 		return pil_err_set(err, errno, "watch pillion-vmm");
-	kvm->life_fd = await_guest(s->life_listen_fd, ended_fd, err);
+	kvm->life_fd = await_guest(s->life_listen_fd, ended_fd, run->due_ms, err);
 	if (kvm->life_fd < 0) {
 		machine_explain_end(run->dirs, run->spec->name, false, err);
 		return kvm->life_fd;

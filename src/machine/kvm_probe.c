@@ -78,7 +78,7 @@ static void read_boot_id(char *out, size_t size)
 
 static bool run_probe(char *text, size_t size)
 {
-	_auto_free char *program = state_find_program("vmm", "pillion-vmm");
+	_auto_free char *program = state_find_program("vmm", "pillion-vmm", NULL);
 	struct proc_opts opts = {.stdin_fd = -1, .stderr_fd = -1, .die_with_us = true};
 	_auto_fd int read_fd = -1;
 	_auto_fd int write_fd = -1;

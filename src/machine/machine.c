@@ -20,8 +20,8 @@
 #include "unixsock.h"
 
 enum {
-	CONNECT_MS = 15000,
-	START_MS = 240000, /* of a supervisor: the slowest back end's ready_ms and some */
+	START_MS = 240000, /* of a machine, whoever starts it: the slowest ready_ms and some */
+	MAX_STARTS = 10,   /* of one that is stopped again before we have connected */
 	STOP_MS = 30000,   /* a microVM has a disk to write */
 	MAX_LOG = 1 << 20,
 };
@@ -69,9 +69,10 @@ static int try_connect(const struct state_dirs *dirs, const char *name)
 	return unixsock_connect(path);
 }
 
-static int start_supervisor(const char *name, struct pil_err *err)
+/* Starts a supervisor and waits until its machine runs.  -EWOULDBLOCK: another one is at it. */
+static int start_supervisor(const char *name, int64_t due_ms, struct pil_err *err)
 {
-	_auto_free char *program = state_find_program("machine", "pillion-machine");
+	_auto_free char *program = state_find_program("machine", "pillion-machine", err);
 	char *argv[] = {program, (char *)name, NULL};
 	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
 	_auto_fd int read_fd = -1;
@@ -82,10 +83,7 @@ static int start_supervisor(const char *name, struct pil_err *err)
 	ssize_t n;
 
 	if (!program)
-		return pil_err_say(
-			err, ENOENT,
-			"start machine: pillion-machine is not beside this program nor in %s",
-			PILLION_LIBEXEC);
+		return -ENOENT;
 	if (pipe2(pipe_fds, O_CLOEXEC))
 		return pil_err_set(err, errno, "start machine");
 	read_fd = pipe_fds[0];
@@ -94,9 +92,15 @@ static int start_supervisor(const char *name, struct pil_err *err)
 	if (pid < 0)
 		return pid;
 	pil_close_p(&write_fd);
-	status = proc_wait(pid, START_MS);
+	status = proc_wait(pid, loop_left_ms(due_ms));
 	if (status == 0)
 		return 0;
+	if (status == MACHINE_EXIT_ANOTHER)
+		return -EWOULDBLOCK;
+	if (status == -ETIMEDOUT) {
+		pil_err_hint(err, "pillion --terminate %s", name);
+		return pil_err_say(err, ETIMEDOUT, "it does not run after %d s", START_MS / 1000);
+	}
 	pil_set_nonblock(read_fd, true);
 	n = read(read_fd, text, sizeof(text) - 1);
 	if (n > 0)
@@ -113,19 +117,20 @@ static int start_supervisor(const char *name, struct pil_err *err)
 
 int machine_connect(const struct state_dirs *dirs, const char *name, struct pil_err *err)
 {
-	int fd = try_connect(dirs, name);
+	int64_t due_ms = loop_now_ms() + START_MS;
+	int fd = try_connect(dirs, name), ret;
 
-	/* More than once: the one before may still be ending. */
-	for (int64_t due = loop_now_ms() + CONNECT_MS; fd < 0 && loop_now_ms() < due;) {
-		int64_t start = loop_now_ms();
-
-		if (start_supervisor(name, err))
+	/* The one before may still be ending, or another command be starting this one. */
+	for (int starts = 0; fd < 0 && starts < MAX_STARTS && loop_left_ms(due_ms);) {
+		ret = start_supervisor(name, due_ms, err);
+		if (ret && ret != -EWOULDBLOCK)
 			return pil_err_prefix(err, "start '%s'", name);
+		starts += ret == 0;
 		fd = try_connect(dirs, name);
-		due += loop_now_ms() - start; /* starting has a bound of its own */
 	}
 	if (fd >= 0)
 		return fd;
+	pil_err_hint(err, "pillion --terminate %s", name);
 	return pil_err_say(err, ETIMEDOUT, "start '%s': its agent does not answer", name);
 }
 

@@ -44,7 +44,10 @@ struct machine_run {
 	const char *token; /* 64 hex digits */
 	int listen_fd;     /* of agent.sock; connections are the agent's */
 	int forward_fd;    /* of forward.sock; the guest's forwarder's.  -1: no forwarding */
+	int64_t due_ms;    /* the agent must serve by then (loop_now_ms()) */
 };
+
+enum { MACHINE_EXIT_ANOTHER = 75 }; /* of a supervisor: the machine has one already */
 
 struct machine_ops {
 	const char *name;  /* "ns", "kvm" */
@@ -61,7 +64,7 @@ struct machine_ops {
 		     struct pil_err *err);
 	/* Called every few seconds while it runs; may be NULL. */
 	void (*tend)(void *state);
-	/* Ends it: politely, then by force; frees @state.  Bounded to about five seconds. */
+	/* Ends it: politely, then by force; frees @state.  Bounded: half a minute at most. */
 	void (*stop)(void *state);
 };
 extern const struct machine_ops *const machine_backends[]; /* best first, NULL-terminated */
@@ -81,7 +84,7 @@ void machine_explain_end(const struct state_dirs *dirs, const char *name, bool r
 
 bool machine_running(const struct state_dirs *dirs, const char *name);
 
-/* Stops it and waits, at most about ten seconds.  0 also when it does not run. */
+/* Stops it and waits, half a minute at most.  0 also when it does not run. */
 int machine_stop(const struct state_dirs *dirs, const char *name, bool force,
 		 struct pil_err *err) PIL_MUST_CHECK;
 

@@ -27,6 +27,7 @@
 #include "fd.h"
 #include "forward_host.h"
 #include "log.h"
+#include "loop.h"
 #include "machine.h"
 #include "path.h"
 #include "proc.h"
@@ -119,12 +120,12 @@ static void open_log(struct supervisor *s)
 		dup2(s->log_fd, STDERR_FILENO);
 }
 
-static int wait_ready(struct supervisor *s, int ready_fd, struct pil_err *err)
+static int wait_ready(struct supervisor *s, int ready_fd, int64_t due_ms, struct pil_err *err)
 {
 	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
 	char c;
 
-	if (poll(&p, 1, s->ops->ready_ms) <= 0)
+	if (poll(&p, 1, loop_left_ms(due_ms)) <= 0)
 		return pil_err_say(err, ETIMEDOUT, "no sign of its agent after %d s",
 				   s->ops->ready_ms / 1000);
 	if (read(ready_fd, &c, 1) != 1) {
@@ -176,11 +177,12 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 				   .dir = s->dir,
 				   .token = s->token,
 				   .listen_fd = s->listen_fd,
-				   .forward_fd = s->forward_fd};
+				   .forward_fd = s->forward_fd,
+				   .due_ms = loop_now_ms() + s->ops->ready_ms};
 	s->ended_fd = s->ops->start(&s->state, &run, &ready_fd, err);
 	if (s->ended_fd < 0)
 		return s->ended_fd;
-	ret = wait_ready(s, ready_fd, err);
+	ret = wait_ready(s, ready_fd, run.due_ms, err);
 	pil_close_p(&s->listen_fd); /* the agent's now; when it is gone, connecting fails */
 	pil_close_p(&s->forward_fd);
 	if (!ret && s->config.localhost_forwarding)
@@ -274,10 +276,9 @@ int main(int argc, char **argv)
 	ret = state_dirs_init(&s.dirs, &err);
 	if (!ret)
 		ret = start(&s, argv[1], &err);
-	if (ret ==
-	    -EWOULDBLOCK) { /* somebody else is starting it: the caller tries to connect again */
+	if (ret == -EWOULDBLOCK) { /* the caller tries to connect again */
 		poll(NULL, 0, 200);
-		daemon_report(&ready_fd, EXIT_SUCCESS);
+		daemon_report(&ready_fd, MACHINE_EXIT_ANOTHER);
 		return EXIT_SUCCESS;
 	}
 	if (ret) {

@@ -197,6 +197,21 @@ def test_default_version_of_the_config_holds_for_install(empty):
     assert done.returncode == 1 and "line 2" in done.stderr
 
 
+def test_machine_that_never_answers_is_given_up(installed):
+    """A supervisor that says it serves and does not; it would be started for ever."""
+    folder = installed.root / "bin"
+    folder.mkdir()
+    shutil.copy(host_lib.PILLION, folder)
+    starts = installed.root / "starts"
+    fake = folder / "pillion-machine"
+    fake.write_text(f"#!/bin/sh\necho >>{starts}\n")
+    fake.chmod(0o755)
+    done = subprocess.run([folder / "pillion", "-d", "debian", "-e", "true"], env=installed.env, timeout=30,
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1 and "does not answer" in done.stderr and "hint:" in done.stderr, done
+    assert 1 < len(starts.read_text()) < 100
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="cutting the network off needs root")
 def test_no_network_leaves_nothing_half_registered(empty):
     done = empty.run("--install", "debian", "--no-launch", prefix=["unshare", "-n"])

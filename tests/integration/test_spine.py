@@ -63,8 +63,8 @@ def test_two_programs_share_the_device(pair, small):
 
 
 def test_without_a_broker_the_program_goes_on_and_one_line_says_why(host, tiny):
-    done = host.run(host.inside(*lib.completion("a", 8), model=tiny))
-    native = host.run(host.native(*lib.completion("a", 8), model=tiny))
+    done = host.run(host.inside(*lib.completion("a", 128), model=tiny))
+    native = host.run(host.native(*lib.completion("a", 128), model=tiny))
     lib.assert_same_text(text_of(done), text_of(native))
     lines = [line for line in done.stderr.splitlines() if "pillion" in line.lower() and
              "load_backend" not in line]

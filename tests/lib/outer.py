@@ -366,7 +366,9 @@ class Outer:
 
     def ok(self, command, timeout=60, **kwargs):
         result = self.run(command, timeout, **kwargs)
-        assert result.status == 0, result
+        if result.status:  # its machines' logs say more
+            logs = self.run("tail -n 30 /run/*/pillion/machines/*.log; ps -eo pid,ppid,stat,time,args | grep -v ' \\['")
+            raise AssertionError(f"{result}{logs.out}")
         return result.out
 
     def close(self):

@@ -14,7 +14,7 @@ from host import COUNTER
 
 MIB = 1 << 20
 CONFIG = "[wsl2]\nmemory=1GB\nvmIdleTimeout=3600000\n"
-BOOT = 300  # seconds, on a busy host
+BOOT = 330  # seconds: a machine that does not start has said so by then
 RESET = "perl -e 'syscall(169, 0xfee1dead, 672274793, 0x01234567, 0)'"  # reboot(2)
 PASST = "pidof passt passt.avx2"  # it has a program per processor
 PARTS = "pillion-machine pillion-vmm pillion-forward passt passt.avx2 virtiofsd bwrap"
@@ -38,10 +38,7 @@ def machine(outer):
     def run(command, timeout=60, name="debian", **kwargs):
         return outer.ok(f"pillion -d {name} -- {quote(command)}", timeout, **kwargs)
 
-    try:
-        outer.ok("pillion -d debian -e true", BOOT)
-    except AssertionError as e:
-        raise AssertionError(f"{e}\n{log(outer)}") from None
+    outer.ok("pillion -d debian -e true", BOOT)
     return run
 
 
