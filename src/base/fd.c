@@ -179,7 +179,7 @@ int pil_send_fds(int sock, const void *buf, size_t len, const int *fds, int n_fd
 }
 
 /* #syscalls: recvmsg */
-ssize_t pil_recv_fds(int sock, void *buf, size_t len, int *fds, int *n_fds)
+ssize_t pil_recv_fds(int sock, void *buf, size_t len, int *fds, int *n_fds, int flags)
 {
 	struct iovec iov = {.iov_base = buf, .iov_len = len};
 	union fd_control control;
@@ -192,7 +192,7 @@ ssize_t pil_recv_fds(int sock, void *buf, size_t len, int *fds, int *n_fds)
 
 	*n_fds = 0;
 	do {
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | flags);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;

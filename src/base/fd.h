@@ -63,7 +63,8 @@ int pil_set_nonblock(int fd, bool on);
  * Receiving returns the byte count (0 at end of file) or -errno and stores how many came in
  * *@n_fds; descriptors beyond the capacity are closed and -EPROTO is returned. */
 int pil_send_fds(int sock, const void *buf, size_t len, const int *fds, int n_fds) PIL_MUST_CHECK;
-ssize_t pil_recv_fds(int sock, void *buf, size_t len, int *fds, int *n_fds) PIL_MUST_CHECK;
+ssize_t pil_recv_fds(int sock, void *buf, size_t len, int *fds, int *n_fds,
+		     int flags) PIL_MUST_CHECK; /* MSG_DONTWAIT or 0 */
 
 #define PIL_MAX_PASSED_FDS 16
 

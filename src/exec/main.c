@@ -114,7 +114,7 @@ static int serve(struct gg_device *device, int control_fd)
 	for (;;) {
 		struct control_open open;
 		int fds[1], n_fds = 1;
-		ssize_t n = pil_recv_fds(control_fd, &open, sizeof(open), fds, &n_fds);
+		ssize_t n = pil_recv_fds(control_fd, &open, sizeof(open), fds, &n_fds, 0);
 
 		if (n <= 0)
 			break;

@@ -111,7 +111,7 @@ static void on_net_control(struct loop_source *source, uint32_t events)
 	struct pil_err err = {0};
 	int fd = -1, n_fds = 1;
 	char byte;
-	ssize_t n = pil_recv_fds(source->fd, &byte, 1, &fd, &n_fds);
+	ssize_t n = pil_recv_fds(source->fd, &byte, 1, &fd, &n_fds, 0);
 
 	(void)events;
 	if (n <= 0)

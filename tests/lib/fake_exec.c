@@ -204,7 +204,7 @@ static void *serve(void *arg)
 			need += wire_padded(f.body_bytes);
 		}
 		if (have < need) {
-			n = pil_recv_fds(x->fd, in + have, cap - have, fds + n_fds, &room);
+			n = pil_recv_fds(x->fd, in + have, cap - have, fds + n_fds, &room, 0);
 			if (n <= 0)
 				break;
 			n_fds += room;

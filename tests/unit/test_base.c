@@ -226,7 +226,7 @@ static void test_too_many_descriptors_are_refused_and_closed(void **state)
 	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	assert_int_equal(pil_send_fds(pair[0], "x", 1, fds, 3), 0);
-	assert_int_equal(pil_recv_fds(pair[1], &c, 1, got, &n), -EPROTO);
+	assert_int_equal(pil_recv_fds(pair[1], &c, 1, got, &n, 0), -EPROTO);
 	assert_int_equal(n, 0);
 	close(pair[0]);
 	close(pair[1]);

@@ -176,7 +176,7 @@ static void converse(struct fixture *f)
 		if (f->fd < 0)
 			f->fd = accept4(f->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (f->fd >= 0)
-			n = pil_recv_fds(f->fd, &m, 12, fds, &n_fds);
+			n = pil_recv_fds(f->fd, &m, 12, fds, &n_fds, 0);
 		if (n <= 0) {
 			idle++;
 			continue;

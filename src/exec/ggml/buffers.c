@@ -41,7 +41,7 @@ static void drop_weight(struct buffers *b, struct weight *w)
 {
 	if (w->own_buffer)
 		b->device->host->api.ggml_backend_buffer_free(w->own_buffer);
-	file_map_close(&w->lent);
+	file_map_drop(w->lent);
 }
 
 static void release(struct buffers *b, struct gg_buffer *buffer)
@@ -164,11 +164,12 @@ bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_
 /* A lent weight moves to its place in the plain buffer. */
 static void take_back(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
 {
-	if (!w->lent.base)
+	if (!w->lent)
 		return;
 	memcpy(buffer->base + w->offset, w->tensor.data, w->bytes);
 	w->tensor.data = buffer->base + w->offset;
-	file_map_close(&w->lent);
+	file_map_drop(w->lent);
+	w->lent = NULL;
 	buffer->n_lent--;
 	b->epoch++;
 }
@@ -181,7 +182,7 @@ char *gg_buffer_at(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 	     i < buffer->n_weights && buffer->weights[i].offset < offset + bytes; i++) {
 		struct weight *w = &buffer->weights[i];
 
-		if (w->lent.base && offset >= w->offset && bytes <= w->bytes - (offset - w->offset))
+		if (w->lent && offset >= w->offset && bytes <= w->bytes - (offset - w->offset))
 			return (char *)w->tensor.data + (offset - w->offset);
 		take_back(b, buffer, w);
 	}
@@ -206,7 +207,7 @@ bool buffers_lost(struct buffers *b)
 	b->n_lost = n_lost;
 	for (int i = 0; i < WIRE_MAX_BUFFERS; i++)
 		for (uint32_t j = 0; b->slots[i] && j < b->slots[i]->n_weights; j++)
-			if (file_map_lost(&b->slots[i]->weights[j].lent))
+			if (file_map_lost(b->slots[i]->weights[j].lent))
 				return true;
 	return false;
 }
@@ -391,9 +392,10 @@ static bool place_weight(struct buffers *b, struct gg_buffer *buffer, struct wei
 		if (!tensor.buffer || api->ggml_backend_buffer_init_tensor(tensor.buffer, &tensor))
 			return false;
 		api->ggml_backend_tensor_set(&tensor, data, 0, w->bytes);
-		if (w->lent.base)
+		if (w->lent)
 			buffer->n_lent--;
-		file_map_close(&w->lent);
+		file_map_drop(w->lent);
+		w->lent = NULL;
 		w->tensor = tensor;
 		w->placed = true;
 		b->epoch++;
@@ -461,15 +463,15 @@ enum wire_status gg_buffer_set(struct buffers *b, struct gg_buffer *buffer, uint
 
 /* Leaves a whole weight where it is, in the file. */
 static bool lend_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w,
-			const struct file_map *map, void *data)
+			struct file_map *file, void *data)
 {
 	if (w->placed || w->own_buffer || (uintptr_t)data % LENT_ALIGNMENT)
 		return false;
-	if (w->lent.base)
-		file_map_close(&w->lent);
-	else
+	if (!w->lent)
 		buffer->n_lent++;
-	w->lent = *map;
+	file_map_keep(file);
+	file_map_drop(w->lent);
+	w->lent = file;
 	w->tensor.data = data;
 	w->received = w->bytes;
 	b->epoch++;
@@ -477,25 +479,19 @@ static bool lend_weight(struct buffers *b, struct gg_buffer *buffer, struct weig
 }
 
 enum wire_status gg_buffer_set_file(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
-				    int fd, uint64_t file_offset, uint64_t bytes)
+				    struct file_map *file, uint64_t file_offset, uint64_t bytes)
 {
 	struct weight *w = gg_buffer_weight_at(buffer, offset);
+	void *data = file_map_at(file, file_offset, bytes);
 	enum wire_status status = WIRE_OK;
-	struct file_map map = {0};
-	void *data = file_map_open(&map, fd, file_offset, bytes);
 
-	if (!data)
-		return WIRE_E_NO_MEMORY;
 	if (!set_whole_weight(b, buffer, offset, data, bytes)) {
 		if (w && w->bytes == bytes && b->device->reference &&
-		    lend_weight(b, buffer, w, &map, data))
+		    lend_weight(b, buffer, w, file, data))
 			return WIRE_OK;
 		status = gg_buffer_set(b, buffer, offset, data, bytes);
 	}
-	if (file_map_lost(&map))
-		status = WIRE_E_INVALID;
-	file_map_close(&map);
-	return status;
+	return file_map_lost(file) ? WIRE_E_INVALID : status;
 }
 
 enum wire_status gg_buffer_get(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,

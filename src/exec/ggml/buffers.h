@@ -22,7 +22,7 @@ struct weight {
 	uint32_t uses;     /* enum wire_use */
 	bool placed; /* @tensor lies in a buffer type of the device's choice, not in the plain one
 		      */
-	struct file_map lent;                   /* open: @tensor lies in the program's own file */
+	struct file_map *lent;                  /* kept: @tensor lies in the program's own file */
 	struct ggml_backend_buffer *own_buffer; /* NULL: in gg_buffer::shadow */
 	struct ggml_tensor tensor;
 };
@@ -91,9 +91,9 @@ void gg_buffer_received(struct buffers *b, struct gg_buffer *buffer, uint64_t of
 /* The caller has checked gg_buffer_holds(). */
 enum wire_status gg_buffer_set(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 			       const void *data, uint64_t bytes);
-/* The same, with the data in @fd (borrowed), which passes file_map_acceptable(). */
+/* The same, with the data in a file; what stays there keeps @file. */
 enum wire_status gg_buffer_set_file(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
-				    int fd, uint64_t file_offset, uint64_t bytes);
+				    struct file_map *file, uint64_t file_offset, uint64_t bytes);
 enum wire_status gg_buffer_get(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 			       void *data, uint64_t bytes);
 /* The bytes in place where the device's memory is the host's, else NULL. */

@@ -1,30 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * file_map.h -- ranges of a peer's file in our memory.
+ * file_map.h -- a peer's file in our memory.
  *
  * A mapping is private and writable: what is written to it stays here, and what is not is the
  * file's, one copy for all who map it.  A file that gets shorter, or cannot be read, does not fault
- * us: the mapping turns into zeroes and says that it is lost. */
+ * us: the mapping turns into zeroes and says that it is lost.
+ *
+ * It is counted: who keeps a pointer into it keeps it.  One thread at a time uses a mapping. */
 #ifndef PIL_FILE_MAP_H
 #define PIL_FILE_MAP_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct file_map {   /* all zero: not open */
-	char *base; /* of whole pages */
-	uint64_t len_bytes;
-	int slot; /* in the table of the fault handler */
-};
+struct file_map;
 
 /* May @fd be mapped at all?  Only what the kernel answers for by itself: a regular file, not of a
  * file system that a peer may serve and let hang (FUSE), of at least @bytes. */
 bool file_map_acceptable(int fd, uint64_t bytes);
 
-/* Maps [offset, offset + bytes) of @fd (borrowed).  NULL: no memory, or the file cannot be read
- * there.  Any thread. */
-void *file_map_open(struct file_map *map, int fd, uint64_t offset, uint64_t bytes);
-void file_map_close(struct file_map *map); /* not open is fine */
+/* Maps the first @bytes of @fd (borrowed).  NULL: no memory.  The caller keeps the mapping. */
+struct file_map *file_map_open(int fd, uint64_t bytes);
+struct file_map *file_map_keep(struct file_map *map);
+void file_map_drop(struct file_map *map); /* the last one unmaps it; NULL is fine */
+
+/* Where [offset, offset + bytes), which must lie inside, is.  It is about to be used: its page
+ * table entries are made in one go. */
+void *file_map_at(struct file_map *map, uint64_t offset, uint64_t bytes);
 
 bool file_map_lost(const struct file_map *map);
 /* How many were ever lost, in this process: cheap to compare. */

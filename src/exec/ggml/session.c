@@ -41,7 +41,7 @@ struct shm {
 	uint32_t handle; /* 0: slot free */
 	char *base;      /* NULL: a file */
 	uint64_t bytes;
-	int file_fd;
+	struct file_map *file;
 };
 
 struct session {
@@ -320,8 +320,7 @@ static struct shm *find_shm(struct session *s, uint32_t handle)
 	return &s->shm[slot];
 }
 
-/* A file's descriptor is kept, and mapped weight by weight (gg_buffer_set_file()).  Memory is
- * mapped at once.  The peer keeps the descriptor and can write at any time, which is only data.
+/* The peer keeps the descriptor and can write at any time, which is only data.
  * What it must not be able to do is make us fault: hence sealed against shrinking, and nothing but
  * plain shared memory.
  */
@@ -345,9 +344,11 @@ static int on_shm_add(struct session *s, const struct wire_frame *f, const struc
 	if (fd < 0 || c->shm == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle || c->bytes == 0)
 		return -EPROTO;
 	if (s->shm_ok && c->kind == WIRE_SHM_FILE && file_map_acceptable(fd, c->bytes)) {
-		s->shm[slot] = (struct shm){.handle = c->shm,
-					    .bytes = c->bytes,
-					    .file_fd = pil_take_fd(&fd)};
+		struct file_map *file = file_map_open(fd, c->bytes);
+
+		if (!file)
+			return answer(s, f->op, WIRE_E_NO_MEMORY);
+		s->shm[slot] = (struct shm){.handle = c->shm, .bytes = c->bytes, .file = file};
 		return answer(s, f->op, WIRE_OK);
 	}
 	if (!s->shm_ok || c->kind != WIRE_SHM_MEMORY || !shm_acceptable(fd, c->bytes))
@@ -363,8 +364,7 @@ static void drop_shm(struct shm *shm)
 {
 	if (shm->base)
 		munmap(shm->base, shm->bytes);
-	else if (shm->handle)
-		close(shm->file_fd);
+	file_map_drop(shm->file);
 	*shm = (struct shm){0};
 }
 
@@ -395,7 +395,7 @@ static int on_set_shm(struct session *s, const struct wire_frame *f, const struc
 		return -EPROTO;
 	if (!shm->base)
 		return c->bytes ? note(s, gg_buffer_set_file(&s->buffers, buffer, c->offset,
-							     shm->file_fd, c->shm_offset, c->bytes))
+							     shm->file, c->shm_offset, c->bytes))
 				: -EPROTO;
 	return note(s, gg_buffer_set(&s->buffers, buffer, c->offset, shm->base + c->shm_offset,
 				     c->bytes));

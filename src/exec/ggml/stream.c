@@ -46,17 +46,25 @@ int stream_claim_fd(struct stream *s)
 	return fd;
 }
 
-/* One read of whatever is there.  > 0, 0 at the end, -errno.  Waits in poll(), which our peer's
- * taking of an answer does not wake (see receive_some() in src/guest/ggml/channel.c). */
+/* One read of whatever is there.  > 0, 0 at the end, -errno.  Looks before it waits: a program on
+ * the same CPU has mostly run, and asked again, before our last system call returned.  Waits in
+ * poll(), which our peer's taking of an answer does not wake (see receive_some() in
+ * src/guest/ggml/channel.c). */
 static ssize_t receive(struct stream *s)
 {
 	struct pollfd p = {.fd = s->fd, .events = POLLIN};
-	int room = STREAM_MAX_FDS - s->n_fds;
 	ssize_t n;
+	int room;
 
-	if (poll(&p, 1, -1) < 0 && errno != EINTR)
-		return -errno;
-	n = pil_recv_fds(s->fd, s->in + s->in_end, s->in_cap - s->in_end, s->fds + s->n_fds, &room);
+	for (;;) {
+		room = STREAM_MAX_FDS - s->n_fds;
+		n = pil_recv_fds(s->fd, s->in + s->in_end, s->in_cap - s->in_end, s->fds + s->n_fds,
+				 &room, MSG_DONTWAIT);
+		if (n != -EAGAIN)
+			break;
+		if (poll(&p, 1, -1) < 0 && errno != EINTR)
+			return -errno;
+	}
 	s->n_fds += room;
 	if (n > 0)
 		s->in_end += (size_t)n;

@@ -11,7 +11,12 @@
  * Prompt and generation have graphs with the same number of tensors but other shapes in nearly all
  * of them; patching one into the other each time would keep neither warm.  So a graph is patched if
  * the shapes are the same, or if fewer than half of its tensors differ (a longer context changes a
- * few per layer). */
+ * few per layer).
+ *
+ * When does a run leave?  The device should start while the program goes on; but a program that
+ * reads the result next can have run and read leave in one write.  What it did after this graph
+ * last time tells.  A short run leaves with whatever is waited for: by itself it would only take
+ * the CPU from the program. */
 #include "cgraphs.h"
 
 #include <sched.h>
@@ -21,6 +26,8 @@
 #include "channel.h"
 #include "log.h"
 #include "opmap.h"
+
+enum { LONG_RUN_US = 3000 };
 
 /* ---- encoding ---- */
 
@@ -304,6 +311,7 @@ static struct cgraphs_entry *define(struct cgraphs *g, struct channel *chan, uin
 
 	e->defined = false;
 	e->device_us = 0;
+	e->read_next = false;
 	if (!entry_store(e, g))
 		return NULL;
 	e->shape = shape;
@@ -391,11 +399,22 @@ int cgraphs_run(struct cgraphs *graphs, struct channel *chan, const struct ggml_
 	chan->need = chan->run_seq = channel_queue(chan, WIRE_OP_GRAPH_RUN, &run, NULL, 0);
 	chan->run_us = &e->device_us;
 	chan->n_runs++;
-	/* a long run: an extra write costs nothing, and the device starts while the program goes on
-	 */
-	if (e->device_us > 3000)
+	graphs->just_run = e;
+	if (e->device_us > LONG_RUN_US && !e->read_next)
 		channel_flush(chan);
 	return chan->dead ? ABI_STATUS_FAILED : ABI_STATUS_SUCCESS;
+}
+
+void cgraphs_next(struct cgraphs *graphs, struct channel *chan, bool read)
+{
+	struct cgraphs_entry *e = graphs->just_run;
+
+	if (!e)
+		return;
+	graphs->just_run = NULL;
+	e->read_next = read;
+	if (e->device_us > LONG_RUN_US)
+		channel_flush(chan);
 }
 
 void cgraphs_forget(struct cgraphs *graphs)

@@ -27,6 +27,7 @@ struct cgraphs_entry {
 	struct wire_tensor *tensors;
 	uint64_t used; /* clock of the last run */
 	uint32_t device_us;
+	bool read_next; /* the program read something right after the last run */
 };
 
 struct cgraphs_slot { /* of the map from a tensor's address to its index */
@@ -38,7 +39,8 @@ struct cgraphs_slot { /* of the map from a tensor's address to its index */
 struct cgraphs {
 	struct cgraphs_entry entries[CGRAPHS_KEPT];
 	uint64_t clock;
-	struct wire_tensor *next; /* the graph being encoded */
+	struct cgraphs_entry *just_run; /* nothing has been asked of the device since */
+	struct wire_tensor *next;       /* the graph being encoded */
 	uint32_t n_next, max_next;
 	struct cgraphs_slot *map;
 	uint32_t map_size, stamp;
@@ -64,6 +66,10 @@ uint32_t cgraphs_diff(struct cgraphs *graphs, const struct cgraphs_entry *entry)
 /* Queues what is needed for @cgraph to run, and its run.  An enum abi_status. */
 int cgraphs_run(struct cgraphs *graphs, struct channel *chan, const struct ggml_cgraph *cgraph,
 		const struct opmap *map, cgraphs_locate_fn *locate, void *ctx);
+
+/* The program asks for something else after a run: @read, to read a tensor, which is queued now.
+ * What the run waited for leaves. */
+void cgraphs_next(struct cgraphs *graphs, struct channel *chan, bool read);
 
 /* After a failure: the executor may not have what we think it has. */
 void cgraphs_forget(struct cgraphs *graphs);

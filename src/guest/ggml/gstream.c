@@ -54,6 +54,7 @@ static void stream_set_tensor_async(struct ggml_backend *backend, struct ggml_te
 	uint64_t at;
 
 	pthread_mutex_lock(&chan->lock);
+	cgraphs_next(&dev->graphs, chan, false);
 	buf = devbuf_of(dev, t, &at);
 	if (buf && size)
 		devbuf_set_locked(buf, t, data, offset, size, true);
@@ -74,6 +75,7 @@ static void stream_get_tensor_async(struct ggml_backend *backend, const struct g
 		devbuf_get_locked(buf, t, data, offset, size);
 	else
 		memset(data, 0, size);
+	cgraphs_next(&dev->graphs, chan, true);
 	pthread_mutex_unlock(&chan->lock);
 }
 
@@ -99,6 +101,7 @@ static bool stream_cpy_tensor_async(struct ggml_backend *src_backend,
 	if (host && src_backend && src_backend->iface.synchronize)
 		src_backend->iface.synchronize(src_backend);
 	pthread_mutex_lock(&chan->lock);
+	cgraphs_next(&dev->graphs, chan, false);
 	if (from)
 		devbuf_copy_locked(to, dst_at, from, src_at, bytes);
 	else if (bytes)
@@ -109,9 +112,11 @@ static bool stream_cpy_tensor_async(struct ggml_backend *src_backend,
 
 static void stream_synchronize(struct ggml_backend *backend)
 {
-	struct channel *chan = dev_of(backend)->chan;
+	struct gdev *dev = dev_of(backend);
+	struct channel *chan = dev->chan;
 
 	pthread_mutex_lock(&chan->lock);
+	cgraphs_next(&dev->graphs, chan, false);
 	channel_synchronize(chan);
 	pthread_mutex_unlock(&chan->lock);
 }
@@ -148,6 +153,7 @@ static int stream_graph_compute(struct ggml_backend *backend, struct ggml_cgraph
 	int status;
 
 	pthread_mutex_lock(&chan->lock);
+	cgraphs_next(&dev->graphs, chan, false);
 	status = take_failure(dev, chan);
 	if (status == ABI_STATUS_SUCCESS)
 		status = cgraphs_run(&dev->graphs, chan, cgraph, &gplugin.opmap, locate, dev);
@@ -157,9 +163,11 @@ static int stream_graph_compute(struct ggml_backend *backend, struct ggml_cgraph
 
 static void stream_event_record(struct ggml_backend *backend, struct ggml_backend_event *event)
 {
-	struct channel *chan = dev_of(backend)->chan;
+	struct gdev *dev = dev_of(backend);
+	struct channel *chan = dev->chan;
 
 	pthread_mutex_lock(&chan->lock);
+	cgraphs_next(&dev->graphs, chan, false);
 	((struct stream_event *)event->context)->seq = chan->need;
 	pthread_mutex_unlock(&chan->lock);
 }
