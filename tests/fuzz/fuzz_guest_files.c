@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "agent.h"
-#include "forward.h"
+#include "listeners.h"
 #include "passwd.h"
 #include "setup.h"
 
@@ -20,6 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct wsl_conf conf;
 	struct user user;
 	uint16_t ports[AGENT_MAX_PORTS];
+	int end;
 
 	if (!text)
 		return 0;
@@ -28,7 +29,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	wsl_conf_parse(text, &conf);
 	passwd_parse(text, text, "alice", &user);
 	passwd_parse(text, text, "1000", &user);
-	if (forward_parse(text, ports, forward_parse(text, ports, 0)) > AGENT_MAX_PORTS)
+	if (listeners_parse_text(text, ports, listeners_parse_text(text, ports, 0)) >
+	    AGENT_MAX_PORTS)
+		abort();
+	if (listeners_parse_diag(data, (uint32_t)size, ports, 0, &end) > AGENT_MAX_PORTS)
 		abort();
 	free(text);
 	return 0;

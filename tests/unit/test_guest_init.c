@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
 
 #include "agent.h"
-#include "forward.h"
+#include "fd.h"
+#include "listeners.h"
 #include "passwd.h"
 #include "setup.h"
 
@@ -105,11 +112,11 @@ static void test_listening_ports_are_found_once_and_in_order(void **state)
 {
 	const uint16_t expected[] = {22, 631, 8081, 11434};
 	uint16_t ports[AGENT_MAX_PORTS];
-	unsigned n = forward_parse(tcp, ports, 0);
+	unsigned n = listeners_parse_text(tcp, ports, 0);
 
 	(void)state;
 	assert_int_equal(n, 2);
-	n = forward_parse(tcp6, ports, n);
+	n = listeners_parse_text(tcp6, ports, n);
 	assert_int_equal(n, 4);
 	assert_memory_equal(ports, expected, sizeof(expected));
 }
@@ -124,11 +131,93 @@ static void test_more_ports_than_are_announced_do_no_harm(void **state)
 		char line[128];
 
 		snprintf(line, sizeof(line), " 1: 00000000:%04X 00000000:0000 0A 0\n", port);
-		n = forward_parse(line, ports, n);
+		n = listeners_parse_text(line, ports, n);
 	}
 	assert_int_equal(n, AGENT_MAX_PORTS);
-	assert_int_equal(forward_parse("", ports, 0), 0);
-	assert_int_equal(forward_parse("0: :::: \n\n:", ports, 0), 0);
+	assert_int_equal(listeners_parse_text("", ports, 0), 0);
+	assert_int_equal(listeners_parse_text("0: :::: \n\n:", ports, 0), 0);
+}
+
+static int listener(int family, const char *address, uint16_t *port)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} a = {.any.sa_family = (sa_family_t)family};
+	socklen_t len = family == AF_INET ? sizeof(a.in) : sizeof(a.in6);
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(inet_pton(family, address,
+				   family == AF_INET ? (void *)&a.in.sin_addr : &a.in6.sin6_addr),
+			 1);
+	if (fd < 0 || bind(fd, &a.any, len) || listen(fd, 1))
+		return -1; /* a host without IPv6 */
+	assert_int_equal(getsockname(fd, &a.any, &len), 0);
+	*port = ntohs(family == AF_INET ? a.in.sin_port : a.in6.sin6_port);
+	return fd;
+}
+
+static bool has_port(const uint16_t *ports, unsigned n, uint16_t port)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (ports[i] == port)
+			return true;
+	return false;
+}
+
+static void test_both_ways_find_what_listens_here(void **state)
+{
+	uint16_t ports[AGENT_MAX_PORTS], text_ports[AGENT_MAX_PORTS], port, far, six = 0;
+	int fd = listener(AF_INET, "127.0.0.1", &port);
+	int far_fd = listener(AF_INET, "127.0.0.2", &far); /* localhost does not reach it */
+	int six_fd = listener(AF_INET6, "::1", &six);
+	unsigned n = listeners_find(ports), n_text = 0;
+	char *text = NULL;
+
+	(void)state;
+	assert_true(fd >= 0 && far_fd >= 0);
+	assert_true(has_port(ports, n, port));
+	assert_false(has_port(ports, n, far));
+	assert_true(six_fd < 0 || has_port(ports, n, six));
+	for (int i = 0; i < 2; i++) {
+		if (pil_read_file(i ? "/proc/net/tcp6" : "/proc/net/tcp", 1 << 20, &text) > 0)
+			n_text = listeners_parse_text(text, text_ports, n_text);
+		free(text);
+		text = NULL;
+	}
+	assert_int_equal(n, n_text);
+	assert_memory_equal(ports, text_ports, n * sizeof(*ports));
+	close(fd);
+	close(far_fd);
+	close(six_fd);
+	assert_false(has_port(ports, listeners_find(ports), port));
+}
+
+static void test_cut_answers_of_the_kernel_end_the_reading(void **state)
+{
+	struct {
+		struct nlmsghdr h;
+		struct inet_diag_msg m;
+		struct nlmsghdr done;
+	} a = {.h = {.nlmsg_len = sizeof(a.h) + sizeof(a.m)},
+	       .m = {.idiag_family = AF_INET, .idiag_state = 0x0a, .id.idiag_sport = htons(80)},
+	       .done = {.nlmsg_len = sizeof(a.done), .nlmsg_type = NLMSG_DONE}};
+	uint16_t ports[AGENT_MAX_PORTS];
+	int end;
+
+	(void)state;
+	assert_int_equal(listeners_parse_diag(&a, sizeof(a), ports, 0, &end), 1);
+	assert_int_equal(end, 1);
+	for (uint32_t len = 0; len < sizeof(a.h) + sizeof(a.m); len++) {
+		assert_int_equal(listeners_parse_diag(&a, len, ports, 0, &end), 0);
+		assert_int_equal(end, 0);
+	}
+	a.h.nlmsg_len = 3;
+	assert_int_equal(listeners_parse_diag(&a, sizeof(a), ports, 0, &end), 0);
+	a.h = (struct nlmsghdr){.nlmsg_len = sizeof(a.h), .nlmsg_type = NLMSG_ERROR};
+	listeners_parse_diag(&a, sizeof(a), ports, 0, &end);
+	assert_int_equal(end, -1);
 }
 
 int main(void)
@@ -139,6 +228,8 @@ int main(void)
 		cmocka_unit_test(test_unknown_and_malformed_users_are_not_found),
 		cmocka_unit_test(test_wsl_conf_keys_are_honoured),
 		cmocka_unit_test(test_listening_ports_are_found_once_and_in_order),
+		cmocka_unit_test(test_both_ways_find_what_listens_here),
+		cmocka_unit_test(test_cut_answers_of_the_kernel_end_the_reading),
 		cmocka_unit_test(test_more_ports_than_are_announced_do_no_harm),
 		cmocka_unit_test(test_wsl_conf_nonsense_leaves_defaults),
 	};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: once a second the kernel's lists of sockets are read; when the set of
- * listening ports has changed it is announced.  A connection of the host's begins with the port it
+ * Theory of operation: once a second the kernel is asked which ports are listened on (listeners.h);
+ * when they have changed they are announced.  A connection of the host's begins with the port it
  * is for; a process of its own joins it to that port, so that the first process never waits for
  * anybody. */
 #include "forward.h"
@@ -19,10 +19,11 @@
 
 #include "agent.h"
 #include "fd.h"
+#include "listeners.h"
 #include "log.h"
 #include "relay.h"
 
-enum { SCAN_MS = 1000, MAX_LIST_BYTES = 1 << 20, TCP_LISTENING = 0x0a };
+enum { SCAN_MS = 1000 };
 
 static struct forward {
 	struct loop *loop;
@@ -34,54 +35,6 @@ static struct forward {
 } forward;
 
 /* ---- what is listened on ---- */
-
-static unsigned add_port(uint16_t port, uint16_t *ports, unsigned n)
-{
-	unsigned i = 0;
-
-	while (i < n && ports[i] < port)
-		i++;
-	if ((i < n && ports[i] == port) || n == AGENT_MAX_PORTS)
-		return n;
-	memmove(ports + i + 1, ports + i, (n - i) * sizeof(*ports));
-	ports[i] = port;
-	return n + 1;
-}
-
-/* Any address or localhost, IPv4 or IPv6, as the kernel prints them (in words of the host's order).
- */
-static bool reachable(const char *address)
-{
-	static const char *const local[] = {
-		"00000000",
-		"0100007F",
-		"00000000000000000000000000000000",
-		"00000000000000000000000001000000",
-		"0000000000000000FFFF00000100007F",
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(local); i++)
-		if (!strcmp(address, local[i]))
-			return true;
-	return false;
-}
-
-unsigned forward_parse(const char *text, uint16_t *ports, unsigned n)
-{
-	const char *end;
-
-	for (const char *line = text; line; line = end ? end + 1 : NULL) {
-		char address[33];
-		unsigned port, state;
-
-		end = strchr(line, '\n');
-		if (sscanf(line, "%*u: %32[0-9A-F]:%4x %*32[0-9A-F]:%*4x %2x", address, &port,
-			   &state) == 3 &&
-		    state == TCP_LISTENING && port > 0 && reachable(address))
-			n = add_port((uint16_t)port, ports, n);
-	}
-	return n;
-}
 
 /* False: the host takes no more announcements. */
 static bool announce(const uint16_t *ports, unsigned n)
@@ -103,17 +56,10 @@ static bool announce(const uint16_t *ports, unsigned n)
 
 static void scan_expired(struct loop_timer *timer)
 {
-	static const char *const lists[] = {"/proc/net/tcp", "/proc/net/tcp6"};
 	uint16_t ports[AGENT_MAX_PORTS];
+	unsigned n = listeners_find(ports);
 	bool wanted = true;
-	unsigned n = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
-		_auto_free char *text = NULL;
-
-		if (pil_read_file(lists[i], MAX_LIST_BYTES, &text) > 0)
-			n = forward_parse(text, ports, n);
-	}
 	if (n != forward.n || memcmp(ports, forward.ports, n * sizeof(*ports)) != 0)
 		wanted = announce(ports, n);
 	if (wanted)

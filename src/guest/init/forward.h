@@ -14,8 +14,4 @@
  */
 int forward_begin(struct loop *loop, int listen_fd, int announce_fd);
 
-/* Adds to the @n ports of @ports (AGENT_MAX_PORTS at most; sorted, each once) those of a
- * /proc/net/tcp or tcp6 text that localhost may connect to.  Returns how many there are now. */
-unsigned forward_parse(const char *text, uint16_t *ports, unsigned n);
-
 #endif
