@@ -31,6 +31,7 @@ struct fake_exec {
 	uint16_t failed;
 	uint8_t *shm[WIRE_MAX_SHM];
 	uint64_t shm_bytes[WIRE_MAX_SHM];
+	struct wire_mailbox *mailbox; /* one of them */
 };
 
 /* The welcome it sends, with the types F32, Q8_0 and I32. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -23,6 +24,14 @@ static struct channel *open_fake(struct fake_exec *x)
 
 	assert_int_equal(channel_create_fd(&chan, fake_exec_start(x), &err), 0);
 	return chan;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 static void close_fake(struct channel *chan, struct fake_exec *x)
@@ -63,15 +72,14 @@ static void test_handles_are_never_zero_nor_used_twice(void **state)
 	free(slots.generation);
 }
 
-static void test_a_token_costs_one_write_and_one_wait(void **state)
+static void tokens(uint32_t flags)
 {
-	struct fake_exec x = {0};
+	struct fake_exec x = {.flags = flags};
 	struct channel *chan = open_fake(&x);
 	uint32_t buffer = alloc_buffer(chan, 4096);
 	unsigned reads = x.reads;
 	char out[16] = "";
 
-	(void)state;
 	for (int token = 0; token < 10; token++) {
 		struct wire_get get = {.buffer = buffer, .offset = 64, .bytes = sizeof(out)};
 		struct channel_dest dest = {out, 1, sizeof(out), 0};
@@ -92,6 +100,14 @@ static void test_a_token_costs_one_write_and_one_wait(void **state)
 	assert_int_equal(x.reads - reads, 10);
 	assert_int_equal(x.count[WIRE_OP_FENCE], 0);
 	close_fake(chan, &x);
+}
+
+static void test_a_token_costs_one_write_and_one_wait(void **state)
+{
+	(void)state;
+	tokens(0);
+	tokens(WIRE_WELCOME_SHM); /* answers by mailbox */
+	tokens(WIRE_WELCOME_SHM | WIRE_WELCOME_REFERENCE);
 }
 
 static void test_synchronize_without_work_sends_nothing(void **state)
@@ -122,15 +138,14 @@ static void test_a_run_without_a_read_is_waited_for(void **state)
 	close_fake(chan, &x);
 }
 
-static void test_much_in_both_directions_does_not_block(void **state)
+static void much_in_both_directions(uint32_t flags)
 {
 	enum { BYTES = 4 << 20, ROUNDS = 24 };
-	struct fake_exec x = {0};
+	struct fake_exec x = {.flags = flags};
 	struct channel *chan = open_fake(&x);
 	uint32_t buffer = alloc_buffer(chan, BYTES);
 	char *data = malloc(BYTES), *back = malloc(BYTES);
 
-	(void)state;
 	for (int i = 0; i < ROUNDS; i++) {
 		struct wire_set set = {.buffer = buffer};
 		struct wire_get get = {.buffer = buffer, .bytes = BYTES};
@@ -148,19 +163,51 @@ static void test_much_in_both_directions_does_not_block(void **state)
 	close_fake(chan, &x);
 }
 
-static void test_more_answers_than_the_ring_holds(void **state)
+static void test_much_in_both_directions_does_not_block(void **state)
 {
-	struct fake_exec x = {0};
+	(void)state;
+	much_in_both_directions(0);
+	much_in_both_directions(WIRE_WELCOME_SHM);
+}
+
+static void many_answers(uint32_t flags)
+{
+	struct fake_exec x = {.flags = flags};
 	struct channel *chan = open_fake(&x);
 	static const struct wire_empty none;
 
-	(void)state;
 	for (int i = 0; i < 3 * CHANNEL_MAX_PENDING; i++) {
 		chan->need = channel_queue(chan, WIRE_OP_FENCE, &none, NULL, 0);
 		channel_expect(chan, WIRE_OP_FENCE, NULL, NULL);
 	}
 	assert_true(channel_synchronize(chan));
 	assert_int_equal(x.count[WIRE_OP_FENCE], 3 * CHANNEL_MAX_PENDING);
+	close_fake(chan, &x);
+}
+
+static void test_more_answers_than_the_ring_holds(void **state)
+{
+	(void)state;
+	many_answers(0);
+	many_answers(WIRE_WELCOME_SHM);
+}
+
+static void test_the_end_of_an_executor_is_noticed_at_the_mailbox(void **state)
+{
+	struct fake_exec x = {.flags = WIRE_WELCOME_SHM | WIRE_WELCOME_REFERENCE};
+	static const struct wire_empty none;
+	struct channel *chan = open_fake(&x);
+	int64_t start;
+
+	(void)state;
+	assert_non_null(chan->mailbox);
+	x.die_after = 1; /* with the first of these two, answered or not */
+	start = now_ms();
+	channel_call(chan, WIRE_OP_FENCE, &none, NULL, 0, NULL, NULL);
+	assert_int_equal(channel_call(chan, WIRE_OP_FENCE, &none, NULL, 0, NULL, NULL),
+			 WIRE_E_EXECUTOR);
+	assert_true(now_ms() - start < 2000);
+	assert_true(chan->dead);
 	close_fake(chan, &x);
 }
 
@@ -325,6 +372,7 @@ int main(void)
 		cmocka_unit_test(test_a_run_without_a_read_is_waited_for),
 		cmocka_unit_test(test_much_in_both_directions_does_not_block),
 		cmocka_unit_test(test_more_answers_than_the_ring_holds),
+		cmocka_unit_test(test_the_end_of_an_executor_is_noticed_at_the_mailbox),
 		cmocka_unit_test(test_uploads_arrive_whole),
 		cmocka_unit_test(test_an_end_at_any_byte_is_noticed),
 		cmocka_unit_test(test_wrong_answers_end_the_channel),

@@ -335,29 +335,53 @@ static bool shm_acceptable(int fd, uint64_t bytes)
 	       st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
 }
 
+static enum wire_status add_file(struct shm *shm, const struct wire_shm_add *c, int fd)
+{
+	if (!file_map_acceptable(fd, c->bytes))
+		return WIRE_E_UNSUPPORTED;
+	shm->file = file_map_open(fd, c->bytes);
+	return shm->file ? WIRE_OK : WIRE_E_NO_MEMORY;
+}
+
+static enum wire_status add_memory(struct shm *shm, const struct wire_shm_add *c, int fd)
+{
+	void *base;
+
+	if (!shm_acceptable(fd, c->bytes))
+		return WIRE_E_UNSUPPORTED;
+	base = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED)
+		return WIRE_E_NO_MEMORY;
+	shm->base = base;
+	return WIRE_OK;
+}
+
 static int on_shm_add(struct session *s, const struct wire_frame *f, const struct wire_shm_add *c)
 {
 	_auto_fd int fd = stream_claim_fd(&s->stream);
 	uint32_t slot = wire_slot(c->shm);
-	void *base;
+	struct wire_shm_add add = *c;
+	struct shm shm = {.handle = add.shm, .bytes = add.bytes};
+	enum wire_status status = WIRE_E_UNSUPPORTED;
+	int ret;
 
-	if (fd < 0 || c->shm == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle || c->bytes == 0)
+	if (fd < 0 || add.shm == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle || add.bytes == 0)
 		return -EPROTO;
-	if (s->shm_ok && c->kind == WIRE_SHM_FILE && file_map_acceptable(fd, c->bytes)) {
-		struct file_map *file = file_map_open(fd, c->bytes);
-
-		if (!file)
-			return answer(s, f->op, WIRE_E_NO_MEMORY);
-		s->shm[slot] = (struct shm){.handle = c->shm, .bytes = c->bytes, .file = file};
-		return answer(s, f->op, WIRE_OK);
-	}
-	if (!s->shm_ok || c->kind != WIRE_SHM_MEMORY || !shm_acceptable(fd, c->bytes))
-		return answer(s, f->op, WIRE_E_UNSUPPORTED);
-	base = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (base == MAP_FAILED)
-		return answer(s, f->op, WIRE_E_NO_MEMORY);
-	s->shm[slot] = (struct shm){.handle = c->shm, .base = base, .bytes = c->bytes};
-	return answer(s, f->op, WIRE_OK);
+	if (add.kind == WIRE_SHM_MAILBOX &&
+	    (s->stream.mailbox || add.bytes < sizeof(*s->stream.mailbox)))
+		return -EPROTO;
+	if (s->shm_ok && add.kind == WIRE_SHM_FILE)
+		status = add_file(&shm, &add, fd);
+	else if (s->shm_ok && (add.kind == WIRE_SHM_MEMORY || add.kind == WIRE_SHM_MAILBOX))
+		status = add_memory(&shm, &add, fd);
+	if (status == WIRE_OK)
+		s->shm[slot] = shm;
+	ret = answer(s, f->op, status);
+	if (ret || status != WIRE_OK || add.kind != WIRE_SHM_MAILBOX)
+		return ret;
+	ret = stream_flush(&s->stream); /* the last one that goes over the stream */
+	s->stream.mailbox = (struct wire_mailbox *)(void *)shm.base;
+	return ret;
 }
 
 static void drop_shm(struct shm *shm)
@@ -373,7 +397,7 @@ static int on_shm_drop(struct session *s, const struct wire_frame *f, const stru
 	struct shm *shm = find_shm(s, c->shm);
 
 	(void)f;
-	if (!shm)
+	if (!shm || (s->stream.mailbox && shm->base == (char *)s->stream.mailbox))
 		return -EPROTO;
 	drop_shm(shm);
 	return 0;

@@ -13,6 +13,7 @@
 #include "channel.h"
 #include "fd.h"
 #include "gdev.h"
+#include "shared_memory.h"
 
 struct hostbuf {
 	struct gdev *dev;
@@ -37,7 +38,7 @@ static bool share_begin(struct hostbuf *buf)
 
 	if (!chan || !(chan->welcome.flags & WIRE_WELCOME_SHM))
 		return false;
-	fd = upload_shm_create("pillion-host", buf->bytes, &map);
+	fd = shared_memory_create("pillion-host", buf->bytes, &map);
 	if (fd < 0)
 		return false;
 	pthread_mutex_lock(&chan->lock);
