@@ -15,6 +15,10 @@
  * A distribution has no driver, by design, and native needs one.  For a device that is not the CPU,
  * native runs the distribution's llama-bench and libraries on the tree its executor is jailed in.
  *
+ * A program that finds no device goes on with its CPU, without a word in its figures: beside the
+ * reference device, such a ratio would be a fine 1.00.  So each run must say which back ends it
+ * had: inside Pillion's, outside anything else.
+ *
  * The model must be visible on both sides.  Outside it is bound into the tree; inside, a model
  * that lies in no folder the machine shares is copied there for the time of the bench. */
 #include "bench.h"
@@ -33,6 +37,7 @@
 #include "proc.h"
 #include "str.h"
 
+#define PLUGIN       "Pillion" /* what the plugin's back end is called in ggml */
 #define NATIVE_MODEL "/tmp/pillion-bench.gguf"
 #define NATIVE_TREE  "/tmp/pillion-tree"
 #if defined(__aarch64__)
@@ -126,6 +131,38 @@ static void add_llama_bench(struct argv *a, const struct bench *b, enum side sid
 		argv_add_all(a, (const char *const[]){"-dev", device, NULL});
 }
 
+/* Did the program compute where its side of the comparison is to compute? */
+static int check_device(const struct bench *b, enum side side, const struct llama_run *run,
+			struct pil_err *err)
+{
+	const struct bench_opts *o = b->opts;
+	bool plugin = llama_run_has_backend(run, PLUGIN);
+
+	if (side == INSIDE && !plugin) {
+		pil_err_hint(err,
+			     "pillion --status shows the devices, and this, why there are none "
+			     "inside: pillion -d %s -e llama-bench --list-devices",
+			     o->machine);
+		return pil_err_say(err, ENODEV,
+				   "llama-bench did not use pillion's device: its back ends should "
+				   "include " PLUGIN ", and are: %s",
+				   run->backends);
+	}
+	if (side == NATIVE && plugin) {
+		pil_err_hint(err, "pillion bench measures on the host, not in a machine");
+		return pil_err_say(err, EBUSY,
+				   "llama-bench used pillion's device itself: its back ends should "
+				   "not include " PLUGIN ", and are: %s",
+				   run->backends);
+	}
+	if (side == NATIVE && !o->native_device && run->gpus[0])
+		return pil_err_say(err, EBUSY,
+				   "llama-bench should have used the host's CPU, as the device "
+				   "inside does, and used: %s (%s)",
+				   run->gpus, run->backends);
+	return 0;
+}
+
 static int run_llama(const struct bench *b, struct argv *a, enum side side, struct llama_run *run,
 		     double *seconds, struct pil_err *err)
 {
@@ -138,6 +175,8 @@ static int run_llama(const struct bench *b, struct argv *a, enum side side, stru
 
 	if (!ret)
 		ret = llama_json_parse(got.out, got.len, run, err);
+	if (!ret)
+		ret = check_device(b, side, run, err);
 	*seconds = got.seconds;
 	free(got.out);
 	if (ret && ret != -EINTR)

@@ -51,7 +51,8 @@ struct bench_report {
 	double load_native[STATS_MAX], load_inside[STATS_MAX]; /* seconds, one per round */
 };
 
-/* 0 or -errno; takes minutes.  Leaves nothing in the machine. */
+/* 0 or -errno; takes minutes.  Fails when a side did not compute on the device it is to show.
+ * Leaves nothing in the machine. */
 int bench_run(const struct bench_opts *opts, struct bench_report *report,
 	      struct pil_err *err) PIL_MUST_CHECK;
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <jansson.h>
 
 #include "str.h"
@@ -24,22 +25,27 @@ static int parse_test(json_t *item, struct llama_run *run, struct pil_err *err)
 {
 	struct llama_test *test = &run->tests[run->n_tests];
 	json_int_t n_prompt, n_gen, bytes, params, threads;
-	const char *type;
+	const char *type, *backends, *gpus;
 	json_error_t why;
 	double tps;
 
-	if (json_unpack_ex(item, &why, 0, "{s:I, s:I, s:I, s:I, s:I, s:s, s:F}", "n_prompt",
-			   &n_prompt, "n_gen", &n_gen, "model_size", &bytes, "model_n_params",
-			   &params, "n_threads", &threads, "model_type", &type, "avg_ts", &tps))
+	if (json_unpack_ex(item, &why, 0, "{s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:F}",
+			   "n_prompt", &n_prompt, "n_gen", &n_gen, "model_size", &bytes,
+			   "model_n_params", &params, "n_threads", &threads, "model_type", &type,
+			   "backends", &backends, "gpu_info", &gpus, "avg_ts", &tps))
 		return pil_err_say(err, EPROTO, "llama-bench: %s", why.text);
 	if (n_prompt < 0 || n_prompt > MAX_TOKENS || n_gen < 0 || n_gen > MAX_TOKENS ||
 	    n_prompt + n_gen == 0 || bytes < 0 || params < 0 || threads < 0)
 		return pil_err_say(err, EPROTO, "llama-bench: a number is out of range");
 	if (!isfinite(tps) || tps <= 0)
 		return pil_err_say(err, EPROTO, "llama-bench: it measured no speed");
+	str_escape(run->backends, sizeof(run->backends), backends);
+	if (strcmp(run->backends, backends) != 0) /* cut or unprintable, it could hide a name */
+		return pil_err_say(err, EPROTO, "llama-bench: its back ends are no list of names");
 	name_test(test, n_prompt, n_gen);
 	test->tokens_per_s = tps;
 	str_escape(run->model_type, sizeof(run->model_type), type);
+	str_escape(run->gpus, sizeof(run->gpus), gpus);
 	run->model_bytes = (uint64_t)bytes;
 	run->model_params = (uint64_t)params;
 	run->n_threads = (uint64_t)threads;
@@ -67,4 +73,18 @@ int llama_json_parse(const char *text, size_t len, struct llama_run *run, struct
 			return ret;
 	}
 	return 0;
+}
+
+bool llama_run_has_backend(const struct llama_run *run, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *at = run->backends; *at;) {
+		size_t n = strcspn(at, ",");
+
+		if (n == len && !memcmp(at, name, n))
+			return true;
+		at += n + (at[n] == ',');
+	}
+	return false;
 }

@@ -5,6 +5,7 @@
 #ifndef PIL_LLAMA_JSON_H
 #define PIL_LLAMA_JSON_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,10 +25,15 @@ struct llama_run {
 	char model_type[128]; /* "gemma3 270M Q4_K - Medium"; printable */
 	uint64_t model_bytes, model_params;
 	uint64_t n_threads;
+	char backends[128]; /* its ggml's, by commas; "CPU" where there is no other; printable */
+	char gpus[256];     /* what its ggml takes for GPUs, for people; "": none; printable */
 };
 
 /* 0, or -EPROTO with the reason. */
 int llama_json_parse(const char *text, size_t len, struct llama_run *run,
 		     struct pil_err *err) PIL_MUST_CHECK;
+
+/* Is @name one of the back ends that had devices for this run? */
+bool llama_run_has_backend(const struct llama_run *run, const char *name);
 
 #endif

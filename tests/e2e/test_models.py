@@ -119,6 +119,44 @@ def test_bench_measures_both_sides_and_leaves_nothing(machine, small, tmp_path):
     assert "pillion-bench" not in left.stdout
 
 
+def test_bench_fails_when_inside_falls_back_to_its_cpu(machine, tiny):
+    """Without the plugin llama-bench goes on with the CPU that the reference device is: ratio 1."""
+    machine.share(tiny)
+    root = ("-d", "debian", "-u", "root", "--cd", "/", "-e")
+    made = machine.pillion(*root, "sh", "-c", "printf '[gpu]\\nenabled=false\\n' >/etc/wsl.conf")
+    assert made.returncode == 0, made.stderr
+    try:
+        machine.pillion("--terminate", "debian")
+        done = machine.pillion("bench", "-m", tiny, "-d", "debian", "-p", "8", "-n", "4", "-r", "1")
+        assert done.returncode == 1 and not done.stdout, done.stdout
+        why = done.stderr.splitlines()
+        assert "inside 'debian': llama-bench did not use pillion's device" in done.stderr
+        assert "should include Pillion, and are: CPU" in done.stderr
+        assert why[-1].startswith("hint: ") and "pillion --status" in why[-1]
+    finally:
+        machine.pillion(*root, "rm", "-f", "/etc/wsl.conf")
+        machine.pillion("--terminate", "debian")
+
+
+@pytest.mark.parametrize("word,other,why", [
+    ("backends", "Pillion", "should not include Pillion, and are: Pillion"),
+    ("gpu_info", "A card", "should have used the host's CPU, as the device inside does, and used: A card"),
+])
+def test_bench_fails_when_native_is_not_native(machine, tiny, word, other, why):
+    """A program in front of llama-bench says what that would say with the plugin or a card outside."""
+    wrapper = "/usr/local/bin/llama-bench"
+    text = f"""#!/bin/sh\n/usr/bin/llama-bench "$@" | sed 's/"{word}": "[^"]*"/"{word}": "{other}"/'\n"""
+    root = ("-d", "debian", "-u", "root", "--cd", "/", "-e")
+    made = machine.pillion(*root, "sh", "-c", f'printf %s "$0" >{wrapper}; chmod 755 {wrapper}', text)
+    assert made.returncode == 0, made.stderr
+    try:
+        done = machine.pillion("bench", "-m", tiny, "-d", "debian", "-p", "8", "-n", "4", "-r", "1")
+        assert done.returncode == 1 and not done.stdout, done.stdout
+        assert "native: llama-bench " in done.stderr and why in done.stderr
+    finally:
+        machine.pillion(*root, "rm", "-f", wrapper)
+
+
 def test_bench_interrupted_leaves_nothing(machine, small):
     process = subprocess.Popen([str(lib.PILLION), "bench", "-m", str(small), "-d", "debian"],
                                env=machine.env, stdin=subprocess.DEVNULL,
