@@ -148,20 +148,23 @@ static json_t *numbers(const double *values, int n)
 	return list;
 }
 
+static json_t *ratio_json(struct stats r)
+{
+	return json_pack("{s:f, s:f, s:f}", "median", r.median, "min", r.min, "max", r.max);
+}
+
 static json_t *tests_json(const struct bench_report *report)
 {
 	json_t *list = json_array();
 
 	for (int i = 0; i < report->n_tests; i++) {
 		const struct bench_test *t = &report->tests[i];
-		struct stats r = test_ratio(report, i);
 
 		json_array_append_new(list,
-				      json_pack("{s:s, s:o, s:o, s:{s:f, s:f, s:f}}", "name",
-						t->name, "native",
+				      json_pack("{s:s, s:o, s:o, s:o}", "name", t->name, "native",
 						numbers(t->native, report->n_rounds), "inside",
 						numbers(t->inside, report->n_rounds), "ratio",
-						"median", r.median, "min", r.min, "max", r.max));
+						ratio_json(test_ratio(report, i))));
 	}
 	return list;
 }
@@ -170,14 +173,16 @@ int report_print_json(FILE *f, const struct bench_report *report, const struct r
 {
 	const char *slash = strrchr(names->model, '/');
 	json_auto_t *root = json_pack(
-		"{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I}, s:o, s:{s:f, s:f}}",
+		"{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I}, s:o, s:{s:f, s:f, s:o}}",
 		"pillion", PILLION_VERSION, "device", "name", names->device, "reference",
 		names->reference, "machine", "name", names->machine, "backend", names->backend,
 		"model", "file", slash ? slash + 1 : names->model, "type", report->model_type,
 		"bytes", (json_int_t)report->model_bytes, "params",
 		(json_int_t)report->model_params, "tests", tests_json(report), "load_s", "native",
 		stats_of(report->load_native, report->n_rounds).median, "inside",
-		stats_of(report->load_inside, report->n_rounds).median);
+		stats_of(report->load_inside, report->n_rounds).median, "ratio",
+		ratio_json(stats_of_ratio(report->load_inside, report->load_native,
+					  report->n_rounds)));
 
 	if (!root)
 		return -EINVAL; /* a name that is not UTF-8 */
