@@ -47,6 +47,7 @@ static const struct {
 	const char *name, *instead;
 } unsupported[] = {
 	{"--debug-shell", "pillion -u root is a shell with all rights in the machine"},
+	{"--distribution-id", "pillion -d NAME; distributions have names alone"},
 	{"--export", "pillion -d NAME -- tar -C / --one-file-system -c . > FILE"},
 	{"--import", "pillion --install debian --name NAME makes another distribution"},
 	{"--import-in-place", "pillion --install debian --name NAME makes another distribution"},

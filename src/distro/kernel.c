@@ -219,3 +219,16 @@ int kernel_prepare(const struct state_dirs *dirs, const char *which,
 		kernel_finish(out);
 	return ret;
 }
+
+char *kernel_release(const struct state_dirs *dirs, const char *which)
+{
+	bool own = which && strchr(which, '/');
+	const struct recipe *recipe = kit_recipe(own ? NULL : which);
+	_auto_free char *dir = recipe ? kit_folder(dirs, recipe) : NULL;
+	_auto_free char *stamp = dir ? str_printf("%s/stamp", dir) : NULL;
+	_auto_free char *modules = stamp && path_exists(stamp) ? modules_folder(dir) : NULL;
+
+	if (!modules)
+		return NULL;
+	return str_printf("%s", own ? which : strrchr(modules, '/') + 1);
+}

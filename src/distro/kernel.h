@@ -26,4 +26,8 @@ int kernel_prepare(const struct state_dirs *dirs, const char *which,
 		   const struct initramfs_file *files, struct kernel *out,
 		   struct pil_err *err) PIL_MUST_CHECK;
 
+/* What `uname -r` says in a machine that boots @which, as above, or @which itself where that is a
+ * path; heap.  NULL: it is not installed. */
+char *kernel_release(const struct state_dirs *dirs, const char *which);
+
 #endif

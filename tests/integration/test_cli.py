@@ -131,8 +131,32 @@ def test_status_names_back_end_kit_and_reference_device(installed):
     assert report["runtimeKit"] is True and report["devices"][0]["reference"] is True
 
 
-def test_version_and_help(empty):
-    assert empty.run("--version").stdout.startswith("pillion version: ")
+def test_version_has_the_lines_of_wsl(empty):
+    lines = [line.split(" version: ", 1) for line in empty.run("--version").stdout.splitlines()]
+    assert [name for name, _ in lines] == ["pillion", "Kernel", "WSLg", "MSRDC", "Direct3D", "DXCore", "Windows"]
+    assert lines[1][1].startswith(f"{os.uname().release} (the host's")
+    assert all(value.startswith("none (") for _, value in lines[2:])
+    assert os.uname().release in lines[6][1]
+
+
+def test_version_names_the_kernel_of_microvms(empty):
+    def kernel():
+        return empty.run("-v").stdout.splitlines()[1].removeprefix("Kernel version: ")
+
+    kit = empty.data / "kits" / "kernel-trixie"
+    (kit / "rootfs" / "kit" / "modules" / "6.12.9-test").mkdir(parents=True)
+    assert "the host's" in kernel()  # it is not whole yet
+    (kit / "stamp").write_text("x")
+    assert kernel() == "6.12.9-test"
+    config = empty.root / "config" / "pillion" / "config"
+    config.parent.mkdir(exist_ok=True)
+    for value, expected in (("/boot/mine", "/boot/mine"), ("sid", f"{os.uname().release} (the host's"),
+                            ("trixie", "6.12.9-test"), ("trixie\nmemory = much", "6.12.9-test")):
+        config.write_text(f"[wsl2]\nkernel = {value}\n")
+        assert kernel().startswith(expected), value
+
+
+def test_help_names_the_commands(empty):
     text = empty.run("--help").stdout
     for word in ("--install", "--list, -l", "--set-default, -s", "--terminate, -t", "--unregister", "--exec, -e"):
         assert word in text
@@ -314,7 +338,7 @@ def test_names_are_the_same_in_any_case(installed):
     assert installed.run("--list", "--quiet").stdout == "debian\n"
 
 
-@pytest.mark.parametrize("word", ["--export", "--import", "--manage", "--mount", "--set-default-version", "--system"])
+@pytest.mark.parametrize("word", ["--distribution-id", "--export", "--import", "--manage", "--mount", "--set-default-version", "--system"])
 def test_what_is_not_supported_is_named(empty, word):
     done = empty.run(word, "debian")
     assert done.returncode == 1
