@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Files of a distribution that pillion-init reads: wsl.conf, passwd, group; and the kernel's lists
- * of sockets. */
+ * Files of a distribution that pillion-init reads: wsl.conf, environment, passwd, group; and the
+ * kernel's lists of sockets. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(text, data, size);
 	text[size] = '\0';
 	wsl_conf_parse(text, &conf);
+	free(setup_environment(text, true));
 	passwd_parse(text, text, "alice", &user);
 	passwd_parse(text, text, "1000", &user);
 	if (listeners_parse_text(text, ports, listeners_parse_text(text, ports, 0)) >

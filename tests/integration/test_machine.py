@@ -281,6 +281,34 @@ def test_exposure_of_the_device_path(shared):
     assert shared.ok("--", "su - -c 'echo $GGML_BACKEND_PATH'").strip() == env["GGML_BACKEND_PATH"]
 
 
+# Ways to start a program in an environment that is not that of the command.
+CLEAN_STARTS = ("su - root -c env", "env -i su root -c env", "sudo -u nobody env", "env -i /usr/bin/sudo env")
+
+
+@pytest.mark.parametrize("command", CLEAN_STARTS)
+def test_plugin_is_named_in_a_clean_environment_too(shared, command):
+    assert "\nGGML_BACKEND_PATH=/usr/lib/pillion/lib/libggml-pillion.so\n" in "\n" + shared.ok("--", command)
+
+
+def test_sudo_does_not_let_its_caller_choose_the_plugin(shared):
+    said = shared.ok("--", "GGML_BACKEND_PATH=/tmp/mine sudo env")
+    assert "/tmp/mine" not in said and "GGML_BACKEND_PATH=/usr/lib/pillion/" in said
+
+
+def test_environment_file_stays_the_users(pil):
+    def lines():
+        return pil.ok("-e", "cat", "/etc/environment").splitlines()
+
+    pil.ok("--", "echo 'A_SETTING=1' >>/etc/environment && chmod 640 /etc/environment")
+    try:
+        for _ in range(2):
+            pil.ok("--terminate", "debian")
+            assert [line.split("=")[0] for line in lines()] == ["A_SETTING", "GGML_BACKEND_PATH"]
+        assert pil.ok("-e", "stat", "-c", "%a", "/etc/environment") == "640\n"
+    finally:
+        pil.ok("--", "sed -i /A_SETTING/d /etc/environment; chmod 644 /etc/environment")
+
+
 def test_ollama_folder_gets_the_plugin(shared):
     shared.ok("--", "mkdir -p /usr/local/lib/ollama")
     try:
@@ -441,6 +469,9 @@ def test_wsl_conf_switches_the_exposure_off(pil):
         assert "GGML_BACKEND_PATH" not in env and "pillion" not in env
         assert pil.ok("-e", "hostname") == "box\n"
         assert pil.ok("-e", "id", "-un") == "nobody\n"
+        for command in CLEAN_STARTS:
+            assert "GGML_BACKEND_PATH" not in pil.ok("-u", "root", "--", command)
+        assert pil.run("--", "grep -rs pillion /etc/environment /etc/profile.d /etc/systemd").returncode == 1
     finally:
         pil.ok("-u", "root", "-e", "rm", "/etc/wsl.conf")
 

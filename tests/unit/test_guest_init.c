@@ -93,6 +93,34 @@ static void test_wsl_conf_nonsense_leaves_defaults(void **state)
 	assert_true(c.generate_resolv);
 }
 
+#define OUR_LINE "GGML_BACKEND_PATH=/usr/lib/pillion/lib/libggml-pillion.so\n"
+
+static void test_environment_file_gets_and_loses_one_line(void **state)
+{
+	static const struct {
+		const char *old;
+		bool wanted;
+		const char *expected;
+	} cases[] = {
+		{"", true, OUR_LINE},
+		{"", false, ""},
+		{"A=1\n\n# b", true, "A=1\n\n# b\n" OUR_LINE},
+		{"A=1\n" OUR_LINE, true, "A=1\n" OUR_LINE},
+		{OUR_LINE "A=1\n" OUR_LINE, true, "A=1\n" OUR_LINE},
+		{OUR_LINE "A=1\n", false, "A=1\n"},
+		{OUR_LINE "GGML_BACKEND_PATH=/mine\n", true, "GGML_BACKEND_PATH=/mine\n"},
+		{"GGML_BACKEND_PATH=/mine\n", false, "GGML_BACKEND_PATH=/mine\n"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *text = setup_environment(cases[i].old, cases[i].wanted);
+
+		assert_string_equal(text, cases[i].expected);
+		free(text);
+	}
+}
+
 /* As a kernel printed them: an ssh server for everybody, one of cups for localhost, one bound to
  * the network card, a connection; then IPv6: any address, localhost, and 127.0.0.1 in IPv6 clothes.
  */
@@ -227,6 +255,7 @@ int main(void)
 		cmocka_unit_test(test_user_by_number_and_without_final_newline),
 		cmocka_unit_test(test_unknown_and_malformed_users_are_not_found),
 		cmocka_unit_test(test_wsl_conf_keys_are_honoured),
+		cmocka_unit_test(test_environment_file_gets_and_loses_one_line),
 		cmocka_unit_test(test_listening_ports_are_found_once_and_in_order),
 		cmocka_unit_test(test_both_ways_find_what_listens_here),
 		cmocka_unit_test(test_cut_answers_of_the_kernel_end_the_reading),

@@ -1,7 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Theory of operation: everything here is best effort.  A distro may have a read-only /etc or lack
- * ldconfig; the machine starts all the same, and what failed is said on the console. */
+ * ldconfig; the machine starts all the same, and what failed is said on the console.
+ *
+ * A program finds the plugin by GGML_BACKEND_PATH.  Whoever starts programs in a clean environment
+ * fills it from files of its own: login shells from profile.d; PAM, which is sudo, su, cron and
+ * ssh, from /etc/environment; systemd from its configuration.  sudo's env_keep would do less, and
+ * let who may run one program as root choose what that program loads.  PATH is for people, hence
+ * for login shells: elsewhere it could only be replaced, not made longer. */
 #include "setup.h"
 
 #include <ctype.h>
@@ -25,6 +31,8 @@
 
 #define GUEST_DIR   "/usr/lib/pillion"
 #define PLUGIN_NAME "libggml-pillion.so"
+#define VARIABLE    "GGML_BACKEND_PATH="
+#define SETTING     VARIABLE GUEST_DIR "/lib/" PLUGIN_NAME
 
 /* ---- /etc/wsl.conf ---- */
 
@@ -155,16 +163,81 @@ static void run(const char *const *args, int timeout_ms)
 		proc_stop(pid, 100);
 }
 
-/* New login shells (su -, sshd, cron's sh -l) start from a clean environment. */
-static void write_profile(void)
+/* ---- telling programs of the plugin ---- */
+
+/* Files of our own; each is for who has @folder. */
+static const struct {
+	const char *folder, *dir, *path, *text;
+} settings[] = {
+	{"/etc/profile.d", "/etc/profile.d", "/etc/profile.d/pillion.sh",
+	 "# Written by pillion at each start.\n"
+	 "export " SETTING "\n"
+	 "case :$PATH: in *:" GUEST_DIR "/bin:*) ;; *) PATH=$PATH:" GUEST_DIR
+	 "/bin:/usr/lib/wsl/lib ;; esac\n"},
+	{"/etc/systemd", "/etc/systemd/system.conf.d", "/etc/systemd/system.conf.d/pillion.conf",
+	 "# Written by pillion at each start.\n[Manager]\nDefaultEnvironment=" SETTING "\n"},
+};
+
+static void write_settings(bool wanted)
 {
-	if (!path_exists("/etc/profile.d"))
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		if (!wanted) {
+			unlink(settings[i].path);
+			continue;
+		}
+		if (!path_exists(settings[i].folder))
+			continue;
+		mkdir(settings[i].dir, 0755);
+		write_text(settings[i].path, settings[i].text);
+	}
+}
+
+char *setup_environment(const char *old, bool wanted)
+{
+	char *text = malloc(strlen(old) + sizeof("\n" SETTING "\n")), *end = text;
+
+	if (!text)
+		abort();
+	while (*old) {
+		size_t len = strcspn(old, "\n");
+
+		if (len != strlen(SETTING) || strncmp(old, SETTING, len)) {
+			/* The user's own choice stays the only one. */
+			wanted = wanted && strncmp(old, VARIABLE, strlen(VARIABLE));
+			end = mempcpy(end, old, len);
+			*end++ = '\n';
+		}
+		old += len + (old[len] == '\n');
+	}
+	strcpy(end, wanted ? SETTING "\n" : "");
+	return text;
+}
+
+/* This file is the user's; it is read by lines, and we have one of them. */
+static void edit_environment(bool wanted)
+{
+	static const char path[] = "/etc/environment";
+	_auto_free char *old = NULL;
+	_auto_free char *text = NULL;
+	struct stat st = {.st_mode = S_IFREG | 0644};
+	bool there = lstat(path, &st) == 0;
+	ssize_t len = 0;
+	int ret;
+
+	if (!there && !wanted)
 		return;
-	write_text("/etc/profile.d/pillion.sh",
-		   "# Written by pillion at each start.\n"
-		   "export GGML_BACKEND_PATH=" GUEST_DIR "/lib/" PLUGIN_NAME "\n"
-		   "case :$PATH: in *:" GUEST_DIR "/bin:*) ;; *) PATH=$PATH:" GUEST_DIR
-		   "/bin:/usr/lib/wsl/lib ;; esac\n");
+	if (there)
+		len = S_ISREG(st.st_mode) ? pil_read_file(path, 1 << 16, &old) : -EINVAL;
+	if (len < 0 || (there && strlen(old) != (size_t)len)) {
+		log_warn("%s is no text that could be added to: it stays as it is", path);
+		return;
+	}
+	text = setup_environment(old ? old : "", wanted);
+	if (old && !strcmp(old, text))
+		return;
+	ret = pil_write_file(path, st.st_mode & 07777, text, strlen(text));
+	if (ret)
+		log_warn("write %s: %s", path, strerror(-ret));
 }
 
 static void add_to_path(const char *more)
@@ -180,14 +253,14 @@ static void expose_libraries(const struct wsl_conf *conf)
 {
 	if (!conf->gpu_enabled || !conf->gpu_append_lib_path)
 		unlink("/etc/ld.so.conf.d/ld.wsl.conf");
+	write_settings(conf->gpu_enabled);
+	edit_environment(conf->gpu_enabled);
 	if (!conf->gpu_enabled) {
-		unlink("/etc/profile.d/pillion.sh");
 		unsetenv("GGML_BACKEND_PATH");
 		return;
 	}
 	/* Our own environment is that of [boot] command and the services it starts. */
 	add_to_path(GUEST_DIR "/bin:/usr/lib/wsl/lib");
-	write_profile();
 	if (!conf->gpu_append_lib_path || !path_exists("/etc/ld.so.conf.d"))
 		return;
 	if (!path_exists("/etc/ld.so.conf.d/ld.wsl.conf")) {

@@ -21,8 +21,13 @@ struct wsl_conf {
 void wsl_conf_parse(const char *text, struct wsl_conf *out);
 
 /* Reads /etc/wsl.conf, writes hosts, resolv.conf (@nameservers: as in resolv.conf, may be NULL),
- * ld.so and profile settings, links Ollama's folder, brings lo up, runs the boot command. */
+ * ld.so settings and what names the plugin to programs, links Ollama's folder, brings lo up, runs
+ * the boot command. */
 void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf);
+
+/* What /etc/environment is to say: @old, and once the line that names the plugin (if @wanted).  A
+ * variable of that name that says something else is left alone.  The caller frees it. */
+char *setup_environment(const char *old, bool wanted);
 
 /* Ollama looks for back ends in a folder of its own: puts a link to the plugin there wherever
  * Ollama is installed.  Cheap; called before each command, because Ollama may be installed at any
