@@ -9,6 +9,7 @@
 #include "listeners.h"
 #include "passwd.h"
 #include "setup.h"
+#include "wsl_conf.h"
 
 #include <stdint.h>
 

@@ -490,6 +490,19 @@ def test_boot_command_runs_with_the_device_and_may_stay(pil):
         pil.ok("-e", "rm", "/etc/wsl.conf")
 
 
+def test_wsl_conf_asks_in_vain_and_the_first_command_says_so(pil):
+    pil.ok("--", "printf '[boot]\\nsystemd=true\\n[interop]\\nenabled=false\\n' >/etc/wsl.conf")
+    try:
+        pil.ok("--terminate", "debian")
+        done = [pil.run("-e", "echo", "hello") for _ in range(2)]
+        assert [d.stdout for d in done] == ["hello\n"] * 2
+        assert "[boot] systemd=true is not supported" in done[0].stderr and "interop" not in done[0].stderr
+        assert done[1].stderr == ""
+        assert "systemd=true" in (pil.runtime / "machines" / "debian.log").read_text()
+    finally:
+        pil.ok("-e", "rm", "/etc/wsl.conf")
+
+
 # ---- life and death ----
 
 def supervisors_of(pil):

@@ -19,6 +19,7 @@
 #include "listeners.h"
 #include "passwd.h"
 #include "setup.h"
+#include "wsl_conf.h"
 
 static const char passwd_text[] = "root:x:0:0:root:/root:/bin/bash\n"
 				  "broken line\n"
@@ -79,6 +80,47 @@ static void test_wsl_conf_keys_are_honoured(void **state)
 	assert_true(c.generate_resolv);
 	assert_string_equal(c.default_user, "alice");
 	assert_string_equal(c.boot_command, "echo a=b");
+	assert_string_equal(c.complaints, "");
+}
+
+static void test_wsl_conf_complains_of_what_is_asked_for_in_vain(void **state)
+{
+	struct wsl_conf c;
+
+	(void)state;
+	wsl_conf_parse("[boot]\nsystemd=TRUE\n[automount]\nroot = /drives\nenabled=1\n"
+		       "[gpu]\nenabled=perhaps\n[network]\nhostnam=a\033b\n",
+		       &c);
+	assert_string_equal(c.complaints,
+			    "[boot] systemd=TRUE is not supported and has no effect\n"
+			    "[automount] root=/drives is not supported and has no effect\n"
+			    "[gpu] enabled=perhaps cannot be used\n"
+			    "[network] hostnam=a\\x1bb is unknown and ignored\n");
+}
+
+static void test_wsl_conf_brought_from_windows_passes_in_silence(void **state)
+{
+	struct wsl_conf c;
+
+	(void)state;
+	wsl_conf_parse("[automount]\nenabled=true\nroot=/mnt/\noptions=\nmountFsTab=false\n"
+		       "[boot]\nsystemd=0\n[interop]\nenabled=false\nappendWindowsPath=true\n"
+		       "[time]\nuseWindowsTimezone=true\n[filesystem]\numask=022\n",
+		       &c);
+	assert_string_equal(c.complaints, "");
+}
+
+static void test_wsl_conf_complaints_have_an_end(void **state)
+{
+	char text[64 * 1024], *end = text;
+	struct wsl_conf c;
+
+	(void)state;
+	while (end - text < (long)sizeof(text) - 32)
+		end += sprintf(end, "key%05d=value\n", (int)(end - text));
+	wsl_conf_parse(text, &c);
+	assert_true(strlen(c.complaints) > sizeof(c.complaints) / 2);
+	assert_int_equal(c.complaints[strlen(c.complaints) - 1], '\n');
 }
 
 static void test_wsl_conf_nonsense_leaves_defaults(void **state)
@@ -261,6 +303,9 @@ int main(void)
 		cmocka_unit_test(test_cut_answers_of_the_kernel_end_the_reading),
 		cmocka_unit_test(test_more_ports_than_are_announced_do_no_harm),
 		cmocka_unit_test(test_wsl_conf_nonsense_leaves_defaults),
+		cmocka_unit_test(test_wsl_conf_complains_of_what_is_asked_for_in_vain),
+		cmocka_unit_test(test_wsl_conf_brought_from_windows_passes_in_silence),
+		cmocka_unit_test(test_wsl_conf_complaints_have_an_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,6 +36,7 @@
 #include "log.h"
 #include "passwd.h"
 #include "path.h"
+#include "setup.h"
 #include "str.h"
 
 enum { N_POINTERS = 2 * AGENT_MAX_ARGS + 2, FRAMES_PER_TURN = 64 };
@@ -332,6 +333,19 @@ static void close_ends(struct launch *l, bool tty)
 	}
 }
 
+/* What is wrong with /etc/wsl.conf is said to whoever runs the first command. */
+static void queue_complaints(struct guest_session *s)
+{
+	char *complaints = s->guest->conf.complaints;
+	_auto_free char *text = NULL;
+
+	if (!complaints[0])
+		return;
+	text = str_printf("pillion: /etc/wsl.conf of this machine:\n%s", complaints);
+	queue_frame(s, AGENT_STDERR, text, (uint32_t)strlen(text));
+	complaints[0] = '\0';
+}
+
 static void start(struct guest_session *s)
 {
 	_auto_free const char **storage = calloc(N_POINTERS, sizeof(*storage));
@@ -374,6 +388,7 @@ static void start(struct guest_session *s)
 	pil_set_nonblock(s->output.fd, true);
 	pil_set_nonblock(s->error.fd, true);
 	pil_set_nonblock(s->input.fd, true);
+	queue_complaints(s);
 	queue_frame(s, AGENT_STARTED, NULL, 0);
 	pump(s);
 }

@@ -7,7 +7,7 @@
 #include <sys/types.h>
 
 #include "loop.h"
-#include "setup.h"
+#include "wsl_conf.h"
 
 struct guest_session;
 

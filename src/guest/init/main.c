@@ -33,6 +33,7 @@
 #include "log.h"
 #include "loop.h"
 #include "guest_session.h"
+#include "setup.h"
 #include "str.h"
 #include "vm.h"
 

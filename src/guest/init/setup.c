@@ -10,14 +10,12 @@
  * for login shells: elsewhere it could only be replaced, not made longer. */
 #include "setup.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <net/if.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -28,86 +26,12 @@
 #include "path.h"
 #include "proc.h"
 #include "str.h"
+#include "wsl_conf.h"
 
 #define GUEST_DIR   "/usr/lib/pillion"
 #define PLUGIN_NAME "libggml-pillion.so"
 #define VARIABLE    "GGML_BACKEND_PATH="
 #define SETTING     VARIABLE GUEST_DIR "/lib/" PLUGIN_NAME
-
-/* ---- /etc/wsl.conf ---- */
-
-static char *trim(char *s)
-{
-	char *end;
-
-	while (isspace((unsigned char)*s))
-		s++;
-	end = s + strlen(s);
-	while (end > s && isspace((unsigned char)end[-1]))
-		*--end = '\0';
-	return s;
-}
-
-static void set_bool(bool *field, const char *value)
-{
-	if (!strcasecmp(value, "true") || !strcmp(value, "1"))
-		*field = true;
-	else if (!strcasecmp(value, "false") || !strcmp(value, "0"))
-		*field = false;
-}
-
-static void set_text(char *field, size_t size, const char *value)
-{
-	if (strlen(value) < size)
-		strcpy(field, value);
-}
-
-static void set_key(struct wsl_conf *c, const char *section, const char *key, const char *value)
-{
-	char name[128];
-
-	snprintf(name, sizeof(name), "%.60s.%.60s", section, key);
-	if (!strcasecmp(name, "gpu.enabled"))
-		set_bool(&c->gpu_enabled, value);
-	else if (!strcasecmp(name, "gpu.appendLibPath"))
-		set_bool(&c->gpu_append_lib_path, value);
-	else if (!strcasecmp(name, "network.generateHosts"))
-		set_bool(&c->generate_hosts, value);
-	else if (!strcasecmp(name, "network.generateResolvConf"))
-		set_bool(&c->generate_resolv, value);
-	else if (!strcasecmp(name, "network.hostname") && str_is_name(value))
-		set_text(c->hostname, sizeof(c->hostname), value);
-	else if (!strcasecmp(name, "user.default"))
-		set_text(c->default_user, sizeof(c->default_user), value);
-	else if (!strcasecmp(name, "boot.command"))
-		set_text(c->boot_command, sizeof(c->boot_command), value);
-}
-
-void wsl_conf_parse(const char *text, struct wsl_conf *out)
-{
-	_auto_free char *copy = strdup(text);
-	char *section = (char *)"", *save = NULL;
-
-	*out = (struct wsl_conf){.gpu_enabled = true,
-				 .gpu_append_lib_path = true,
-				 .generate_hosts = true,
-				 .generate_resolv = true};
-	for (char *line = copy ? strtok_r(copy, "\n", &save) : NULL; line;
-	     line = strtok_r(NULL, "\n", &save)) {
-		char *equals, *close;
-
-		line = trim(line);
-		if (line[0] == '#' || line[0] == ';')
-			continue;
-		if (line[0] == '[' && (close = strchr(line, ']'))) {
-			*close = '\0';
-			section = trim(line + 1);
-		} else if ((equals = strchr(line, '='))) {
-			*equals = '\0';
-			set_key(out, section, trim(line), trim(equals + 1));
-		}
-	}
-}
 
 /* ---- files ---- */
 
@@ -313,15 +237,21 @@ static void start_boot_command(const char *command)
 		log_warn("[boot] command: %s", err.msg);
 }
 
-void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf)
+static void read_conf(struct wsl_conf *conf, const char *hostname)
 {
 	_auto_free char *text = NULL;
+	const char *line;
 
-	if (pil_read_file("/etc/wsl.conf", 1 << 16, &text) < 0 && !(text = strdup("")))
-		return;
-	wsl_conf_parse(text, conf);
+	wsl_conf_parse(pil_read_file("/etc/wsl.conf", 1 << 16, &text) >= 0 ? text : "", conf);
+	for (line = conf->complaints; *line; line += strcspn(line, "\n") + 1)
+		log_warn("/etc/wsl.conf: %.*s", (int)strcspn(line, "\n"), line);
 	if (!conf->hostname[0])
-		set_text(conf->hostname, sizeof(conf->hostname), hostname);
+		snprintf(conf->hostname, sizeof(conf->hostname), "%s", hostname);
+}
+
+void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf)
+{
+	read_conf(conf, hostname);
 	if (sethostname(conf->hostname, strlen(conf->hostname)))
 		log_warn("set the host name: %s", strerror(errno));
 	bring_up_loopback();

@@ -6,19 +6,7 @@
 
 #include <stdbool.h>
 
-/* The keys of /etc/wsl.conf that are honoured. */
-struct wsl_conf {
-	bool gpu_enabled;         /* [gpu] enabled, default true */
-	bool gpu_append_lib_path; /* [gpu] appendLibPath */
-	bool generate_hosts;      /* [network] generateHosts */
-	bool generate_resolv;     /* [network] generateResolvConf */
-	char hostname[65];        /* [network] hostname */
-	char default_user[65];    /* [user] default; empty: by distro.json or root */
-	char boot_command[1024];  /* [boot] command, run once by /bin/sh as root */
-};
-
-/* Defaults, then what @text says; what cannot be used is skipped. */
-void wsl_conf_parse(const char *text, struct wsl_conf *out);
+struct wsl_conf;
 
 /* Reads /etc/wsl.conf, writes hosts, resolv.conf (@nameservers: as in resolv.conf, may be NULL),
  * ld.so settings and what names the plugin to programs, links Ollama's folder, brings lo up, runs
