@@ -45,6 +45,8 @@ static int make_private(const char *path, struct pil_err *err)
 	struct stat st;
 	int ret = path_mkdirs(path, 0700);
 
+	if (ret == -ENOSPC || ret == -EDQUOT)
+		pil_err_hint(err, "is there room? df -h");
 	if (ret)
 		return pil_err_set(err, -ret, "make folder '%s'", path);
 	if (lstat(path, &st) || !S_ISDIR(st.st_mode))

@@ -38,7 +38,8 @@
 #include "userns.h"
 
 enum { BUILD_TIMEOUT_MS = 30 * 60 * 1000, UNPACK_TIMEOUT_MS = 10 * 60 * 1000 };
-#define FULL_DISK_BYTES (4u << 20) /* less than this is left: that was the reason */
+#define MIB             ((uint64_t)1 << 20)
+#define FULL_DISK_BYTES (4 * MIB) /* less than this is left: that was the reason */
 
 /* ---- being interrupted ---- */
 
@@ -143,12 +144,50 @@ static int wait_for_child(pid_t pid, int fd, const char *what, int timeout_ms)
 	return status == -ETIMEDOUT ? stop_session(pid) : status;
 }
 
-static bool disk_is_full(const char *path)
+/* ---- room on disks ---- */
+
+enum { PLACE_SCRATCH, PLACE_CACHE, NUM_PLACES };
+
+/* A folder that a build fills, and by how much. */
+struct place {
+	const char *dir, *variable;        /* the variable names another place */
+	uint64_t least_bytes, usual_bytes; /* no build does with less than the least */
+};
+
+static uint64_t free_bytes(const char *path)
 {
 	struct statvfs st;
 
-	return statvfs(path, &st) == 0 &&
-	       (st.f_bavail * st.f_frsize < FULL_DISK_BYTES || (st.f_files && !st.f_favail));
+	if (statvfs(path, &st))
+		return UINT64_MAX;
+	return st.f_files && !st.f_favail ? 0 : (uint64_t)st.f_bavail * st.f_frsize;
+}
+
+static const struct place *hopeless(const struct place *places)
+{
+	for (size_t i = 0; i < NUM_PLACES; i++)
+		if (free_bytes(places[i].dir) < places[i].least_bytes)
+			return &places[i];
+	return NULL;
+}
+
+/* The one to blame when one of them was full: what filled it may be gone again. */
+static const struct place *tightest(const struct place *places)
+{
+	const struct place *found = places;
+
+	for (const struct place *p = places; p < places + NUM_PLACES; p++)
+		if (free_bytes(p->dir) / (p->usual_bytes / MIB) <
+		    free_bytes(found->dir) / (found->usual_bytes / MIB))
+			found = p;
+	return found;
+}
+
+static int say_full(const char *doing, const char *title, const char *dir, const char *variable,
+		    struct pil_err *err)
+{
+	pil_err_hint(err, "is there room? df -h %.160s; %s=DIR names another place", dir, variable);
+	return pil_err_say(err, ENOSPC, "%s %s: the disk is full: %s", doing, title, dir);
 }
 
 /* ---- what other programs need ---- */
@@ -176,15 +215,21 @@ static int check_programs(struct pil_err *err)
 
 /* Folders mmdebstrap works in; rootless, ids of /etc/subuid must be able to walk there, so they
  * are below TMPDIR and not in the cache, and contents belong to those ids. */
-static char *scratch_pattern(const char *trees, const char *end)
+static const char *scratch_base(void)
 {
 	const char *base = getenv("TMPDIR");
+
+	return base && base[0] == '/' ? base : "/tmp";
+}
+
+static char *scratch_pattern(const char *trees, const char *end)
+{
 	struct stat st = {0};
 
 	if (stat(trees, &st))
 		return NULL;
-	return str_printf("%s/pillion-%u-%lx-%lx-%s", base && base[0] == '/' ? base : "/tmp",
-			  getuid(), (unsigned long)st.st_dev, (unsigned long)st.st_ino, end);
+	return str_printf("%s/pillion-%u-%lx-%lx-%s", scratch_base(), getuid(),
+			  (unsigned long)st.st_dev, (unsigned long)st.st_ino, end);
 }
 
 static void remove_scratch(const char *path)
@@ -246,6 +291,7 @@ static void add_build_options(struct argv *a, const struct recipe *recipe, bool 
 
 struct build {
 	const struct recipe *recipe;
+	struct place places[NUM_PLACES];
 	char *mirror, *part, *log_path, *scratch;
 };
 
@@ -318,18 +364,18 @@ static bool log_says(const char *log_path, const char *const *what)
 
 static int explain_build_failure(const struct build *b, int status, struct pil_err *err)
 {
-	static const char *const full[] = {"No space left", NULL};
+	static const char *const full[] = {"No space left", "enough free space", NULL};
 	static const char *const away[] = {
 		"Temporary failure resolving",    "Could not connect",      "Unable to connect",
 		"Cannot initiate the connection", "Network is unreachable", "Connection refused",
 		"Connection timed out",           "Could not resolve",      NULL};
 	static const char *const no_suite[] = {"does not have a Release file", "404 ", NULL};
 	const char *title = b->recipe->title;
-	const char *disk = disk_is_full(b->scratch) ? b->scratch : b->log_path;
 
-	if (disk_is_full(b->scratch) || disk_is_full(b->log_path) || log_says(b->log_path, full)) {
-		pil_err_hint(err, "is there room? df -h %.200s", disk);
-		return pil_err_say(err, ENOSPC, "make %s: the disk is full", title);
+	if (hopeless(b->places) || log_says(b->log_path, full)) {
+		const struct place *place = tightest(b->places);
+
+		return say_full("make", title, place->dir, place->variable, err);
 	}
 	if (log_says(b->log_path, away)) {
 		pil_err_hint(err, "check the network, then run the same command again");
@@ -372,7 +418,11 @@ static int build_archive(const struct state_dirs *dirs, const struct recipe *rec
 	_auto_free char *lock_path = str_printf("%s/lock", trees);
 	_auto_fd int lock_fd = state_lock_patiently(lock_path, "another pillion fetches a tree",
 						    BUILD_TIMEOUT_MS, err);
-	struct build b = {.recipe = recipe};
+	struct build b = {
+		.recipe = recipe,
+		.places = {[PLACE_SCRATCH] = {scratch_base(), "TMPDIR", 64 * MIB, 1536 * MIB},
+			   [PLACE_CACHE] = {dirs->cache, "XDG_CACHE_HOME", 16 * MIB, 256 * MIB}}};
+	const struct place *place;
 	int ret;
 
 	if (lock_fd < 0)
@@ -380,6 +430,9 @@ static int build_archive(const struct state_dirs *dirs, const struct recipe *rec
 	if (path_exists(tar_path)) /* the other one's */
 		return 0;
 	remove_old_scratches(trees);
+	place = hopeless(b.places);
+	if (place)
+		return say_full("make", recipe->title, place->dir, place->variable, err);
 	ret = -ENOENT;
 	if ((b.mirror = mirror_find(err))) {
 		b.part = str_printf("%s.part.tar.zst", tar_path);
@@ -395,17 +448,15 @@ static int build_archive(const struct state_dirs *dirs, const struct recipe *rec
 
 /* ---- unpacking ---- */
 
-static int explain_unpack_failure(const char *rootfs, const char *what, const char *log_path,
-				  int status, struct pil_err *err)
+static int explain_unpack_failure(const struct state_dirs *dirs, const char *what,
+				  const char *log_path, int status, struct pil_err *err)
 {
 	static const char *const full[] = {"No space left", "Disk quota", NULL};
 
 	if (interrupted)
 		return say_interrupted(what, err);
-	if (disk_is_full(rootfs) || log_says(log_path, full)) {
-		pil_err_hint(err, "is there room? df -h %.200s", rootfs);
-		return pil_err_say(err, ENOSPC, "unpack %s: the disk is full", what);
-	}
+	if (free_bytes(dirs->data) < FULL_DISK_BYTES || log_says(log_path, full))
+		return say_full("unpack", what, dirs->data, "XDG_DATA_HOME", err);
 	pil_err_hint(err, "the whole report is in %.200s", log_path);
 	return pil_err_say(err, EIO, "unpack %s: tar ended with status %d", what, status);
 }
@@ -442,7 +493,7 @@ static int unpack(const struct state_dirs *dirs, const char *tar_path, const cha
 	if (pid < 0)
 		return pid;
 	status = wait_for_child(pid, fd, what, UNPACK_TIMEOUT_MS);
-	return status || interrupted ? explain_unpack_failure(rootfs, what, log_path, status, err)
+	return status || interrupted ? explain_unpack_failure(dirs, what, log_path, status, err)
 				     : 0;
 }
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: lists, texts, and what installing does when things go wrong."""
+import contextlib
 import json
 import os
 import pathlib
@@ -246,21 +247,69 @@ def test_no_network_leaves_nothing_half_registered(empty):
     assert not list((empty.root / "cache").rglob("*.tar.zst"))
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="a small disk needs root")
-def test_full_disk_leaves_nothing_half_registered(with_trees):
-    disk = with_trees.root / "small"
+needs_small_disk = pytest.mark.skipif(os.getuid() != 0, reason="a small disk needs root")
+
+
+@contextlib.contextmanager
+def small_disk(cli, variable, size):
+    """A disk of its own for what @variable names."""
+    disk = cli.root / "small"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+    cli.env[variable] = str(disk)
     try:
-        with_trees.env["XDG_DATA_HOME"] = str(disk)
-        done = with_trees.run("--install", "debian", "--no-launch")
-        assert done.returncode == 1
-        assert "the disk is full" in done.stderr and "df -h" in done.stderr
-        assert len(done.stderr.splitlines()) < 12, "tar's word on every file is no use"
-        assert with_trees.run("--list", "--quiet").stdout == ""
-        assert not (disk / "pillion" / "distros" / "debian").exists()
+        yield disk
+        cli.run("--shutdown")
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def assert_full_disk_is_named(cli, disk, variable, prefix=()):
+    done = cli.run("--install", "debian", "--no-launch", "--version", "1", prefix=prefix)
+    assert done.returncode == 1
+    assert f"the disk is full: {disk}" in done.stderr and "hint: is there room? df -h " in done.stderr, done.stderr
+    assert f"{variable}=DIR" in done.stderr
+    assert len(done.stderr.splitlines()) < 12, "tar's word on every file is no use"
+    assert cli.run("--list", "--quiet").stdout == ""
+    assert not list(pathlib.Path(cli.env["XDG_DATA_HOME"]).glob("pillion/distros/*"))
+
+
+@needs_small_disk
+def test_full_disk_leaves_nothing_half_registered(with_trees):
+    with small_disk(with_trees, "XDG_DATA_HOME", "64m") as disk:
+        assert_full_disk_is_named(with_trees, disk, "XDG_DATA_HOME")
+
+
+@needs_small_disk
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "TMPDIR"])
+def test_disk_too_small_to_begin_with_is_said_at_once(empty, variable):
+    with small_disk(empty, variable, "1m") as disk:
+        assert_full_disk_is_named(empty, disk, variable, prefix=["unshare", "-n"])  # before anything is fetched
+        assert not list(empty.root.rglob("*.tar.zst*")) and not list(disk.glob("pillion-*"))
+
+
+# Fills what it is given until the disk is full, says what the real one says, and cleans up.
+FAKE_MMDEBSTRAP = """#!/bin/sh
+for word; do case "$word" in *.part.tar.zst) part=$word ;; esac; done
+if ! head -c 512M /dev/zero >"$FILL_FIRST" 2>/dev/null; then
+    rm -f "$TMPDIR/tree"
+    echo "zstd: error 70 : Write error : cannot write block : No space left on device" >&2
+    exit 1
+fi
+"""
+
+
+@needs_small_disk
+@pytest.mark.parametrize("variable, size, file", [("XDG_CACHE_HOME", "24m", "$part"), ("TMPDIR", "80m", "$TMPDIR/tree")])
+def test_disk_that_fills_up_while_fetching_is_named(empty, variable, size, file):
+    tools = empty.root / "tools"
+    tools.mkdir()
+    (tools / "mmdebstrap").write_text(FAKE_MMDEBSTRAP.replace("$FILL_FIRST", file))
+    (tools / "mmdebstrap").chmod(0o755)
+    empty.env["PATH"] = f"{tools}:{empty.env['PATH']}"
+    with small_disk(empty, variable, size) as disk:
+        assert_full_disk_is_named(empty, disk, variable)
+        assert not list(empty.root.rglob("*.tar.zst*")) and not list(disk.glob("pillion-*"))
 
 
 def start_install(cli, *args):
