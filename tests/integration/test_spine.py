@@ -157,6 +157,29 @@ def test_a_model_larger_than_the_quota_fails_as_on_a_small_card(pair, small):
     text_of(pair.run(pair.inside(*lib.completion("a", 8), model=small)))
 
 
+def listed_memory(host, machine):
+    """(total, free) MiB of the device, as a program of that machine lists it."""
+    done = host.run(host.inside("llama-completion", "--list-devices", machine=machine))
+    found = re.search(r"Pillion0: .*\((\d+) MiB, (\d+) MiB free\)", done.stdout + done.stderr)
+    assert found, done.stdout + done.stderr
+    return tuple(map(int, found.groups()))
+
+
+def test_listed_memory_is_what_the_machine_has_left_of_its_quota(pair, small):
+    pair.machine("one", quota=2 << 30)
+    pair.machine("other", quota=2 << 30)
+    assert listed_memory(pair, "one") == (2048, 2048)
+    process = start_long(pair, small, machine="one")
+    total, free = listed_memory(pair, "one")
+    used = pathlib.Path(small).stat().st_size / (1 << 20)
+    assert total == 2048 and free < 2048 - used, (total, free, used)
+    assert listed_memory(pair, "other") == (2048, 2048)
+    for pid in lib.children(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    lib.wait_for("the machine has all of its quota again",
+                 lambda: listed_memory(pair, "one") == (2048, 2048))
+
+
 def test_garbage_on_the_socket_does_not_reach_anybody_else(pair, tiny):
     import socket
     process = start_long(pair, tiny)

@@ -290,6 +290,30 @@ static void test_a_killed_executor_is_a_failure_not_a_crash(void **state)
 	end(&r);
 }
 
+static void test_memory_is_that_of_the_session_and_without_a_host_none_is_free(void **state)
+{
+	struct wire_device info = {.description = "test", .memory_total = 5, .memory_free = 5};
+	static struct rig r;
+	static struct gdev alone;
+	size_t free_bytes, total;
+
+	(void)state;
+	begin(&r, ABI_V3, 0);
+	r.dev.abi.iface.get_memory(&r.dev.abi, &free_bytes, &total);
+	assert_int_equal(free_bytes, 7);
+	assert_int_equal(total, 8);
+	assert_int_equal(r.x.count[WIRE_OP_MEMORY], 1);
+	end(&r);
+
+	/* neither a session nor a list: what was known at the start, and nothing free */
+	gplugin.target = (struct channel_target){.broker = "/nonexistent/broker.sock"};
+	gdev_init(&alone, 0, &info);
+	alone.abi.iface.get_memory(&alone.abi, &free_bytes, &total);
+	assert_true(alone.open_failed);
+	assert_int_equal(free_bytes, 0);
+	assert_int_equal(total, 5);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -298,6 +322,8 @@ int main(void)
 		cmocka_unit_test(test_weights_are_announced_with_their_uses),
 		cmocka_unit_test(test_a_failed_run_is_told_with_the_next),
 		cmocka_unit_test(test_a_killed_executor_is_a_failure_not_a_crash),
+		cmocka_unit_test(
+			test_memory_is_that_of_the_session_and_without_a_host_none_is_free),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

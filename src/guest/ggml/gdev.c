@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gdev.c -- see gdev.h.  Listing devices asks the broker only; a session with the executor starts
- * when the program first wants something of the device, and lasts as long as the process. */
+ * gdev.c -- see gdev.h.  That there are devices is known from the broker's list; a session with the
+ * executor starts when the program first wants something of one, be it the memory that is left, and
+ * lasts as long as the process. */
 #include "gdev.h"
 
 #include <ctype.h>
@@ -103,35 +104,43 @@ static const char *dev_get_description(struct ggml_backend_device *abi)
 	return gdev_of(abi)->description;
 }
 
-/* Live numbers: of the session if there is one, else of the broker's list. */
-static bool ask_memory(struct gdev *dev, struct wire_memory *memory)
+/* Of the session: what this machine has in use counts, whichever program uses it. */
+static bool ask_executor(struct channel *chan, struct wire_memory *memory)
 {
 	static const struct wire_empty none;
-	struct channel *chan = dev->chan;
+	struct channel_dest dest = {memory, 1, sizeof(*memory), 0};
+	enum wire_status status;
 
-	if (chan) {
-		struct channel_dest dest = {memory, 1, sizeof(*memory), 0};
-		enum wire_status status;
+	pthread_mutex_lock(&chan->lock);
+	status = channel_call(chan, WIRE_OP_MEMORY, &none, NULL, 0, &dest, NULL);
+	pthread_mutex_unlock(&chan->lock);
+	return status == WIRE_OK;
+}
 
-		pthread_mutex_lock(&chan->lock);
-		status = channel_call(chan, WIRE_OP_MEMORY, &none, NULL, 0, &dest, NULL);
-		pthread_mutex_unlock(&chan->lock);
-		return status == WIRE_OK;
-	} else {
-		struct wire_device devices[WIRE_MAX_DEVICES];
-		uint32_t n = 0;
+/* Of the broker's list, which is as old as the executor's last report. */
+static bool ask_broker(uint32_t index, struct wire_memory *memory)
+{
+	struct wire_device devices[WIRE_MAX_DEVICES];
+	uint32_t n = 0;
 
-		if (channel_list(&gplugin.target, devices, WIRE_MAX_DEVICES, &n, NULL))
-			return false;
-		for (uint32_t i = 0; i < n; i++) {
-			if (devices[i].index != dev->info.index)
-				continue;
-			memory->free = devices[i].memory_free;
-			memory->total = devices[i].memory_total;
-			return true;
-		}
+	if (channel_list(&gplugin.target, devices, WIRE_MAX_DEVICES, &n, NULL))
 		return false;
+	for (uint32_t i = 0; i < n; i++) {
+		if (devices[i].index != index)
+			continue;
+		memory->free = devices[i].memory_free;
+		memory->total = devices[i].memory_total;
+		return true;
 	}
+	return false;
+}
+
+/* A session that has ended is not asked about elsewhere: nothing can be allocated in it. */
+static bool ask_memory(struct gdev *dev, struct wire_memory *memory)
+{
+	struct channel *chan = gdev_channel(dev);
+
+	return chan ? ask_executor(chan, memory) : ask_broker(dev->info.index, memory);
 }
 
 static void dev_get_memory(struct ggml_backend_device *abi, size_t *free_bytes, size_t *total)
