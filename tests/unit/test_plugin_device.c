@@ -168,6 +168,46 @@ static void test_data_goes_there_and_back(void **state)
 	move_data(ABI_V3, WIRE_WELCOME_SHM);
 }
 
+static void test_rows_go_there_and_back_without_a_wait(void **state)
+{
+	enum { ROWS = 10, N = 5 * ROWS };
+	static struct rig r;
+	struct ggml_backend_i *stream;
+	struct ggml_backend_buffer *b;
+	uint32_t data[N], back[N];
+	struct ggml_tensor t;
+
+	(void)state;
+	begin(&r, ABI_V3, 0);
+	stream = &r.backend->iface;
+	b = alloc(&r.dev.buft, 4 * N);
+	t = tensor(b, 0, N);
+	for (uint32_t i = 0; i < N; i++)
+		data[i] = i;
+	memset(back, 0xff, sizeof(back));
+	/* rows of 8 bytes: 12 apart here, 20 there, and 16 where they are read to */
+	stream->set_tensor_2d_async(r.backend, &t, data, 4, 8, ROWS, 20, 12);
+	memset(data, 0, sizeof(data)); /* taken already */
+	stream->get_tensor_2d_async(r.backend, &t, back, 4, 8, ROWS, 20, 16);
+	assert_int_equal(r.dev.chan->done, 1); /* the allocation */
+	stream->synchronize(r.backend);
+	for (uint32_t i = 0; i < ROWS; i++) {
+		assert_int_equal(back[4 * i], 3 * i);
+		assert_int_equal(back[4 * i + 1], 3 * i + 1);
+		assert_int_equal(back[4 * i + 2], 0xffffffff);
+	}
+	assert_int_equal(r.x.count[WIRE_OP_SET_2D], 1);
+	assert_int_equal(r.x.count[WIRE_OP_GET_2D], 1);
+	assert_int_equal(r.x.count[WIRE_OP_FENCE], 0);
+
+	t.buffer = NULL; /* nowhere: reads as zeroes */
+	stream->set_tensor_2d_async(r.backend, &t, data, 4, 8, ROWS, 20, 12);
+	stream->get_tensor_2d_async(r.backend, &t, back, 4, 8, ROWS, 20, 16);
+	assert_int_equal(back[4] | back[5], 0);
+	release(b);
+	end(&r);
+}
+
 static void test_offsets_outside_are_dropped(void **state)
 {
 	static struct rig r;
@@ -318,6 +358,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_data_goes_there_and_back),
+		cmocka_unit_test(test_rows_go_there_and_back_without_a_wait),
 		cmocka_unit_test(test_offsets_outside_are_dropped),
 		cmocka_unit_test(test_weights_are_announced_with_their_uses),
 		cmocka_unit_test(test_a_failed_run_is_told_with_the_next),

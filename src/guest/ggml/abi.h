@@ -153,8 +153,12 @@ struct ggml_backend_i {
 				 const void *data, size_t offset, size_t size);
 	void (*get_tensor_async)(struct ggml_backend *backend, const struct ggml_tensor *tensor,
 				 void *data, size_t offset, size_t size);
-	void (*set_tensor_2d_async)(void);
-	void (*get_tensor_2d_async)(void);
+	void (*set_tensor_2d_async)(struct ggml_backend *backend, struct ggml_tensor *tensor,
+				    const void *data, size_t offset, size_t size, size_t n_copies,
+				    size_t stride_tensor, size_t stride_data);
+	void (*get_tensor_2d_async)(struct ggml_backend *backend, const struct ggml_tensor *tensor,
+				    void *data, size_t offset, size_t size, size_t n_copies,
+				    size_t stride_tensor, size_t stride_data);
 	bool (*cpy_tensor_async)(struct ggml_backend *src_backend, struct ggml_backend *dst_backend,
 				 const struct ggml_tensor *src, struct ggml_tensor *dst);
 	void (*synchronize)(struct ggml_backend *backend);

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "channel.h"
+#include "fd.h"
 #include "gdev.h"
 #include "log.h"
 
@@ -185,6 +186,94 @@ void devbuf_get_locked(struct devbuf *buf, const struct ggml_tensor *t, void *da
 	}
 }
 
+/* ---- data in rows ---- */
+
+/* Rows that one command can carry; 0: not even one. */
+static uint64_t rows_per_command(const struct devbuf_rows *rows)
+{
+	uint64_t most = rows->row_bytes && rows->row_bytes <= WIRE_MAX_DATA
+				? WIRE_MAX_DATA / rows->row_bytes
+				: 0;
+
+	return most < rows->n_rows ? most : rows->n_rows;
+}
+
+/* The place in the buffer of @n rows of @t from row @first. */
+static bool place_rows(const struct devbuf *buf, const struct ggml_tensor *t,
+		       const struct devbuf_rows *rows, uint64_t first, uint64_t n, uint64_t *out)
+{
+	return place(buf, t, rows->offset + first * rows->stride,
+		     (n - 1) * rows->stride + rows->row_bytes, out);
+}
+
+/* One SET_2D; @scratch, if rows lie apart at @data, holds them packed. */
+static void set_rows(struct devbuf *buf, struct wire_set_2d *set, const char *data,
+		     uint64_t data_stride, char *scratch)
+{
+	for (uint64_t r = 0; scratch && r < set->n_rows; r++)
+		memcpy(scratch + r * set->row_bytes, data + r * data_stride, set->row_bytes);
+	channel_queue(buf->dev->chan, WIRE_OP_SET_2D, set, scratch ? scratch : data,
+		      (uint32_t)(set->n_rows * set->row_bytes));
+}
+
+void devbuf_set_rows_locked(struct devbuf *buf, const struct ggml_tensor *t, const void *data,
+			    const struct devbuf_rows *rows)
+{
+	const struct channel *chan = buf->dev->chan;
+	uint64_t most = rows_per_command(rows);
+	bool packed = rows->data_stride == rows->row_bytes;
+	_auto_free char *scratch = packed || !most ? NULL : malloc(most * rows->row_bytes);
+
+	if (!most || (!packed && !scratch)) {
+		for (uint64_t r = 0; rows->row_bytes && r < rows->n_rows; r++)
+			devbuf_set_locked(buf, t, (const char *)data + r * rows->data_stride,
+					  rows->offset + r * rows->stride, rows->row_bytes, false);
+		return;
+	}
+	for (uint64_t first = 0; first < rows->n_rows && !chan->dead; first += most) {
+		uint64_t left = rows->n_rows - first;
+		struct wire_set_2d set = {.buffer = buf->handle,
+					  .n_rows = (uint32_t)(left < most ? left : most),
+					  .row_bytes = rows->row_bytes,
+					  .stride = rows->stride};
+
+		if (!place_rows(buf, t, rows, first, set.n_rows, &set.offset))
+			return;
+		set_rows(buf, &set, (const char *)data + first * rows->data_stride,
+			 rows->data_stride, scratch);
+	}
+}
+
+void devbuf_get_rows_locked(struct devbuf *buf, const struct ggml_tensor *t, void *data,
+			    const struct devbuf_rows *rows)
+{
+	struct channel *chan = buf->dev->chan;
+	uint64_t most = rows_per_command(rows);
+
+	if (!most) {
+		for (uint64_t r = 0; rows->row_bytes && r < rows->n_rows; r++)
+			devbuf_get_locked(buf, t, (char *)data + r * rows->data_stride,
+					  rows->offset + r * rows->stride, rows->row_bytes);
+		return;
+	}
+	for (uint64_t first = 0; first < rows->n_rows; first += most) {
+		uint64_t left = rows->n_rows - first, seq;
+		struct wire_get_2d get = {.buffer = buf->handle,
+					  .n_rows = (uint32_t)(left < most ? left : most),
+					  .row_bytes = rows->row_bytes,
+					  .stride = rows->stride};
+		struct channel_dest dest = {(char *)data + first * rows->data_stride, get.n_rows,
+					    get.row_bytes, rows->data_stride};
+
+		if (!place_rows(buf, t, rows, first, get.n_rows, &get.offset))
+			return;
+		seq = channel_queue(chan, WIRE_OP_GET_2D, &get, NULL, 0);
+		channel_expect(chan, WIRE_OP_GET_2D, &dest, NULL);
+		if (seq)
+			chan->need = seq;
+	}
+}
+
 void devbuf_copy_locked(struct devbuf *dst, uint64_t dst_offset, struct devbuf *src,
 			uint64_t src_offset, uint64_t bytes)
 {
@@ -260,79 +349,29 @@ static void buffer_get_tensor(struct ggml_backend_buffer *buffer, const struct g
 	pthread_mutex_unlock(&chan->lock);
 }
 
-/* One SET_2D of rows that lie @stride_data apart here; @scratch holds them packed. */
-static void set_rows(struct devbuf *buf, struct wire_set_2d *set, const char *data,
-		     uint64_t stride_data, char *scratch)
-{
-	for (uint64_t r = 0; scratch && r < set->n_rows; r++)
-		memcpy(scratch + r * set->row_bytes, data + r * stride_data, set->row_bytes);
-	channel_queue(buf->dev->chan, WIRE_OP_SET_2D, set, scratch ? scratch : data,
-		      (uint32_t)(set->n_rows * set->row_bytes));
-}
-
 static void buffer_set_tensor_2d(struct ggml_backend_buffer *buffer, struct ggml_tensor *t,
 				 const void *data, size_t offset, size_t size, size_t n_copies,
 				 size_t stride_tensor, size_t stride_data)
 {
+	struct devbuf_rows rows = {offset, size, n_copies, stride_tensor, stride_data};
 	struct devbuf *buf = ctx(buffer);
 	struct channel *chan = buf->dev->chan;
-	uint64_t rows = size && size <= WIRE_MAX_DATA ? WIRE_MAX_DATA / size : 0;
-	char *scratch = stride_data == size || !rows ? NULL : malloc(rows * size);
 
-	if (!rows || (stride_data != size && !scratch)) {
-		for (size_t i = 0; size && i < n_copies; i++)
-			buffer_set_tensor(buffer, t, (const char *)data + i * stride_data,
-					  offset + i * stride_tensor, size);
-		return;
-	}
 	pthread_mutex_lock(&chan->lock);
-	for (size_t at = 0; at < n_copies && !chan->dead; at += rows) {
-		struct wire_set_2d set = {.buffer = buf->handle,
-					  .row_bytes = size,
-					  .stride = stride_tensor};
-
-		set.n_rows = (uint32_t)(n_copies - at < rows ? n_copies - at : rows);
-		if (!place(buf, t, offset + at * stride_tensor,
-			   (set.n_rows - 1) * stride_tensor + size, &set.offset))
-			break;
-		set_rows(buf, &set, (const char *)data + at * stride_data, stride_data, scratch);
-	}
+	devbuf_set_rows_locked(buf, t, data, &rows);
 	pthread_mutex_unlock(&chan->lock);
-	free(scratch);
 }
 
 static void buffer_get_tensor_2d(struct ggml_backend_buffer *buffer, const struct ggml_tensor *t,
 				 void *data, size_t offset, size_t size, size_t n_copies,
 				 size_t stride_tensor, size_t stride_data)
 {
+	struct devbuf_rows rows = {offset, size, n_copies, stride_tensor, stride_data};
 	struct devbuf *buf = ctx(buffer);
 	struct channel *chan = buf->dev->chan;
-	uint64_t rows = size && size <= WIRE_MAX_DATA ? WIRE_MAX_DATA / size : 0;
 
-	if (!rows) {
-		for (size_t i = 0; size && i < n_copies; i++)
-			buffer_get_tensor(buffer, t, (char *)data + i * stride_data,
-					  offset + i * stride_tensor, size);
-		return;
-	}
 	pthread_mutex_lock(&chan->lock);
-	for (size_t at = 0; at < n_copies; at += rows) {
-		uint64_t n = n_copies - at < rows ? n_copies - at : rows;
-		struct channel_dest dest = {(char *)data + at * stride_data, n, size, stride_data};
-		struct wire_get_2d get = {.buffer = buf->handle,
-					  .n_rows = (uint32_t)n,
-					  .row_bytes = size,
-					  .stride = stride_tensor};
-		uint64_t seq;
-
-		if (!place(buf, t, offset + at * stride_tensor, (n - 1) * stride_tensor + size,
-			   &get.offset))
-			break;
-		seq = channel_queue(chan, WIRE_OP_GET_2D, &get, NULL, 0);
-		channel_expect(chan, WIRE_OP_GET_2D, &dest, NULL);
-		if (seq)
-			chan->need = seq;
-	}
+	devbuf_get_rows_locked(buf, t, data, &rows);
 	channel_synchronize(chan);
 	pthread_mutex_unlock(&chan->lock);
 }

@@ -38,6 +38,15 @@ void devbuf_set_locked(struct devbuf *buf, const struct ggml_tensor *t, const vo
 		       uint64_t offset, uint64_t bytes, bool async);
 void devbuf_get_locked(struct devbuf *buf, const struct ggml_tensor *t, void *data, uint64_t offset,
 		       uint64_t bytes);
+/* The same for rows: @n_rows of @row_bytes, @stride apart in the tensor and @data_stride at @data.
+ */
+struct devbuf_rows {
+	uint64_t offset, row_bytes, n_rows, stride, data_stride;
+};
+void devbuf_set_rows_locked(struct devbuf *buf, const struct ggml_tensor *t, const void *data,
+			    const struct devbuf_rows *rows);
+void devbuf_get_rows_locked(struct devbuf *buf, const struct ggml_tensor *t, void *data,
+			    const struct devbuf_rows *rows);
 /* Both in buffers of one channel; queued. */
 void devbuf_copy_locked(struct devbuf *dst, uint64_t dst_offset, struct devbuf *src,
 			uint64_t src_offset, uint64_t bytes);

@@ -79,6 +79,44 @@ static void stream_get_tensor_async(struct ggml_backend *backend, const struct g
 	pthread_mutex_unlock(&chan->lock);
 }
 
+static void stream_set_tensor_2d_async(struct ggml_backend *backend, struct ggml_tensor *t,
+				       const void *data, size_t offset, size_t size,
+				       size_t n_copies, size_t stride_tensor, size_t stride_data)
+{
+	struct devbuf_rows rows = {offset, size, n_copies, stride_tensor, stride_data};
+	struct gdev *dev = dev_of(backend);
+	struct channel *chan = dev->chan;
+	struct devbuf *buf;
+	uint64_t at;
+
+	pthread_mutex_lock(&chan->lock);
+	cgraphs_next(&dev->graphs, chan, false);
+	buf = devbuf_of(dev, t, &at);
+	if (buf)
+		devbuf_set_rows_locked(buf, t, data, &rows);
+	pthread_mutex_unlock(&chan->lock);
+}
+
+static void stream_get_tensor_2d_async(struct ggml_backend *backend, const struct ggml_tensor *t,
+				       void *data, size_t offset, size_t size, size_t n_copies,
+				       size_t stride_tensor, size_t stride_data)
+{
+	struct devbuf_rows rows = {offset, size, n_copies, stride_tensor, stride_data};
+	struct gdev *dev = dev_of(backend);
+	struct channel *chan = dev->chan;
+	struct devbuf *buf;
+	uint64_t at;
+
+	pthread_mutex_lock(&chan->lock);
+	buf = devbuf_of(dev, t, &at);
+	if (buf)
+		devbuf_get_rows_locked(buf, t, data, &rows);
+	for (size_t r = 0; !buf && r < n_copies; r++)
+		memset((char *)data + r * stride_data, 0, size);
+	cgraphs_next(&dev->graphs, chan, true);
+	pthread_mutex_unlock(&chan->lock);
+}
+
 /* The scheduler asks this for what one part of a graph hands to the next.  From ordinary memory the
  * data is taken at once, which spares the wait for this device that a "no" would cost. */
 static bool stream_cpy_tensor_async(struct ggml_backend *src_backend,
@@ -223,6 +261,8 @@ struct ggml_backend *gstream_create(struct gdev *dev)
 				.free = stream_free,
 				.set_tensor_async = stream_set_tensor_async,
 				.get_tensor_async = stream_get_tensor_async,
+				.set_tensor_2d_async = stream_set_tensor_2d_async,
+				.get_tensor_2d_async = stream_get_tensor_2d_async,
 				.cpy_tensor_async = stream_cpy_tensor_async,
 				.synchronize = stream_synchronize,
 				.graph_compute = stream_graph_compute,
