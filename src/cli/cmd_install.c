@@ -10,6 +10,7 @@
 #include "config.h"
 #include "fd.h"
 #include "form.h"
+#include "kit.h"
 #include "machine.h"
 #include "path.h"
 #include "recipe.h"
@@ -129,8 +130,10 @@ static int install(struct cli *cli, const struct recipe *recipe, const char *nam
 	if (ret < 0)
 		return ret;
 	ret = tree_install(&cli->dirs, recipe, dir, err);
-	if (!ret)
+	if (!ret) {
+		kit_warn_of_ggml(&cli->dirs, config->ggml_dir, name);
 		ret = form_change(&cli->dirs, &distro, version, config, err);
+	}
 	if (ret) {
 		if (tree_remove(dir, NULL))
 			fprintf(stderr, "(%s is left behind; the next try removes it)\n", dir);

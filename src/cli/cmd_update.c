@@ -7,6 +7,7 @@
 #include "config.h"
 #include "fd.h"
 #include "form.h"
+#include "kit.h"
 #include "machine.h"
 #include "registry.h"
 #include "str.h"
@@ -38,6 +39,8 @@ static int update(struct cli *cli)
 	lock_fd = registry_lock(&cli->dirs, &err);
 	ret = lock_fd < 0 ? lock_fd
 			  : form_kits(&cli->dirs, needed_version(&cli->dirs), &config, &err);
+	if (ret >= 0)
+		kit_warn_of_ggml(&cli->dirs, config.ggml_dir, NULL);
 	config_finish(&config);
 	if (ret < 0)
 		return cli_fail(&err);

@@ -10,10 +10,10 @@
 #include "fd.h"
 #include "image.h"
 #include "kernel.h"
+#include "kit.h"
 #include "log.h"
 #include "path.h"
 #include "str.h"
-#include "tree.h"
 #include "userns.h"
 
 int form_kits(const struct state_dirs *dirs, unsigned version, const struct config *config,

@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #define EVERYDAY "bash,ca-certificates,iproute2,less,login,procps,sudo,util-linux"
+#define RUNTIME  "libggml0,libggml0-backend-vulkan,mesa-vulkan-drivers"
 
 const struct recipe recipes_distro[] = {
 	{.name = "debian",
@@ -22,15 +23,23 @@ const struct recipe recipes_distro[] = {
 	{0},
 };
 
-/* From the same suite as the default distribution, so that a program natively and in a machine
- * computes with the same ggml. */
-const struct recipe recipe_runtime = {
-	.name = "runtime",
-	.title = "runtime kit (ggml, Vulkan drivers)",
-	.suite = "sid",
-	.packages = "libggml0,libggml0-backend-vulkan,mesa-vulkan-drivers",
-	.slim = true,
-	.revision = 1,
+/* The first is of the same suite as the default distribution, so that a program natively and in a
+ * machine computes with the same ggml. */
+const struct recipe recipes_runtime[] = {
+	{.name = "runtime",
+	 .title = "runtime kit (ggml, Vulkan drivers)",
+	 .suite = "sid",
+	 .packages = RUNTIME,
+	 .slim = true,
+	 .revision = 1},
+	{.name = "runtime",
+	 .title = "runtime kit of Debian 13 with backports",
+	 .suite = "trixie",
+	 .more = "trixie-backports",
+	 .packages = RUNTIME,
+	 .slim = true,
+	 .revision = 1},
+	{0},
 };
 
 /* Leaves kit/vmlinuz and kit/modules/VERSION, wherever the package has them.  What it removes it
@@ -62,13 +71,14 @@ const struct recipe *recipe_find(const char *name)
 
 void recipe_key(const struct recipe *recipe, char *out)
 {
-	const char *parts[] = {recipe->name, recipe->suite, recipe->packages,
-			       recipe->slim ? "slim" : "full", recipe->extract};
+	const char *parts[] = {recipe->name,     recipe->suite,
+			       recipe->packages, recipe->slim ? "slim" : "full",
+			       recipe->extract,  recipe->more};
 	uint32_t hash = 2166136261u ^
 			recipe->revision; /* FNV-1a: a cache key, nobody gains by a collision */
 
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && parts[i]; i++)
-		for (const char *p = parts[i];; p++) {
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+		for (const char *p = parts[i]; p; p++) {
 			hash = (hash ^ (uint8_t)*p) * 16777619u;
 			if (!*p)
 				break;

@@ -10,6 +10,7 @@ struct recipe {
 	const char *name;     /* of the flavor, or of the kit */
 	const char *title;    /* for people */
 	const char *suite;    /* of Debian */
+	const char *more;     /* a second suite, for packages that the first lacks; may be NULL */
 	const char *packages; /* comma-separated */
 	bool slim;            /* leave out manuals, translations, documentation */
 	const char
@@ -17,9 +18,9 @@ struct recipe {
 	unsigned revision; /* count up when the same text should give a new tree */
 };
 
-extern const struct recipe recipes_distro[]; /* ended by name NULL; the first is the default */
-extern const struct recipe recipe_runtime;
-extern const struct recipe recipes_kernel[]; /* one per suite; the first is the default */
+extern const struct recipe recipes_distro[];  /* ended by name NULL; the first is the default */
+extern const struct recipe recipes_runtime[]; /* the first whose ggml is known */
+extern const struct recipe recipes_kernel[];  /* one per suite; the first is the default */
 
 const struct recipe *recipe_find(const char *name); /* of a distro; NULL: none */
 

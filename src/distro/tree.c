@@ -326,6 +326,8 @@ static int run_build(const struct build *b, bool expired_ok, struct pil_err *err
 	add_build_options(&a, b->recipe, expired_ok);
 	argv_add_all(&a, (const char *const[]){b->recipe->suite, b->part, NULL});
 	argv_addf(&a, "deb %s %s main", b->mirror, b->recipe->suite);
+	if (b->recipe->more)
+		argv_addf(&a, "deb %s %s main", b->mirror, b->recipe->more);
 	if (pipe2(fds, O_CLOEXEC))
 		return pil_err_set(err, errno, "run mmdebstrap");
 	tee_opts.stdin_fd = tee_in = fds[0];
@@ -591,22 +593,4 @@ void tree_sweep(const struct state_dirs *dirs)
 	}
 	if (dir)
 		closedir(dir);
-}
-
-int kit_ensure(const struct state_dirs *dirs, struct pil_err *err)
-{
-	_auto_free char *dir = str_printf("%s/kits/%s", dirs->data, recipe_runtime.name);
-	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
-	_auto_free char *stamp = str_printf("%s/stamp", dir);
-	_auto_free char *old = NULL;
-	char key[9];
-	int ret;
-
-	recipe_key(&recipe_runtime, key);
-	if (pil_read_file(stamp, 64, &old) > 0 && !strcmp(old, key) && path_exists(rootfs))
-		return 0;
-	ret = tree_install(dirs, &recipe_runtime, dir, err);
-	if (!ret && (ret = pil_write_file(stamp, 0600, key, strlen(key))))
-		pil_err_set(err, -ret, "write '%s'", stamp);
-	return ret ? ret : 1;
 }

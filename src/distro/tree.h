@@ -26,8 +26,4 @@ int tree_remove(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 /* Removes the folders of distributions that were never finished or not wholly removed. */
 void tree_sweep(const struct state_dirs *dirs);
 
-/* Makes or renews the runtime kit if it is not what the recipe says.  Returns 1 when it was made.
- */
-int kit_ensure(const struct state_dirs *dirs, struct pil_err *err) PIL_MUST_CHECK;
-
 #endif

@@ -222,6 +222,79 @@ def test_default_version_of_the_config_holds_for_install(empty):
     assert done.returncode == 1 and "line 2" in done.stderr
 
 
+# Stands for mmdebstrap: an archive with nothing in it but the name of the library of the ggml that
+# the suite has, by the file SUITE in this program's folder.  No such file: no such suite.
+FAKE_MMDEBSTRAP = r"""#!/bin/sh
+set -e
+while case "$1" in -*) ;; *) false ;; esac; do shift; done
+here=$(dirname "$0") suite=$1 archive=$2 tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+[ -f "$here/$suite" ] || { echo "E: $suite does not have a Release file" >&2; exit 1; }
+echo "$@" >>"$here/calls"
+mkdir -p "$tree/usr/lib/x86_64-linux-gnu"
+: >"$tree/usr/lib/x86_64-linux-gnu/libggml-base.so.$(cat "$here/$suite")"
+tar --create --zstd --file "$archive" --directory "$tree" .
+"""
+
+
+@pytest.fixture
+def debian(empty):
+    """Makes Debian's suites have these versions of ggml; the command line then fetches from them."""
+    folder = empty.root / "suites"
+    folder.mkdir()
+    (folder / "mmdebstrap").write_text(FAKE_MMDEBSTRAP)
+    (folder / "mmdebstrap").chmod(0o755)
+    empty.env["PATH"] = f"{folder}:{empty.env['PATH']}"
+    empty.env["TMPDIR"] = str(empty.root)
+    say_kvm_emulates(empty)
+
+    def has(**versions):
+        for suite, version in versions.items():
+            (folder / suite).write_text(version)
+        return empty
+    yield has
+
+
+def ggml_of_kit(cli):
+    files = (cli.data / "kits" / "runtime" / "rootfs").rglob("libggml-base.so.*")
+    return [f.name.removeprefix("libggml-base.so.") for f in files]
+
+
+def test_known_ggml_of_sid_is_taken_without_a_word(debian):
+    cli = debian(sid="0.27.0", trixie="0.26.0")
+    done = cli.run("--install", "debian", "--no-launch", "--version", "1")
+    assert done.returncode == 0 and "ggml 0." not in done.stderr, done
+    assert ggml_of_kit(cli) == ["0.27.0"]
+
+
+def test_kit_falls_back_to_a_suite_with_a_known_ggml(debian):
+    cli = debian(sid="0.28.0", trixie="0.27.0")
+    done = cli.run("--install", "debian", "--no-launch", "--version", "1")
+    assert done.returncode == 0, done
+    assert "Debian sid has ggml 0.28.0, and this pillion knows 0.25 to 0.27: trying" in done.stderr
+    assert ggml_of_kit(cli) == ["0.27.0"]
+    assert "trixie-backports" in (cli.root / "suites" / "calls").read_text()
+    assert "'debian' has ggml 0.28.0" in done.stderr  # there, programs come with their ggml
+    assert "the runtime kit has" not in done.stderr
+    done = cli.run("--update")
+    assert done.returncode == 0 and "already installed" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize("others", [{"trixie": "0.29.0"}, {}])
+def test_ggml_that_is_unknown_everywhere_is_told(debian, others):
+    cli = debian(sid="0.28.0", **others)
+    version = others.get("trixie", "0.28.0")
+    done = cli.run("--update")
+    told = f"the runtime kit has ggml {version}, and this pillion knows 0.25 to 0.27"
+    assert done.returncode == 0 and told in done.stderr and "hint:" in done.stderr, done
+    assert ggml_of_kit(cli) == [version]
+    assert told in cli.run("--update").stderr
+    config = cli.root / "config" / "pillion" / "config"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text("[accel]\nggml_dir = /opt/llama.cpp/build/bin\n")
+    assert told not in cli.run("--update").stderr  # as the hint said
+
+
 def test_machine_that_never_answers_is_given_up(installed):
     """A supervisor that says it serves and does not; it would be started for ever."""
     folder = installed.root / "bin"

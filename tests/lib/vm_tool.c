@@ -16,6 +16,7 @@
 #include "fd.h"
 #include "image.h"
 #include "kernel.h"
+#include "kit.h"
 #include "log.h"
 #include "path.h"
 #include "recipe.h"

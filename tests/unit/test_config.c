@@ -13,6 +13,7 @@
 
 #include "config.h"
 #include "fd.h"
+#include "kit.h"
 #include "mirror.h"
 #include "path.h"
 #include "registry.h"
@@ -156,6 +157,44 @@ static void test_mirror_is_the_hosts_own(void **state)
 	assert_string_equal(found, "http://mirror.example/debian");
 }
 
+static void make_file_of_tree(const char *name)
+{
+	_auto_free char *lib = str_printf("%s/usr/lib/x86_64-linux-gnu", folder);
+	_auto_free char *path = str_printf("%s/%s", lib, name);
+
+	assert_int_equal(path_mkdirs(lib, 0755), 0);
+	assert_int_equal(pil_write_file(path, 0644, "", 0), 0);
+}
+
+static void test_ggml_of_a_tree_is_found_by_its_file(void **state)
+{
+	char version[KIT_VERSION_BYTES];
+
+	(void)state;
+	assert_false(kit_ggml_version(folder, version));
+	make_file_of_tree("libggml-base.so.0");
+	make_file_of_tree("libggml.so.0.27.0");
+	make_file_of_tree("libggml-base.so.0.a.\033[31m");
+	make_file_of_tree("libggml-base.so.0.27.0000000000000000000000000000000000000");
+	assert_false(kit_ggml_version(folder, version));
+	make_file_of_tree("libggml-base.so.0.28.1");
+	assert_true(kit_ggml_version(folder, version));
+	assert_string_equal(version, "0.28.1");
+}
+
+static void test_ggml_beyond_the_known_ones_is_unknown(void **state)
+{
+	static const char *const known[] = {"0.25.3", "0.26.0", "0.27.0", "0.27.11"};
+	static const char *const unknown[] = {"0.24.9", "0.28.0", "0.270.0", "1.27.0",
+					      "0..27",  "0",      ""};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		assert_true(kit_ggml_known(known[i]));
+	for (size_t i = 0; i < ARRAY_SIZE(unknown); i++)
+		assert_false(kit_ggml_known(unknown[i]));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
@@ -166,6 +205,8 @@ int main(void)
 		TEST(test_registry_accepts_only_whole_and_sane_files),
 		TEST(test_registry_keeps_a_default),
 		TEST(test_mirror_is_the_hosts_own),
+		TEST(test_ggml_of_a_tree_is_found_by_its_file),
+		TEST(test_ggml_beyond_the_known_ones_is_unknown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

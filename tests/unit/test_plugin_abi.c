@@ -11,8 +11,10 @@
 
 #include "fd.h"
 #include "gdev.h"
+#include "ggml_versions.h"
 #include "opmap.h"
 #include "program.h"
+#include "str.h"
 
 /* ---- a program's ggml, with numbers unlike ours ---- */
 
@@ -74,6 +76,12 @@ static void test_versions_pick_their_generation(void **state)
 	assert_int_equal(program_parse_version("0.27", v), ABI_V3);
 	assert_int_equal(program_parse_version("-1.27.0", v), ABI_UNKNOWN);
 	assert_int_equal(program_parse_version("", v), ABI_UNKNOWN);
+	for (int minor = 0; minor < GGML_NEWEST_MINOR + 10; minor++) {
+		_auto_free char *text = str_printf("0.%d.0", minor);
+		bool known = minor >= GGML_OLDEST_MINOR && minor <= GGML_NEWEST_MINOR;
+
+		assert_int_equal(program_parse_version(text, v) != ABI_UNKNOWN, known);
+	}
 }
 
 static void test_own_symbols_are_found_in_symtab(void **state)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "ggml_versions.h"
 #include "log.h"
 #include "path.h"
 #include "str.h"
@@ -24,6 +25,8 @@ static const struct known_version known_versions[] = {
 	{"0.26.", 101, 22, 7, 43},
 	{"0.27.", 101, 22, 7, 43},
 };
+static_assert(ARRAY_SIZE(known_versions) == GGML_NEWEST_MINOR - GGML_OLDEST_MINOR + 1,
+	      "ggml_versions.h");
 
 static const struct known_version *find_version(const char *version)
 {
@@ -124,7 +127,7 @@ int ggml_host_load(struct ggml_host **out, const char *ggml_dir, struct pil_err 
 	known = find_version(host->version);
 	if (!known)
 		return pil_err_say(err, ENOTSUP,
-				   "load ggml: version %s; this pillion knows 0.25 to 0.27",
+				   "load ggml: version %s; this pillion knows " GGML_KNOWN_VERSIONS,
 				   host->version);
 	if (ggml_dir)
 		host->api.ggml_backend_load_all_from_path(ggml_dir);

@@ -19,6 +19,7 @@
 #include "channel.h"
 #include "fd.h"
 #include "gdev.h"
+#include "ggml_versions.h"
 #include "log.h"
 
 static const char default_broker[] = "/run/pillion/host/broker.sock";
@@ -142,8 +143,8 @@ struct ggml_backend_reg *ggml_backend_init(void)
 		return NULL;
 	}
 	if (gplugin.program.generation == ABI_UNKNOWN) {
-		log_warn("this program's ggml is %s; this plugin knows 0.25 to 0.27: running "
-			 "without the device",
+		log_warn("this program's ggml is %s; this plugin knows " GGML_KNOWN_VERSIONS
+			 ": running without the device",
 			 gplugin.program.version_text);
 		return NULL;
 	}
