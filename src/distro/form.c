@@ -46,6 +46,7 @@ int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned v
 	_auto_free char *dir = str_printf("%s/distros/%s", dirs->data, distro->name);
 	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *disk = str_printf("%s/" IMAGE_NAME, dir);
+	_auto_fd int disk_fd = -1; /* until the disk is removed: nobody starts from it */
 	bool there = path_exists(version == 2 ? disk : rootfs) && distro->version == version;
 	int ret = form_kits(dirs, version, config, err);
 
@@ -56,7 +57,8 @@ int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned v
 		ret = image_from_tree(dir, config->default_disk_bytes, err);
 	} else if (!there) {
 		fprintf(stderr, "Reading the disk of '%s' ...\n", distro->name);
-		ret = image_to_tree(dir, err);
+		disk_fd = image_open(dir, err);
+		ret = disk_fd < 0 ? disk_fd : image_to_tree(dir, err);
 	}
 	if (ret < 0)
 		return ret;

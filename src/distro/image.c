@@ -8,15 +8,22 @@
  * The file system is made for its largest size at once and the image is as small as what is in it:
  * mke2fs skips what is zero, bitmaps and inode tables of unused groups and the journal are not
  * written, and the machine gives blocks back with discard.  An empty one for 1 TiB takes 12 MiB.
- * The journal's size is set, since by default it would be 1 GiB there, which a machine fills. */
+ * The journal's size is set, since by default it would be 1 GiB there, which a machine fills.
+ *
+ * A disk has one user, whoever started it and wherever its sockets lie: the lock on the image
+ * itself (flock) is taken before a byte of it is read, since repairing a disk under the guest that
+ * writes it destroys it.  A machine's supervisor hands the locked descriptor on to pillion-vmm. */
 #include "image.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fd.h"
@@ -29,7 +36,7 @@
 
 #define EXTENDED "root_owner=0:0,discard,lazy_itable_init=1,lazy_journal_init=1"
 
-enum { WORK_TIMEOUT_MS = 30 * 60 * 1000, JOURNAL_MIB = 64 };
+enum { WORK_TIMEOUT_MS = 30 * 60 * 1000, JOURNAL_MIB = 64, LOCK_TRIES = 20, LOCK_WAIT_MS = 50 };
 
 enum { /* offsets of the superblock, and flags in it (ext4's disk layout) */
        SUPERBLOCK = 1024,
@@ -218,11 +225,8 @@ int image_to_tree(const char *dir, struct pil_err *err)
 	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
 	_auto_free char *part = NULL;
-	int ret = image_check(dir, err);
+	int ret = fresh_part(dir, &part, err);
 
-	if (ret)
-		return ret;
-	ret = fresh_part(dir, &part, err);
 	if (ret)
 		return ret;
 	ret = run_image_program("extract", image, part, err);
@@ -245,31 +249,35 @@ static void hint_lost(const char *dir, struct pil_err *err)
 		     slash ? slash + 1 : dir);
 }
 
-int image_check(const char *dir, struct pil_err *err)
+/* Takes the lock of @image; a machine that was killed a moment ago may not have let go yet. */
+static int lock(int fd, const char *image, struct pil_err *err)
 {
-	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
-	_auto_fd int fd = open(image, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	for (int n = 0; flock(fd, LOCK_EX | LOCK_NB); n++) {
+		if (errno != EWOULDBLOCK)
+			return pil_err_set(err, errno, "lock disk '%s'", image);
+		if (n == LOCK_TRIES) {
+			pil_err_hint(err, "end the machine that uses it: pillion --list -v, "
+					  "pillion --terminate NAME");
+			return pil_err_say(err, EBUSY, "disk '%s' is used by another machine",
+					   image);
+		}
+		poll(NULL, 0, LOCK_WAIT_MS);
+	}
+	/* who had it may have been --set-version or --unregister */
+	return fstat(fd, &st) || st.st_nlink == 0
+		       ? pil_err_say(err, ENOENT, "disk '%s' has just been removed", image)
+		       : 0;
+}
+
+static int repair(const char *image, struct pil_err *err)
+{
 	_auto_fd int log_fd = open_log();
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
-	uint8_t start[4096];
-	ssize_t n;
 	int status;
 
-	if (fd < 0) {
-		hint_lost(dir, err);
-		return pil_err_set(err, errno, "open the disk '%s'", image);
-	}
-	n = pread(fd, start, sizeof(start), 0);
-	switch (image_state(start, n > 0 ? (size_t)n : 0)) {
-	case IMAGE_CLEAN:
-		return 0;
-	case IMAGE_NOT_EXT4:
-		hint_lost(dir, err);
-		return pil_err_say(err, EUCLEAN, "the disk '%s' is not an ext4 image", image);
-	case IMAGE_UNCLEAN:
-		break;
-	}
 	log_info("disk '%s' was in use; looking through it", image);
 	add_sbin(&a, "e2fsck");
 	argv_add_all(&a, (const char *const[]){"-p", userns_stage_add(&stage, image), NULL});
@@ -280,4 +288,32 @@ int image_check(const char *dir, struct pil_err *err)
 	return status < 0 ? status
 			  : pil_err_say(err, EUCLEAN,
 					"the disk '%s' is damaged and needs your decision", image);
+}
+
+int image_open(const char *dir, struct pil_err *err)
+{
+	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
+	_auto_fd int fd = open(image, O_RDWR | O_CLOEXEC);
+	uint8_t start[4096];
+	ssize_t n;
+	int ret;
+
+	if (fd < 0) {
+		hint_lost(dir, err);
+		return pil_err_set(err, errno, "open the disk '%s'", image);
+	}
+	ret = lock(fd, image, err);
+	if (ret)
+		return ret;
+	n = pread(fd, start, sizeof(start), 0);
+	switch (image_state(start, n > 0 ? (size_t)n : 0)) {
+	case IMAGE_CLEAN:
+		break;
+	case IMAGE_NOT_EXT4:
+		hint_lost(dir, err);
+		return pil_err_say(err, EUCLEAN, "the disk '%s' is not an ext4 image", image);
+	case IMAGE_UNCLEAN:
+		ret = repair(image, err);
+	}
+	return ret ? ret : pil_take_fd(&fd);
 }

@@ -25,12 +25,15 @@ enum { IMAGE_MIN_MIB = 64 };
 /* Makes @dir/disk.ext4 from @dir/rootfs, which stays; it can grow to @limit_bytes. */
 int image_from_tree(const char *dir, uint64_t limit_bytes, struct pil_err *err) PIL_MUST_CHECK;
 
-/* Makes @dir/rootfs from @dir/disk.ext4, which stays. */
+/* Makes @dir/rootfs from @dir/disk.ext4, which stays.  The caller holds image_open()'s descriptor.
+ */
 int image_to_tree(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 
-/* Looks at the image before it is used: one that was in use when its machine was killed is repaired
- * as far as that can be done without questions.  -EUCLEAN with what to do otherwise. */
-int image_check(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
+/* Opens @dir/disk.ext4 for the one who uses it from now on, alone: the descriptor, or a copy of it
+ * in another process, holds the image's lock until it is closed.  -EBUSY while somebody else does.
+ * An image that was in use when its machine was killed is repaired as far as that can be done
+ * without questions; -EUCLEAN with what to do otherwise. */
+int image_open(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 
 /* What the first 4 KiB of an image say of it; for tests and fuzzing too. */
 enum image_state { IMAGE_CLEAN, IMAGE_UNCLEAN, IMAGE_NOT_EXT4 };

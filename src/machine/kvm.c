@@ -2,8 +2,11 @@
  *
  * The microVM: pillion-vmm with a kernel of its own, passt for its network.
  *
- * Theory of operation: the machine's disk is looked at, kernel and initramfs are made ready, and
- * pillion-vmm is started with descriptors and paths of all it needs; it jails itself.  The agent's
+ * Theory of operation: the machine's disk is locked and looked at, kernel and initramfs are made
+ * ready, and pillion-vmm is started with descriptors and paths of all it needs; it jails itself.
+ * The disk's lock goes with its descriptor: from the first look on, nobody else has the disk until
+ * pillion-vmm ends.  Our own lock (main.c) does not say so much: it lies in the runtime folder,
+ * which another environment may name differently, and a log-out may remove.  The agent's
  * socket is accepted on by pillion-vmm, which carries each connection to the agent by vsock.
  *
  * The first thing pillion-init does is to connect to us (the life connection, agent.h): we tell it
@@ -59,8 +62,8 @@ struct kvm {
 	pid_t vmm, passt;
 	int life_fd;
 	int net_control_fd; /* pillion-vmm takes new streams of the network there */
+	bool has_swap;      /* its second disk */
 	bool map_loopback;  /* the gateway's address is the host's loopback */
-	char *swap;         /* path of the swap disk */
 	struct fs_share shares[MACHINE_MAX_SHARES];
 	const struct machine_spec *spec; /* the supervisor's */
 };
@@ -145,7 +148,7 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 	add_valued(&text, &len, "--token", run->token);
 	if (spec->idle_ms >= 0)
 		add_valued(&text, &len, "--idle-ms", idle);
-	if (kvm->swap)
+	if (kvm->has_swap)
 		add_option(&text, &len, "--swap");
 	if (run->config->auto_memory_reclaim == CONFIG_RECLAIM_DROP_CACHE)
 		add_option(&text, &len, "--drop-cache");
@@ -187,7 +190,7 @@ struct start { /* what start() gathers */
 	struct kernel kernel;
 	char *program, *disk, *life_path, *broker_path;
 	uint64_t memory_mib;
-	int life_listen_fd, card_fd, control_fd;
+	int disk_fd, swap_fd, life_listen_fd, card_fd, control_fd;
 };
 
 static void start_finish(struct start *s)
@@ -197,6 +200,8 @@ static void start_finish(struct start *s)
 	free(s->disk);
 	free(s->life_path);
 	free(s->broker_path);
+	pil_close_p(&s->disk_fd);
+	pil_close_p(&s->swap_fd);
 	pil_close_p(&s->life_listen_fd);
 	pil_close_p(&s->card_fd);
 	pil_close_p(&s->control_fd);
@@ -215,9 +220,12 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 	argv_addf(a, "%llu", (unsigned long long)s->memory_mib);
 	argv_add(a, "--cpus");
 	argv_addf(a, "%u", n_processors(c));
-	argv_add_all(a, (const char *const[]){"--disk", s->disk, NULL});
-	if (kvm->swap)
-		argv_add_all(a, (const char *const[]){"--disk", kvm->swap, NULL});
+	argv_add(a, "--disk-fd");
+	argv_addf(a, "%d:%s", s->disk_fd, s->disk);
+	if (s->swap_fd >= 0) {
+		argv_add(a, "--disk-fd");
+		argv_addf(a, "%d:swap of %s", s->swap_fd, run->spec->name);
+	}
 	for (int i = 0; i < run->spec->n_shares; i++) {
 		if (kvm->shares[i].pid <= 0)
 			continue;
@@ -251,7 +259,7 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 		       struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	int keep[4], n_keep = 0;
+	int keep[6], n_keep = 0;
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
 				 .stderr_fd = STDERR_FILENO,
@@ -259,6 +267,9 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 				 .new_session = true,
 				 .die_with_us = true};
 
+	keep[n_keep++] = s->disk_fd;
+	if (s->swap_fd >= 0)
+		keep[n_keep++] = s->swap_fd;
 	keep[n_keep++] = run->listen_fd;
 	if (run->forward_fd >= 0)
 		keep[n_keep++] = run->forward_fd;
@@ -287,9 +298,6 @@ static void stop(void *state)
 		proc_stop(kvm->passt, 500);
 	for (int i = 0; i < MACHINE_MAX_SHARES; i++)
 		fs_share_stop(&kvm->shares[i]);
-	if (kvm->swap)
-		unlink(kvm->swap);
-	free(kvm->swap);
 	free(kvm);
 }
 
@@ -313,8 +321,10 @@ static int prepare(struct start *s, const struct machine_run *run, struct pil_er
 	ret = s->program ? 0 : -ENOENT;
 	if (!ret)
 		ret = memory_mib(run->config, &s->memory_mib, err);
-	if (!ret)
-		ret = image_check(run->spec->dir, err);
+	if (!ret) {
+		s->disk_fd = image_open(run->spec->dir, err);
+		ret = s->disk_fd < 0 ? s->disk_fd : 0;
+	}
 	if (!ret)
 		ret = kernel_prepare(run->dirs, run->config->kernel, in_initramfs, &s->kernel, err);
 	guest_files_finish(&files);
@@ -322,15 +332,16 @@ static int prepare(struct start *s, const struct machine_run *run, struct pil_er
 }
 
 /* A quarter of the memory, unless the config says otherwise. */
-static int make_swap(struct kvm *kvm, const struct start *s, const struct machine_run *run,
+static int make_swap(struct kvm *kvm, struct start *s, const struct machine_run *run,
 		     struct pil_err *err)
 {
 	uint64_t bytes = run->config->swap_set ? run->config->swap_bytes : s->memory_mib << 18;
 
 	if (bytes == 0)
 		return 0;
-	kvm->swap = str_printf("%s/swap", run->spec->dir);
-	return swap_create(kvm->swap, bytes, err);
+	s->swap_fd = swap_create(run->spec->dir, bytes, err);
+	kvm->has_swap = s->swap_fd >= 0;
+	return kvm->has_swap ? 0 : s->swap_fd;
 }
 
 static int make_sockets(struct start *s, const struct machine_run *run, struct pil_err *err)
@@ -431,7 +442,11 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
 {
 	struct kvm *kvm = calloc(1, sizeof(*kvm));
-	struct start s = {.life_listen_fd = -1, .card_fd = -1, .control_fd = -1};
+	struct start s = {.disk_fd = -1,
+			  .swap_fd = -1,
+			  .life_listen_fd = -1,
+			  .card_fd = -1,
+			  .control_fd = -1};
 	int ret;
 
 	if (!kvm)
@@ -448,7 +463,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		serve_folders(kvm, run);
 		ret = boot(kvm, &s, run, ready_fd, err);
 	}
-	start_finish(&s);
+	start_finish(&s); /* disk and swap are pillion-vmm's alone now */
 	if (ret < 0) {
 		if (kvm->vmm > 0) /* it may not have got so far that it would listen to us */
 			proc_stop(kvm->vmm, 0);

@@ -5,10 +5,12 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "fd.h"
+#include "str.h"
 
 enum { PAGE_BYTES = 4096 };
 
@@ -21,19 +23,35 @@ struct swap_header { /* union swap_header of <linux/swap.h>, the part after the 
 };
 static_assert(sizeof(struct swap_header) == PAGE_BYTES, "swap_header");
 
-int swap_create(const char *path, uint64_t bytes, struct pil_err *err)
+/* Some file systems cannot make a file without a name. */
+static int open_nameless(const char *dir)
+{
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	_auto_free char *path = NULL;
+
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
+		return fd;
+	path = str_printf("%s/swap.XXXXXX", dir);
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd >= 0)
+		unlink(path);
+	return fd;
+}
+
+int swap_create(const char *dir, uint64_t bytes, struct pil_err *err)
 {
 	uint64_t pages = bytes / PAGE_BYTES;
 	struct swap_header h = {.version = htole32(1)};
-	_auto_fd int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	_auto_fd int fd = -1;
 
 	if (pages < 16 || pages > UINT32_MAX)
 		return pil_err_say(err, EINVAL, "swap of %llu bytes: 64 KiB to 16 TiB",
 				   (unsigned long long)bytes);
 	h.last_page = htole32((uint32_t)(pages - 1));
 	memcpy(h.magic, "SWAPSPACE2", sizeof(h.magic));
+	fd = open_nameless(dir);
 	if (fd < 0 || ftruncate(fd, (off_t)(pages * PAGE_BYTES)) ||
 	    pwrite(fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h))
-		return pil_err_set(err, errno, "make swap '%s'", path);
-	return 0;
+		return pil_err_set(err, errno, "make swap in '%s'", dir);
+	return pil_take_fd(&fd);
 }

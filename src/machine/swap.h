@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * swap.h -- the swap disk of a microVM: a sparse file that lasts as long as the machine runs. */
+ * swap.h -- the swap disk of a microVM: a sparse file without a name, so that the host has its
+ * space back when the last who holds it ends, in whatever way. */
 #ifndef PIL_SWAP_H
 #define PIL_SWAP_H
 
@@ -9,7 +10,8 @@
 #include "compiler.h"
 #include "err.h"
 
-/* Makes @path anew, @bytes long, with the signature that swapon() looks for. */
-int swap_create(const char *path, uint64_t bytes, struct pil_err *err) PIL_MUST_CHECK;
+/* Makes one in folder @dir, @bytes long, with the signature that swapon() looks for.  Returns its
+ * descriptor. */
+int swap_create(const char *dir, uint64_t bytes, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

@@ -43,6 +43,22 @@ static bool take_disk(struct options *o, char *value)
 	return true;
 }
 
+/* "FD:NAME" */
+static bool take_disk_fd(struct options *o, char *value)
+{
+	char *colon = strchr(value, ':');
+	uint64_t fd;
+
+	if (o->n_disks == OPTIONS_MAX_DISKS || !colon)
+		return false;
+	*colon = '\0';
+	if (!str_to_u64(value, MAX_FD, &fd) || fcntl((int)fd, F_SETFD, FD_CLOEXEC))
+		return false;
+	o->disks[o->n_disks].path = colon + 1;
+	o->disks[o->n_disks++].fd = (int)fd;
+	return true;
+}
+
 /* "TAG,SOCKET" */
 static bool take_fs(struct options *o, char *value)
 {
@@ -116,6 +132,7 @@ enum option_id {
 	OPT_CONSOLE_FD,
 	OPT_CPUS,
 	OPT_DISK,
+	OPT_DISK_FD,
 	OPT_FS,
 	OPT_INITRD,
 	OPT_KEEP_MEMORY,
@@ -136,6 +153,7 @@ static const struct option table[] = {
 	{"console-fd", required_argument, NULL, OPT_CONSOLE_FD},
 	{"cpus", required_argument, NULL, OPT_CPUS},
 	{"disk", required_argument, NULL, OPT_DISK},
+	{"disk-fd", required_argument, NULL, OPT_DISK_FD},
 	{"fs", required_argument, NULL, OPT_FS},
 	{"initrd", required_argument, NULL, OPT_INITRD},
 	{"keep-memory", no_argument, NULL, OPT_KEEP_MEMORY},
@@ -170,6 +188,8 @@ static bool take(struct options *o, enum option_id id, char *value)
 		return o->n_vcpus > 0;
 	case OPT_DISK:
 		return take_disk(o, value);
+	case OPT_DISK_FD:
+		return take_disk_fd(o, value);
 	case OPT_FS:
 		return take_fs(o, value);
 	case OPT_INITRD:
@@ -243,8 +263,10 @@ static int open_file(const char *what, const char *path, int flags, struct pil_e
 static int open_disk(struct options *o, unsigned i, struct pil_err *err)
 {
 	bool read_only = o->disks[i].read_only;
-	int fd = open_file("disk", o->disks[i].path, read_only ? O_RDONLY : O_RDWR, err);
+	int fd = o->disks[i].fd;
 
+	if (fd < 0)
+		fd = open_file("disk", o->disks[i].path, read_only ? O_RDONLY : O_RDWR, err);
 	if (fd < 0)
 		return fd;
 	o->disks[i].fd = fd;

@@ -22,10 +22,10 @@ struct options { /* the strings are argv's */
 	uint64_t memory_mib;
 	unsigned n_vcpus;
 	struct {
-		const char *path;
+		const char *path; /* of one that came open, its name for messages */
 		bool read_only;
 		int fd;
-	} disks[OPTIONS_MAX_DISKS];
+	} disks[OPTIONS_MAX_DISKS]; /* --disk, --disk-fd */
 	unsigned n_disks;
 	struct {
 		const char *tag, *socket;

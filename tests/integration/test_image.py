@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tree becomes a disk and a tree again, with everything its files are made of."""
 import errno
+import fcntl
 import os
 import pathlib
 import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 
 import host as host_lib
 import pytest
@@ -232,6 +234,36 @@ def test_unclean_disk_is_repaired(images):
     assert images.fsck().returncode == 0
     images.ok("to")
     assert (images.rootfs / "kept").read_text() == "kept"
+
+
+@pytest.mark.parametrize("verb", ["check", "to"])
+def test_disk_of_a_running_machine_is_not_touched(images, verb):
+    """Wherever its machine has been started from: what is locked is the disk itself."""
+    images.rootfs.mkdir()
+    own(images, images.rootfs, 0)
+    images.ok("from", 256 * MIB)
+    images.debugfs("set_super_value state 0", "freeb 10 5")  # as while it is mounted
+    shutil.rmtree(images.rootfs)
+    before = images.disk.read_bytes()
+    with open(images.disk, "rb") as disk:
+        fcntl.flock(disk, fcntl.LOCK_EX)
+        done = images.tool(verb, images.dir)
+        assert done.returncode == 1
+        assert f"disk '{images.disk}' is used by another machine" in done.stderr
+        assert "hint: end the machine that uses it" in done.stderr
+    assert images.disk.read_bytes() == before
+    assert [p.name for p in images.dir.iterdir()] == ["disk.ext4"]
+    images.ok(verb)
+
+
+def test_disk_of_a_machine_that_is_just_ending_is_waited_for(images):
+    images.rootfs.mkdir()
+    own(images, images.rootfs, 0)
+    images.ok("from", 256 * MIB)
+    with open(images.disk, "rb") as disk:
+        fcntl.flock(disk, fcntl.LOCK_EX)
+        threading.Timer(0.3, fcntl.flock, (disk, fcntl.LOCK_UN)).start()
+        images.ok("check")
 
 
 def test_what_a_tree_cannot_hold_is_named_and_nothing_is_lost(images):

@@ -3,6 +3,7 @@
 
 The guest is tests/tiny/idle.c, which any KVM runs.
 """
+import fcntl
 import json
 import os
 import pathlib
@@ -200,6 +201,27 @@ def test_a_disk_has_one_machine(tmp_path):
     for one in (p, q):
         one.send_signal(signal.SIGTERM)
         assert one.wait(timeout=5) == 0
+
+
+@needs_kvm
+def test_a_disk_comes_open_and_keeps_its_lock(tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    fd = os.open(disk, os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    p = start("--disk-fd", f"{fd}:{disk}", pass_fds=[fd])
+    os.close(fd)
+    try:
+        assert "used by another machine" in refused("--kernel", IDLE, "--disk", disk)
+        fd = os.open(disk, os.O_RDWR)
+        done = subprocess.run([VMM, "--kernel", IDLE, "--disk-fd", f"{fd}:{disk}"], pass_fds=[fd],
+                              capture_output=True, text=True, timeout=10)
+        assert "used by another machine" in done.stderr
+    finally:
+        p.kill()
+        p.wait()
+        os.close(fd)
+    assert "--disk-fd: '99'" in refused("--kernel", IDLE, "--disk-fd", "99:disk")
 
 
 @needs_kvm

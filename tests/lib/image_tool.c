@@ -12,17 +12,19 @@ int main(int argc, char **argv)
 {
 	uint64_t limit = argc > 3 ? strtoull(argv[3], NULL, 0) : (uint64_t)1 << 40;
 	struct pil_err err = {0};
-	int ret;
+	int ret, fd;
 
 	log_init("image_tool");
 	if (argc < 3)
 		return 2;
-	if (!strcmp(argv[1], "from"))
+	if (!strcmp(argv[1], "from")) {
 		ret = image_from_tree(argv[2], limit, &err);
-	else if (!strcmp(argv[1], "to"))
-		ret = image_to_tree(argv[2], &err);
-	else
-		ret = image_check(argv[2], &err);
+	} else {
+		fd = image_open(argv[2], &err); /* locked until we end */
+		ret = fd < 0 ? fd : 0;
+		if (!ret && !strcmp(argv[1], "to"))
+			ret = image_to_tree(argv[2], &err);
+	}
 	if (ret)
 		fprintf(stderr, "%s\nhint: %s\n", err.msg, err.hint);
 	return ret ? 1 : 0;

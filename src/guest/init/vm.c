@@ -40,6 +40,8 @@
 #include "str.h"
 
 #define NEW_ROOT "/newroot"
+#define SWAP_FLAG_DISCARD_PAGES                                                                    \
+	0x40000 /* not all at once at the beginning, when there is nothing */
 enum { DEVICE_WAIT_MS = 20000, MAX_OPTIONS_BYTES = 64 << 10, MAX_OPTIONS = 256 };
 
 bool vm_booted(void)
@@ -342,6 +344,18 @@ static void raise_limits(void)
 	setrlimit(RLIMIT_MEMLOCK, &locked); /* all memory is the machine's own */
 }
 
+/* What is swapped in again, and what its process leaves, goes back to the host.  Kernels do that
+ * for disks that do not rotate, and take ours for one that does until told. */
+static void start_swap(void)
+{
+	_auto_fd int fd = open("/sys/block/vdb/queue/rotational", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, "0", 1) != 1)
+		log_dbg("swap: what is not used stays occupied on the host");
+	if (swapon("/dev/vdb", SWAP_FLAG_DISCARD | SWAP_FLAG_DISCARD_PAGES))
+		log_warn("swap: %s", strerror(errno));
+}
+
 int vm_enter(const struct vm_options *options)
 {
 	int ret = mount_disk();
@@ -368,8 +382,8 @@ int vm_enter(const struct vm_options *options)
 		log_warn("network: %s", strerror(-ret));
 	for (const char *const *m = options->mounts; *m; m++)
 		mount_share(*m);
-	if (options->swap && swapon("/dev/vdb", 0))
-		log_warn("swap: %s", strerror(errno));
+	if (options->swap)
+		start_swap();
 	return vm_listen(AGENT_VSOCK_PORT);
 }
 
