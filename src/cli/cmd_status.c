@@ -7,6 +7,7 @@
 #include "broker.h"
 #include "cli.h"
 #include "fd.h"
+#include "kvm_probe.h"
 #include "machine.h"
 #include "path.h"
 #include "registry.h"
@@ -27,6 +28,7 @@ static void gather(struct cli *cli, struct report *r)
 	_auto_free char *stamp = str_printf("%s/kits/runtime/stamp", cli->dirs.data);
 	struct pil_err err = {0};
 
+	kvm_probe_forget(&cli->dirs); /* who asks wants to know how it is now */
 	r->have_default = registry_default(&cli->dirs, &r->def, &err) == 0;
 	r->have_kit = path_exists(stamp);
 	r->backend = machine_backend(&cli->dirs, 0, &err);

@@ -31,10 +31,13 @@ static void explain(struct kvm_verdict *v, double slowdown, const char *why)
 		snprintf(v->why, sizeof(v->why), "KVM runs guests at the host's speed");
 		break;
 	case KVM_EMULATED:
-		snprintf(v->why, sizeof(v->why),
-			 "/dev/kvm is there, but emulates guest code: %.0f times slower than the "
-			 "host",
-			 slowdown);
+		if (slowdown <= 0)
+			snprintf(v->why, sizeof(v->why), "%s", why);
+		else
+			snprintf(v->why, sizeof(v->why),
+				 "/dev/kvm is there, but emulates guest code: %.0f times slower "
+				 "than the host",
+				 slowdown);
 		break;
 	case KVM_DENIED:
 		snprintf(
@@ -52,15 +55,18 @@ static void explain(struct kvm_verdict *v, double slowdown, const char *why)
 bool kvm_probe_parse(const char *text, struct kvm_verdict *out)
 {
 	json_auto_t *root = json_loads(text, 0, NULL);
-	const char *state, *why = "";
-	double slowdown = 0;
+	const char *state, *why = "", *hint = "";
+	_auto_free char *both = NULL;
+	double slowdown;
 
-	if (json_unpack(root, "{s:s, s?F, s?s}", "kvm", &state, "slowdown", &slowdown, "why", &why))
+	if (json_unpack(root, "{s:s, s?s, s?s}", "kvm", &state, "why", &why, "hint", &hint))
 		return false;
+	slowdown = json_number_value(json_object_get(root, "slowdown")); /* null: not measured */
+	both = str_printf("%s%s%s", why, hint[0] ? "; " : "", hint);
 	for (int i = 0; i < KVM_NUM_STATES; i++)
 		if (!strcmp(state, state_str[i])) {
 			out->state = (enum kvm_state)i;
-			explain(out, slowdown, why);
+			explain(out, slowdown, both);
 			return true;
 		}
 	return false;
@@ -102,9 +108,21 @@ static bool run_probe(char *text, size_t size)
 	return n > 0;
 }
 
+static char *verdict_path(const struct state_dirs *dirs)
+{
+	return str_printf("%s/kvm", dirs->cache);
+}
+
+void kvm_probe_forget(const struct state_dirs *dirs)
+{
+	_auto_free char *path = verdict_path(dirs);
+
+	unlink(path);
+}
+
 void kvm_probe(const struct state_dirs *dirs, struct kvm_verdict *out)
 {
-	_auto_free char *path = str_printf("%s/kvm", dirs->cache);
+	_auto_free char *path = verdict_path(dirs);
 	_auto_free char *kept = NULL;
 	char boot[128], text[MAX_TEXT];
 	char *line;
@@ -128,6 +146,8 @@ void kvm_probe(const struct state_dirs *dirs, struct kvm_verdict *out)
 	if (run_probe(text, sizeof(text)) && kvm_probe_parse(text, out)) {
 		_auto_free char *keep = str_printf("%s\n%s", boot, text);
 
+		if (out->state == KVM_ABSENT) /* what keeps it away may end */
+			return;
 		if (path_mkdirs(dirs->cache, 0755) == 0 &&
 		    pil_write_file(path, 0644, keep, strlen(keep)))
 			unlink(path);

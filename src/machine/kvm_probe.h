@@ -22,8 +22,11 @@ struct kvm_verdict {
 };
 
 /* Starts a guest that counts (pillion-vmm --probe), once per boot of the host; the answer is kept
- * in the cache.  Permission is looked at each time. */
+ * in the cache, unless it is that there is no KVM.  Permission is looked at each time. */
 void kvm_probe(const struct state_dirs *dirs, struct kvm_verdict *out);
+
+/* Drops what is kept: the next kvm_probe() starts a guest. */
+void kvm_probe_forget(const struct state_dirs *dirs);
 
 /* Takes apart what pillion-vmm --probe prints; false: not that.  For tests. */
 bool kvm_probe_parse(const char *text, struct kvm_verdict *out);
