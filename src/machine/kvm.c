@@ -99,13 +99,16 @@ static int memory_mib(const struct config *c, uint64_t *out, struct pil_err *err
 			   (unsigned long long)*out, (unsigned long long)host, MIN_MEMORY_MIB);
 }
 
-static unsigned n_processors(const struct config *c)
+static unsigned n_processors(const struct machine_run *run)
 {
-	long host = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned wanted = run->config->processors, n;
+	struct kvm_verdict verdict;
 
-	return c->processors && c->processors < host ? c->processors
-	       : host > 0                            ? (unsigned)host
-						     : 1;
+	kvm_probe(run->dirs, &verdict);
+	n = kvm_processors(wanted, sysconf(_SC_NPROCESSORS_ONLN), verdict.max_processors);
+	if (wanted > n)
+		log_warn("processors = %u in the config: a microVM has at most %u here", wanted, n);
+	return n;
 }
 
 /* ---- the life connection ---- */
@@ -219,7 +222,7 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 	argv_add(a, "--memory");
 	argv_addf(a, "%llu", (unsigned long long)s->memory_mib);
 	argv_add(a, "--cpus");
-	argv_addf(a, "%u", n_processors(c));
+	argv_addf(a, "%u", n_processors(run));
 	argv_add(a, "--disk-fd");
 	argv_addf(a, "%d:%s", s->disk_fd, s->disk);
 	if (s->swap_fd >= 0) {

@@ -58,18 +58,31 @@ bool kvm_probe_parse(const char *text, struct kvm_verdict *out)
 	const char *state, *why = "", *hint = "";
 	_auto_free char *both = NULL;
 	double slowdown;
+	int processors = 0;
 
-	if (json_unpack(root, "{s:s, s?s, s?s}", "kvm", &state, "why", &why, "hint", &hint))
+	if (json_unpack(root, "{s:s, s?i, s?s, s?s}", "kvm", &state, "processors", &processors,
+			"why", &why, "hint", &hint) ||
+	    processors < 0)
 		return false;
 	slowdown = json_number_value(json_object_get(root, "slowdown")); /* null: not measured */
 	both = str_printf("%s%s%s", why, hint[0] ? "; " : "", hint);
 	for (int i = 0; i < KVM_NUM_STATES; i++)
 		if (!strcmp(state, state_str[i])) {
 			out->state = (enum kvm_state)i;
+			out->max_processors = (unsigned)processors;
 			explain(out, slowdown, both);
 			return true;
 		}
 	return false;
+}
+
+unsigned kvm_processors(unsigned wanted, long of_host, unsigned max)
+{
+	unsigned most = of_host > 0 ? (unsigned)of_host : 1;
+
+	if (max && most > max)
+		most = max;
+	return wanted && wanted < most ? wanted : most;
 }
 
 /* One line that names this boot of the host and this build of the probe. */

@@ -18,7 +18,8 @@ enum kvm_state {
 
 struct kvm_verdict {
 	enum kvm_state state;
-	char why[200]; /* one line, with what to do where something can be done */
+	unsigned max_processors; /* of one machine; 0: unknown */
+	char why[200];           /* one line, with what to do where something can be done */
 };
 
 /* Starts a guest that counts (pillion-vmm --probe), once per boot of the host; the answer is kept
@@ -27,6 +28,9 @@ void kvm_probe(const struct state_dirs *dirs, struct kvm_verdict *out);
 
 /* Drops what is kept: the next kvm_probe() starts a guest. */
 void kvm_probe_forget(const struct state_dirs *dirs);
+
+/* How many processors a machine gets: @wanted (0: all), but no more than the host and @max have. */
+unsigned kvm_processors(unsigned wanted, long of_host, unsigned max);
 
 /* Takes apart what pillion-vmm --probe prints; false: not that.  For tests. */
 bool kvm_probe_parse(const char *text, struct kvm_verdict *out);

@@ -51,6 +51,15 @@ int vm_open_kvm(struct pil_err *err)
 	return -code;
 }
 
+unsigned vm_max_vcpus(int kvm_fd)
+{
+	int max = ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+
+	if (max <= 0) /* as the interface says of its first versions */
+		return 4;
+	return max < VM_MAX_VCPUS ? (unsigned)max : VM_MAX_VCPUS;
+}
+
 static int check_kvm(int kvm_fd, unsigned n_vcpus, struct pil_err *err)
 {
 	static const struct {
@@ -65,7 +74,7 @@ static int check_kvm(int kvm_fd, unsigned n_vcpus, struct pil_err *err)
 		{KVM_CAP_EXT_CPUID, "EXT_CPUID"},
 		{KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT"},
 	};
-	int max;
+	unsigned max = vm_max_vcpus(kvm_fd);
 
 	if (ioctl(kvm_fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
 		return pil_err_say(err, ENOTSUP, "'/dev/kvm' is not KVM as we know it");
@@ -73,11 +82,9 @@ static int check_kvm(int kvm_fd, unsigned n_vcpus, struct pil_err *err)
 		if (ioctl(kvm_fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0)
 			return pil_err_say(err, ENOTSUP, "this KVM lacks KVM_CAP_%s",
 					   needed[i].name);
-	max = ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
-	if (n_vcpus > (unsigned)max || n_vcpus > VM_MAX_VCPUS)
-		return pil_err_say(err, EINVAL, "%u processors: this KVM has at most %d", n_vcpus,
-				   max < VM_MAX_VCPUS ? max : VM_MAX_VCPUS);
-	return 0;
+	return n_vcpus <= max ? 0
+			      : pil_err_say(err, EINVAL, "%u processors: this KVM has at most %u",
+					    n_vcpus, max);
 }
 
 static int add_range(struct vm *vm, uint64_t gpa, uint8_t *host, uint64_t len, uint64_t offset,

@@ -44,6 +44,9 @@ void vm_finish(struct vm *vm);
 /* Opens /dev/kvm, or says why it cannot be and what helps.  -errno. */
 int vm_open_kvm(struct pil_err *err) PIL_MUST_CHECK;
 
+/* How many processors a machine can have on @kvm_fd. */
+unsigned vm_max_vcpus(int kvm_fd);
+
 /* Sends a message-signalled interrupt.  Any thread. */
 void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data);
 

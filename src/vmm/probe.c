@@ -222,6 +222,7 @@ void probe_run(struct probe *probe)
 			probe->kvm = PROBE_DENIED;
 		return;
 	}
+	probe->max_vcpus = vm_max_vcpus(kvm_fd);
 	if (vm_init(&vm, kvm_fd, &opts, &probe->why))
 		return;
 	if (run_guest(probe, &vm))
@@ -242,7 +243,8 @@ static void print_string(const char *key, const char *text)
 
 void probe_print(const struct probe *probe)
 {
-	printf("{\"kvm\":\"%s\",\"slowdown\":", probe_kvm_str[probe->kvm]);
+	printf("{\"kvm\":\"%s\",\"processors\":%u,\"slowdown\":", probe_kvm_str[probe->kvm],
+	       probe->max_vcpus);
 	if (probe->slowdown > 0)
 		printf("%.2f", probe->slowdown);
 	else

@@ -17,6 +17,7 @@ extern const char *const probe_kvm_str[];
 
 struct probe {
 	enum probe_kvm kvm;
+	unsigned max_vcpus; /* 0: unknown */
 	double slowdown;    /* of a loop in a guest against the same on the host; 0: unknown */
 	struct pil_err why; /* unless it is usable */
 };
@@ -24,7 +25,8 @@ struct probe {
 /* Takes some 20 ms, at most about a second. */
 void probe_run(struct probe *probe);
 
-/* One line of JSON: {"kvm":"usable","slowdown":1.0,"why":"...","hint":"..."}. */
+/* One line of JSON: {"kvm":"usable","processors":128,"slowdown":1.0,"why":"...","hint":"..."},
+ * where processors is how many a machine can have. */
 void probe_print(const struct probe *probe);
 
 #endif

@@ -17,8 +17,8 @@ static const struct {
 	enum kvm_state state;
 	const char *why; /* part of it */
 } answers[] = {
-	{"{\"kvm\":\"usable\",\"slowdown\":1.03,\"why\":\"\",\"hint\":\"\"}\n", KVM_USABLE,
-	 "at the host's speed"},
+	{"{\"kvm\":\"usable\",\"processors\":128,\"slowdown\":1.03,\"why\":\"\",\"hint\":\"\"}\n",
+	 KVM_USABLE, "at the host's speed"},
 	{"{\"kvm\":\"emulated\",\"slowdown\":512.40,\"why\":\"this KVM emulates guests\","
 	 "\"hint\":\"use a host\"}\n",
 	 KVM_EMULATED, "512 times slower"},
@@ -50,10 +50,31 @@ static void test_every_answer_is_understood(void **state)
 	}
 }
 
+static void test_processors_are_as_many_as_host_and_kvm_have(void **state)
+{
+	struct kvm_verdict v = {0};
+
+	(void)state;
+	assert_true(kvm_probe_parse(answers[0].text, &v));
+	assert_int_equal(v.max_processors, 128);
+	assert_int_equal(kvm_processors(0, 256, v.max_processors), 128);
+	assert_int_equal(kvm_processors(200, 256, 128), 128);
+	assert_int_equal(kvm_processors(4, 256, 128), 4);
+	assert_int_equal(kvm_processors(0, 8, 128), 8);
+	assert_int_equal(kvm_processors(16, 8, 128), 8);
+	assert_int_equal(kvm_processors(0, 8, 0), 8);
+	assert_int_equal(kvm_processors(0, -1, 4), 1);
+}
+
 static void test_other_text_is_no_answer(void **state)
 {
-	static const char *const bad[] = {
-		"", "{}", "[]", "{\"kvm\":1}", "{\"kvm\":\"perhaps\"}", "{\"kvm\":\"usable\""};
+	static const char *const bad[] = {"",
+					  "{}",
+					  "[]",
+					  "{\"kvm\":1}",
+					  "{\"kvm\":\"usable\",\"processors\":-1}",
+					  "{\"kvm\":\"perhaps\"}",
+					  "{\"kvm\":\"usable\""};
 	struct kvm_verdict v = {0};
 
 	(void)state;
@@ -65,6 +86,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_answer_is_understood),
+		cmocka_unit_test(test_processors_are_as_many_as_host_and_kvm_have),
 		cmocka_unit_test(test_other_text_is_no_answer),
 	};
 
