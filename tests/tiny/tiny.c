@@ -213,6 +213,16 @@ void vdev_driver_ok(const struct vdev *v)
 	wr8(v->common + 20, V_ACK | V_DRIVER | V_FEATURES_OK | V_DRIVER_OK);
 }
 
+bool vdev_needs_reset(const struct vdev *v)
+{
+	uint64_t since = ticks();
+
+	while (waiting(since))
+		if (vdev_status(v) & V_NEEDS_RESET)
+			return true;
+	return false;
+}
+
 void vqueue_set_up(const struct vdev *v, struct vqueue *q, unsigned index, unsigned vector)
 {
 	memset(q, 0, sizeof(*q));
@@ -244,4 +254,39 @@ bool vqueue_used(const struct vqueue *q, unsigned n)
 	while (waiting(since) && q->used.idx != n)
 		;
 	return q->used.idx == n;
+}
+
+const struct vkind vkinds[N_VKINDS] = {
+	{"net", 1, 1, 12 + 60, 0, 0},  {"blk", 2, 0, 16, 512 + 1, 0}, /* reads the first sector */
+	{"console", 3, 1, 8, 0, 0},    {"rng", 4, 0, 0, 32, 0},
+	{"balloon", 5, 0, 4, 0, 0xff}, /* a page that does not exist */
+	{"vsock", 19, 1, 44, 0, 0},    {"fs", 26, 1, 40, 16, 0},
+};
+
+void vkind_start(const struct vkind *k, const struct vdev *v, struct vqueue *q)
+{
+	vdev_negotiate(v, V_FEATURES | V_INDIRECT);
+	vqueue_set_up(v, q, k->queue, 0xffff);
+	wr16(v->common + 16, 0); /* says by vector 0 that it is broken */
+	vdev_driver_ok(v);
+}
+
+bool vkind_works(const struct vkind *k, const struct vdev *v, struct vqueue *q)
+{
+	static uint8_t out[128], in[1024];
+	unsigned n = 0;
+
+	vkind_start(k, v, q);
+	for (unsigned i = 0; i < sizeof(out); i++)
+		out[i] = k->fill;
+	if (k->out_bytes)
+		q->desc[n++] = (struct vdesc){(uint64_t)out, k->out_bytes, 0, 0};
+	if (k->in_bytes)
+		q->desc[n++] = (struct vdesc){(uint64_t)in, k->in_bytes, D_WRITE, 0};
+	if (n == 2) {
+		q->desc[0].flags |= D_NEXT;
+		q->desc[0].next = 1;
+	}
+	vqueue_offer(v, q, 0);
+	return vqueue_used(q, 1) && !(vdev_status(v) & V_NEEDS_RESET);
 }

@@ -88,6 +88,7 @@ struct vdev {
 };
 enum { V_ACK = 1, V_DRIVER = 2, V_DRIVER_OK = 4, V_FEATURES_OK = 8, V_NEEDS_RESET = 64 };
 #define V_FEATURES UINT64_C(0x100000000) /* VERSION_1 alone */
+#define V_INDIRECT UINT64_C(0x010000000)
 
 bool vdev_find(struct vdev *v, unsigned device_id);
 uint8_t vdev_status(const struct vdev *v);
@@ -95,6 +96,7 @@ void vdev_reset(const struct vdev *v);
 /* Up to FEATURES_OK; false if the device does not agree to @features. */
 bool vdev_negotiate(const struct vdev *v, uint64_t features);
 void vdev_driver_ok(const struct vdev *v);
+bool vdev_needs_reset(const struct vdev *v); /* bounded wait */
 
 /* A split queue of 8, one request at a time. */
 struct vdesc {
@@ -120,5 +122,20 @@ struct vqueue {
 void vqueue_set_up(const struct vdev *v, struct vqueue *q, unsigned index, unsigned vector);
 void vqueue_offer(const struct vdev *v, struct vqueue *q, unsigned head); /* and ring */
 bool vqueue_used(const struct vqueue *q, unsigned n);                     /* bounded wait */
+
+/* Every kind of device, the queue that its driver sends on, and a request on it that does no harm:
+ * out_bytes of the byte fill, room for in_bytes. */
+struct vkind {
+	const char *name;
+	unsigned id, queue;
+	uint32_t out_bytes, in_bytes;
+	uint8_t fill;
+};
+enum { N_VKINDS = 7 };
+extern const struct vkind vkinds[N_VKINDS];
+/* Resets the device, sets up the queue of its kind alone, and lets it run. */
+void vkind_start(const struct vkind *k, const struct vdev *v, struct vqueue *q);
+/* The same, and then makes the request: did the device take it, and not break? */
+bool vkind_works(const struct vkind *k, const struct vdev *v, struct vqueue *q);
 
 #endif
