@@ -46,9 +46,9 @@ static void explain(struct kvm_verdict *v, double slowdown, const char *why)
 		break;
 	default:
 		snprintf(v->why, sizeof(v->why), "%s",
-			 why && why[0] ? why
-				       : "no /dev/kvm: switch virtualization on in the firmware, "
-					 "or: sudo modprobe -a kvm_intel kvm_amd");
+			 why[0] ? why
+				: "no /dev/kvm: switch virtualization on in the firmware, "
+				  "or: sudo modprobe -a kvm_intel kvm_amd");
 	}
 }
 
@@ -142,12 +142,12 @@ void kvm_probe(const struct state_dirs *dirs, struct kvm_verdict *out)
 
 	*out = (struct kvm_verdict){.state = KVM_ABSENT};
 	if (access("/dev/kvm", F_OK)) {
-		explain(out, 0, NULL);
+		explain(out, 0, "");
 		return;
 	}
 	if (access("/dev/kvm", R_OK | W_OK)) {
 		out->state = KVM_DENIED;
-		explain(out, 0, NULL);
+		explain(out, 0, "");
 		return;
 	}
 	read_boot_id(boot, sizeof(boot));
