@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -174,6 +175,39 @@ def test_unknown_name(installed, args):
 def test_unknown_option_is_named(installed):
     done = installed.run("--frobnicate")
     assert done.returncode == 1 and "--frobnicate" in done.stderr and "--help" in done.stderr
+
+
+# ---- completion ----
+
+def complete(cli, *words):
+    """What bash offers for the last of the words."""
+    script = f"""PATH={host_lib.PILLION.parent}:$PATH; . {host_lib.ROOT}/packaging/pillion.bash
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pillion; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    done = subprocess.run(["bash", "-c", script, "bash", "pillion", *words], env=cli.env, text=True,
+                          capture_output=True, timeout=30, stdin=subprocess.DEVNULL, cwd=cli.root)
+    assert not done.stderr, done.stderr
+    return set(done.stdout.split())
+
+
+def test_completion_offers_what_help_lists(empty):
+    commands = re.findall(r"^    (bench|--[a-z-]+)(?:, -\w)? (.*)$", empty.run("--help").stdout, re.M)
+    assert len(commands) > 12
+    for name, usage in commands:
+        assert name in complete(empty, name[:-1])
+        assert complete(empty, name, "--") >= set(re.findall(r"--[a-z-]+", usage)), name
+
+
+def test_completion_knows_names_files_and_where_the_machine_begins(installed):
+    (installed.root / "a.gguf").touch()
+    (installed.root / "b.txt").touch()
+    for words in (("-d", ""), ("--terminate", "de"), ("bench", "-d", ""), ("--set-version", "")):
+        assert complete(installed, *words) == {"debian"}
+    assert complete(installed, "--install", "debian-") == {"debian-stable"}
+    found = complete(installed, "bench", "-m", "")
+    assert "a.gguf" in found and "b.txt" not in found
+    assert complete(installed, "-d", "debian", "--u") == {"--user"}
+    assert complete(installed, "-d", "debian", "-e", "ls", "--u") == set()
+    assert complete(installed, "--set-version", "debian", "") == {"1", "2"}
 
 
 # ---- installing ----
