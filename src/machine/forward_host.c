@@ -35,13 +35,12 @@ struct port {
 	int fd; /* < 0: taken by somebody else */
 };
 
-struct forwarder {
+struct forwarding {
 	const char *path; /* of the way to the guest */
 	struct port ports[AGENT_MAX_PORTS];
 	unsigned n_ports;
 	unsigned n_connections;
-	uint16_t list[1 + AGENT_MAX_PORTS]; /* the guest's next one, as far as it has come */
-	size_t list_bytes;
+	struct port_list list; /* the guest's next one */
 };
 
 static int listen_local(uint16_t port)
@@ -61,7 +60,7 @@ static int listen_local(uint16_t port)
 }
 
 /* The descriptor that listens on @number already; it is taken out of @f.  -1: none does. */
-static int take_listening(struct forwarder *f, uint16_t number)
+static int take_listening(struct forwarding *f, uint16_t number)
 {
 	for (unsigned i = 0; i < f->n_ports; i++)
 		if (f->ports[i].number == number)
@@ -77,13 +76,13 @@ static bool is_among(const struct port *ports, unsigned n, uint16_t number)
 	return false;
 }
 
-static void take_ports(struct forwarder *f)
+static void take_ports(struct forwarding *f)
 {
 	struct port next[AGENT_MAX_PORTS];
 	unsigned n_next = 0;
 
-	for (unsigned i = 1; i <= f->list[0]; i++) {
-		uint16_t number = f->list[i];
+	for (unsigned i = 1; i <= f->list.words[0]; i++) {
+		uint16_t number = f->list.words[i];
 
 		if (number >= FIRST_PORT && !is_among(next, n_next, number))
 			next[n_next++] = (struct port){number, take_listening(f, number)};
@@ -94,30 +93,38 @@ static void take_ports(struct forwarder *f)
 	f->n_ports = n_next;
 }
 
-/* Some more of the guest's next list, when poll() says that there is some.  False: the machine is
- * over, or does not keep to the protocol. */
-static bool read_list(struct forwarder *f, int announce_fd)
+enum port_list_state port_list_read(struct port_list *list, int fd)
 {
-	size_t want = f->list_bytes < sizeof(f->list[0]) ? sizeof(f->list[0])
-							 : sizeof(f->list[0]) * (1u + f->list[0]);
-	ssize_t n = read(announce_fd, (char *)f->list + f->list_bytes, want - f->list_bytes);
+	const size_t word = sizeof(list->words[0]);
+	size_t want;
+	ssize_t n;
 
+	if (list->bytes >= word && list->bytes == word * (1u + list->words[0]))
+		list->bytes = 0;
+	want = list->bytes < word ? word : word * (1u + list->words[0]);
+	n = read(fd, (char *)list->words + list->bytes, want - list->bytes);
 	if (n <= 0)
-		return n < 0 && errno == EINTR;
-	f->list_bytes += (size_t)n;
-	if (f->list_bytes < sizeof(f->list[0]))
-		return true;
-	if (f->list[0] > AGENT_MAX_PORTS)
-		return false;
-	if (f->list_bytes == sizeof(f->list[0]) * (1u + f->list[0])) {
+		return n < 0 && errno == EINTR ? PORT_LIST_PART : PORT_LIST_END;
+	list->bytes += (size_t)n;
+	if (list->bytes < word)
+		return PORT_LIST_PART;
+	if (list->words[0] > AGENT_MAX_PORTS)
+		return PORT_LIST_END;
+	return list->bytes == word * (1u + list->words[0]) ? PORT_LIST_WHOLE : PORT_LIST_PART;
+}
+
+/* False: the machine is over. */
+static bool read_list(struct forwarding *f, int announce_fd)
+{
+	enum port_list_state state = port_list_read(&f->list, announce_fd);
+
+	if (state == PORT_LIST_WHOLE)
 		take_ports(f);
-		f->list_bytes = 0;
-	}
-	return true;
+	return state != PORT_LIST_END;
 }
 
 /* False: a port is still taken. */
-static bool listen_missing(struct forwarder *f)
+static bool listen_missing(struct forwarding *f)
 {
 	bool all = true;
 
@@ -145,7 +152,7 @@ static void join(int fd, uint16_t port, const char *path, pid_t parent)
 		relay_run(STDIN_FILENO, guest);
 }
 
-static void serve(struct forwarder *f, const struct port *port)
+static void serve(struct forwarding *f, const struct port *port)
 {
 	_auto_fd int fd = accept4(port->fd, NULL, NULL, SOCK_CLOEXEC);
 	pid_t own = getpid(), pid;
@@ -165,7 +172,7 @@ static void serve(struct forwarder *f, const struct port *port)
 
 void forward_host_run(int announce_fd, const char *path)
 {
-	struct forwarder f = {.path = path};
+	struct forwarding f = {.path = path};
 
 	for (;;) {
 		struct pollfd p[1 + AGENT_MAX_PORTS] = {{.fd = announce_fd, .events = POLLIN}};

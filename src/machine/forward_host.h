@@ -5,10 +5,26 @@
 #ifndef PIL_FORWARD_HOST_H
 #define PIL_FORWARD_HOST_H
 
+#include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
+#include "agent.h"
 #include "compiler.h"
 #include "err.h"
+
+struct port_list {                           /* an announcement, as far as it has come */
+	uint16_t words[1 + AGENT_MAX_PORTS]; /* count, ports */
+	size_t bytes;
+};
+
+/* Reads some more of a list when poll() says that there is some; after a whole one the next begins.
+ * PORT_LIST_END: nothing more comes, or not by the protocol. */
+enum port_list_state {
+	PORT_LIST_PART,
+	PORT_LIST_WHOLE,
+	PORT_LIST_END
+} port_list_read(struct port_list *list, int fd);
 
 /* Starts pillion-forward.  @announce_fd: the guest says there which ports (agent.h); @path: a
  * connection to this socket reaches the guest's half.  Both borrowed.  It ends with the caller, or

@@ -41,6 +41,7 @@
 #include "passt.h"
 #include "path.h"
 #include "proc.h"
+#include "respawn.h"
 #include "str.h"
 #include "swap.h"
 #include "unixsock.h"
@@ -61,9 +62,10 @@ enum {
 struct kvm {
 	pid_t vmm, passt;
 	int life_fd;
-	int net_control_fd; /* pillion-vmm takes new streams of the network there */
-	bool has_swap;      /* its second disk */
-	bool map_loopback;  /* the gateway's address is the host's loopback */
+	int net_control_fd; /* pillion-vmm takes new streams of the network there; -1: no card */
+	struct respawn passt_again;
+	bool has_swap;     /* its second disk */
+	bool map_loopback; /* the gateway's address is the host's loopback */
 	struct fs_share shares[MACHINE_MAX_SHARES];
 	const struct machine_spec *spec; /* the supervisor's */
 };
@@ -162,7 +164,7 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 		_auto_free char *mount = str_printf("%s:%s%s", kvm->shares[i].tag, share->guest,
 						    share->writable ? "" : ":ro");
 
-		if (kvm->shares[i].pid > 0)
+		if (kvm->shares[i].socket)
 			add_valued(&text, &len, "--mount", mount);
 	}
 	prefix = (uint32_t)len;
@@ -230,7 +232,7 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 		argv_addf(a, "%d:swap of %s", s->swap_fd, run->spec->name);
 	}
 	for (int i = 0; i < run->spec->n_shares; i++) {
-		if (kvm->shares[i].pid <= 0)
+		if (!kvm->shares[i].socket)
 			continue;
 		argv_add(a, "--fs");
 		argv_addf(a, "%s,%s", kvm->shares[i].tag, kvm->shares[i].socket);
@@ -374,6 +376,7 @@ static void attach_network(struct kvm *kvm, struct start *s)
 	if (kvm->passt < 0) {
 		log_warn("network: %s", err.msg);
 		kvm->passt = 0;
+		pil_close_p(&kvm->net_control_fd);
 	}
 }
 
@@ -383,7 +386,12 @@ static void tend_network(struct kvm *kvm)
 	_auto_fd int card_fd = -1;
 	int ret;
 
-	if (kvm->passt <= 0 || proc_wait(kvm->passt, 0) == -ETIMEDOUT)
+	if (kvm->net_control_fd < 0)
+		return;
+	if (kvm->passt > 0 && proc_wait(kvm->passt, 0) == -ETIMEDOUT)
+		return;
+	kvm->passt = 0;
+	if (!respawn_due(&kvm->passt_again, loop_now_ms()))
 		return;
 	log_warn("passt ended; starting another");
 	kvm->passt = passt_start(kvm->map_loopback, &card_fd, &err);

@@ -4,8 +4,8 @@
  *
  * Theory of operation: takes the machine's lock, so that there is one; goes to the background once
  * the agent serves (or says on standard output why not: a message and a hint, a line each); then
- * waits for the end of the machine or for SIGTERM.  While the machine runs it sees to it that a
- * broker is there: one that was killed is missed within BROKER_CHECK_MS.
+ * waits for the end of the machine or for SIGTERM.  While the machine runs it sees to it that its
+ * parts and a broker are there: one that was killed is missed within TEND_MS.
  *
  * Everything the machine consists of is our child and ends with us. */
 #include <dirent.h>
@@ -25,7 +25,7 @@
 #include "config.h"
 #include "daemon.h"
 #include "fd.h"
-#include "forward_host.h"
+#include "forwarder.h"
 #include "log.h"
 #include "loop.h"
 #include "machine.h"
@@ -35,7 +35,7 @@
 #include "str.h"
 #include "unixsock.h"
 
-enum { BROKER_CHECK_MS = 2000 };
+enum { TEND_MS = 2000 };
 
 struct supervisor {
 	struct state_dirs dirs;
@@ -44,7 +44,7 @@ struct supervisor {
 	char *dir;
 	char token[65];
 	int lock_fd, listen_fd, forward_fd, log_fd;
-	pid_t forwarder; /* 0: none */
+	struct forwarder forwarder; /* zero: none */
 	const struct machine_ops *ops;
 	void *state;
 	int ended_fd;
@@ -135,17 +135,11 @@ static int wait_ready(struct supervisor *s, int ready_fd, int64_t due_ms, struct
 	return 0;
 }
 
-/* A machine whose ports cannot be reached from outside is still a machine. */
-static void start_forwarder(struct supervisor *s, int ready_fd)
+static void start_forwarder(struct supervisor *s, int announce_fd)
 {
 	_auto_free char *path = str_printf("%s/forward.sock", s->dir);
-	struct pil_err err = {0};
 
-	s->forwarder = forward_host_start(ready_fd, path, &err);
-	if (s->forwarder < 0) {
-		log_warn("%s", err.msg);
-		s->forwarder = 0;
-	}
+	forwarder_init(&s->forwarder, announce_fd, path);
 }
 
 static int start(struct supervisor *s, const char *name, struct pil_err *err)
@@ -186,27 +180,41 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 	pil_close_p(&s->listen_fd); /* the agent's now; when it is gone, connecting fails */
 	pil_close_p(&s->forward_fd);
 	if (!ret && s->config.localhost_forwarding)
-		start_forwarder(s, ready_fd);
+		start_forwarder(s, pil_take_fd(&ready_fd));
 	return ret;
+}
+
+/* Sees to it that all parts of a machine are there which it can go on without for a while. */
+static void tend(struct supervisor *s)
+{
+	struct pil_err err = {0};
+
+	if (s->ops->tend)
+		s->ops->tend(s->state);
+	forwarder_tend(&s->forwarder);
+	if (broker_ensure(&s->dirs, &err))
+		log_dbg("%s", err.msg);
 }
 
 static void watch(struct supervisor *s, int signal_fd)
 {
-	struct pollfd p[] = {{.fd = s->ended_fd, .events = POLLIN},
-			     {.fd = signal_fd, .events = POLLIN}};
+	int64_t due_ms = loop_now_ms() + TEND_MS;
 
 	for (;;) {
-		struct pil_err err = {0};
-		int n = poll(p, 2, BROKER_CHECK_MS);
+		struct pollfd p[] = {{.fd = s->ended_fd, .events = POLLIN},
+				     {.fd = signal_fd, .events = POLLIN},
+				     {.fd = s->forwarder.path ? s->forwarder.announce_fd : -1,
+				      .events = POLLIN}};
+		int n = poll(p, ARRAY_SIZE(p), loop_left_ms(due_ms));
 
-		if (n < 0 && errno != EINTR)
+		if ((n < 0 && errno != EINTR) || p[0].revents || p[1].revents)
 			return;
-		if (n > 0)
-			return;
-		if (s->ops->tend)
-			s->ops->tend(s->state);
-		if (broker_ensure(&s->dirs, &err))
-			log_dbg("%s", err.msg);
+		if (n > 0 && p[2].revents)
+			forwarder_read(&s->forwarder);
+		if (loop_left_ms(due_ms) == 0) {
+			tend(s);
+			due_ms = loop_now_ms() + TEND_MS;
+		}
 	}
 }
 
@@ -245,8 +253,7 @@ static void remove_dir(const struct supervisor *s)
 
 static void clean_up(struct supervisor *s)
 {
-	if (s->forwarder > 0)
-		proc_stop(s->forwarder, 0);
+	forwarder_finish(&s->forwarder);
 	if (s->ops && s->state)
 		s->ops->stop(s->state);
 	if (s->lock_fd >= 0)

@@ -35,6 +35,7 @@
 #include "loop.h"
 #include "path.h"
 #include "proc.h"
+#include "respawn.h"
 #include "str.h"
 #include "userns.h"
 
@@ -42,7 +43,8 @@
 	"10.255.255.254" /* as WSL's DNS tunnel; used where the host's resolver is on loopback */
 
 struct ns {
-	pid_t bwrap, pasta;
+	pid_t bwrap, pasta; /* pasta: 0 when it has ended */
+	struct respawn pasta_again;
 	pid_t init;        /* as seen from here */
 	bool dns_forward;  /* pasta forwards name queries */
 	bool map_loopback; /* the gateway's address is the host's loopback */
@@ -285,10 +287,12 @@ static void tend(void *state)
 {
 	struct ns *ns = state;
 
-	if (ns->pasta <= 0 || proc_wait(ns->pasta, 0) == -ETIMEDOUT)
+	if (ns->pasta > 0 && proc_wait(ns->pasta, 0) == -ETIMEDOUT)
+		return;
+	ns->pasta = 0;
+	if (!respawn_due(&ns->pasta_again, loop_now_ms()))
 		return;
 	log_warn("network: pasta ended; starting another");
-	ns->pasta = 0;
 	attach_network(ns);
 }
 

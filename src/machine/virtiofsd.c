@@ -19,6 +19,7 @@
 
 #include "fd.h"
 #include "log.h"
+#include "loop.h"
 #include "path.h"
 #include "proc.h"
 #include "str.h"
@@ -122,12 +123,14 @@ int fs_share_start(struct fs_share *fs, const struct machine_share *share, int i
 	snprintf(fs->tag, sizeof(fs->tag), "share%d", index);
 	fs->socket = str_printf("%s/%s.sock", dir, fs->tag);
 	fs->listen_fd = unixsock_listen(fs->socket, 1, err);
-	if (fs->listen_fd < 0)
-		return fs->listen_fd;
+	if (fs->listen_fd < 0) {
+		fs_share_stop(fs);
+		return -err->code;
+	}
 	fs->pid = spawn(fs, share, err);
-	if (fs->pid >= 0)
+	if (fs->pid > 0)
 		return 0;
-	fs->pid = 0;
+	fs_share_stop(fs);
 	return -err->code;
 }
 
@@ -135,7 +138,10 @@ void fs_share_tend(struct fs_share *fs, const struct machine_share *share)
 {
 	struct pil_err err = {0};
 
-	if (fs->pid <= 0 || proc_wait(fs->pid, 0) == -ETIMEDOUT)
+	if (!fs->socket || (fs->pid > 0 && proc_wait(fs->pid, 0) == -ETIMEDOUT))
+		return;
+	fs->pid = 0;
+	if (!respawn_due(&fs->again, loop_now_ms()))
 		return;
 	log_warn("virtiofsd for '%s' ended; starting another", share->host);
 	fs->pid = spawn(fs, share, &err);

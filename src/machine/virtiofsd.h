@@ -9,15 +9,18 @@
 #include "compiler.h"
 #include "err.h"
 #include "machine.h"
+#include "respawn.h"
 
 struct fs_share { /* one of a running machine */
 	char tag[16];
-	char *socket;  /* pillion-vmm connects to it, again when its server was away */
+	char *socket;  /* pillion-vmm connects to it, again when its server was away; NULL: none */
 	int listen_fd; /* stays ours, so that a new server can take over */
-	pid_t pid;     /* 0: none */
+	pid_t pid;     /* 0: its server has ended */
+	struct respawn again;
 };
 
-/* Makes the socket and starts a server for @share, as share number @index in folder @dir. */
+/* Makes the socket and starts a server for @share, as share number @index in folder @dir.  When
+ * that fails there is no share. */
 int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,
 		   const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 /* Starts a new server if the old one has ended. */

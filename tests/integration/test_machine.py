@@ -404,6 +404,19 @@ def test_port_of_a_machine_is_reached_at_localhost(shared, address):
     wait_for("no port", lambda: not listening(port))
 
 
+def test_ports_come_back_when_the_forwarder_was_killed(shared):
+    """More than once, and though the guest has nothing new to say."""
+    port = free_port()
+    with counter(shared, "127.0.0.1", port):
+        for _ in range(3):
+            wait_for("the port", lambda: listening(port), timeout=20)
+            assert count_at(port, b"abc") == b"got 3\n"
+            forwarder = [pid for pid in host_lib.children(shared.supervisor())
+                         if host_lib.name_of(pid) == "pillion-forward"]
+            os.kill(forwarder[0], signal.SIGKILL)
+            wait_for("no port", lambda: not listening(port))
+
+
 def test_port_somebody_has_is_left_alone_until_it_is_free(shared):
     with socket.create_server(("127.0.0.1", 0)) as mine:
         port = mine.getsockname()[1]

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * respawn.h -- when a part of a machine that has ended is started again: at once, and then less and
+ * less often while it keeps ending or cannot be started.  It is never given up: what is missing may
+ * come back. */
+#ifndef PIL_RESPAWN_H
+#define PIL_RESPAWN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct respawn { /* zero: nothing has been started again yet */
+	int64_t last_ms;
+	int wait_ms;
+};
+
+/* May it be started at @now_ms (loop_now_ms())?  True counts as a start. */
+bool respawn_due(struct respawn *r, int64_t now_ms);
+
+#endif
