@@ -389,6 +389,7 @@ static void *work(void *arg)
 	struct worker *w = arg;
 	struct blk *b = w->blk;
 
+	pthread_setname_np(pthread_self(), "blk"); /* of another thread it would open a file */
 	if (b->enter && b->enter()) {
 		log_err("disk image '%s': a thread of it cannot be confined", b->path);
 		abort();
@@ -433,7 +434,6 @@ static int start_worker_locked(struct blk *b)
 		free(w);
 		return rc;
 	}
-	pthread_setname_np(w->thread, "blk");
 	b->workers[b->n_workers++] = w;
 	return 0;
 }
