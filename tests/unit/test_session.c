@@ -550,6 +550,25 @@ static void test_only_files_that_can_be_mapped_are_taken(void **state)
 	close(p.fd);
 }
 
+/* Its pages cannot be replaced one by one, so a fault in it could not be mended. */
+static void test_file_of_huge_pages_is_not_mapped(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+
+	if (fd < 0 || ftruncate(fd, 2 << 20)) {
+		close(p.fd);
+		wait_until_gone(*state);
+		skip(); /* a kernel without huge pages */
+	}
+	assert_int_equal(add_file(&p, fd, WIRE_SHM_FILE, 4096), WIRE_E_UNSUPPORTED);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	assert_int_equal(add_file(&p, fd, WIRE_SHM_MEMORY, 4096), WIRE_E_UNSUPPORTED);
+	close(fd);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static struct wire_tensor f32(uint32_t op, uint32_t flags, uint64_t offset)
 {
 	return (struct wire_tensor){.op = op,
@@ -685,6 +704,7 @@ int main(void)
 		TEST(test_what_is_sorted_does_not_stay_in_a_file),
 		TEST(test_file_cut_short_ends_only_its_session),
 		TEST(test_only_files_that_can_be_mapped_are_taken),
+		TEST(test_file_of_huge_pages_is_not_mapped),
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),
 		TEST(test_graph_on_a_freed_buffer_is_not_run),
 		TEST(test_graphs_of_a_session_are_bounded),

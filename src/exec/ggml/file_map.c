@@ -26,9 +26,12 @@
 
 #include <linux/magic.h>
 
-#ifndef FUSE_SUPER_MAGIC
-#define FUSE_SUPER_MAGIC 0x65735546
-#endif
+#include "compiler.h"
+
+/* Of file systems that linux/magic.h leaves to their own headers. */
+#define BCACHEFS_MAGIC 0xca451a4e
+#define NTFS3_MAGIC    0x7366746e
+#define ZFS_MAGIC      0x2fc12fc1
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
@@ -109,13 +112,33 @@ static void give_slot(int slot)
 	pthread_mutex_unlock(&table_lock);
 }
 
+/* A list of what is good, because what is not comes in more kinds than one knows: FUSE lets a peer
+ * serve the pages; pages of hugetlbfs cannot be replaced one by one after a fault. */
+static bool known_file_system(int fd)
+{
+	static const uint32_t good[] = {
+		BCACHEFS_MAGIC,       BTRFS_SUPER_MAGIC, CIFS_SUPER_MAGIC, EROFS_SUPER_MAGIC_V1,
+		EXFAT_SUPER_MAGIC,    EXT4_SUPER_MAGIC,  F2FS_SUPER_MAGIC, ISOFS_SUPER_MAGIC,
+		MSDOS_SUPER_MAGIC,    NFS_SUPER_MAGIC,   NTFS3_MAGIC,      OVERLAYFS_SUPER_MAGIC,
+		REISERFS_SUPER_MAGIC, SMB2_SUPER_MAGIC,  SQUASHFS_MAGIC,   TMPFS_MAGIC,
+		UDF_SUPER_MAGIC,      V9FS_MAGIC,        XFS_SUPER_MAGIC,  ZFS_MAGIC,
+	};
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs))
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		if ((uint32_t)fs.f_type == good[i])
+			return true;
+	return false;
+}
+
 bool file_map_acceptable(int fd, uint64_t bytes)
 {
-	struct statfs fs;
 	struct stat st;
 
-	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && fstatfs(fd, &fs) == 0 &&
-	       fs.f_type != FUSE_SUPER_MAGIC && st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && known_file_system(fd) &&
+	       st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
 }
 
 struct file_map *file_map_open(int fd, uint64_t bytes)

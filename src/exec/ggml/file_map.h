@@ -15,8 +15,9 @@
 
 struct file_map;
 
-/* May @fd be mapped at all?  Only what the kernel answers for by itself: a regular file, not of a
- * file system that a peer may serve and let hang (FUSE), of at least @bytes. */
+/* May @fd be mapped at all?  Only what the kernel answers for by itself: a regular file of at least
+ * @bytes, of a file system known to keep its files in plain pages and to be no peer's (not FUSE).
+ */
 bool file_map_acceptable(int fd, uint64_t bytes);
 
 /* Maps the first @bytes of @fd (borrowed).  NULL: no memory.  The caller keeps the mapping. */
