@@ -509,6 +509,50 @@ static void test_what_is_sorted_does_not_stay_in_a_file(void **state)
 	wait_until_gone(*state);
 }
 
+/* The kernel reads a factor per pair of the row, also beyond those it turns: of a weight that ends
+ * with its file, beyond the mapping. */
+static void test_factors_of_a_rotation_do_not_stay_in_a_file(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	static float content[WEIGHT_BYTES / 4];
+	enum { I32 = 26, N_DIMS = 8 };
+	struct wire_tensor t[4] = {
+		{.buffer = 1, .offset = WEIGHT_BYTES, .ne = {16, 1, 1, 1}, .nb = {4, 64, 64, 64}},
+		{.type = I32,
+		 .buffer = 1,
+		 .offset = WEIGHT_BYTES + 64,
+		 .ne = {1, 1, 1, 1},
+		 .nb = {4, 4, 4, 4}},
+		{.buffer = 1,
+		 .offset = WEIGHT_BYTES - 16,
+		 .ne = {N_DIMS / 2, 1, 1, 1},
+		 .nb = {4, 16, 16, 16}},
+		{.op = WIRE_T_ROPE,
+		 .flags = WIRE_TENSOR_NODE,
+		 .params = {[1] = N_DIMS},
+		 .buffer = 1,
+		 .offset = WEIGHT_BYTES + 128,
+		 .ne = {16, 1, 1, 1},
+		 .nb = {4, 64, 64, 64},
+		 .src = {1, 2, 3}},
+	};
+	int fd = make_file(content);
+	const float after = -1;
+	float got = 0;
+
+	lend_weight(&p, fd);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 4},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(pwrite(fd, &after, sizeof(after), WEIGHT_AT + 4), sizeof(after));
+	get(&p, 4, &got, sizeof(got));
+	assert_true(got == content[1]);
+	close(fd);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static void test_file_cut_short_ends_only_its_session(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0), other = connect_peer(*state, "m", 0);
@@ -702,6 +746,7 @@ int main(void)
 		TEST(test_weight_in_a_file_stays_there),
 		TEST(test_indices_do_not_stay_in_a_file),
 		TEST(test_what_is_sorted_does_not_stay_in_a_file),
+		TEST(test_factors_of_a_rotation_do_not_stay_in_a_file),
 		TEST(test_file_cut_short_ends_only_its_session),
 		TEST(test_only_files_that_can_be_mapped_are_taken),
 		TEST(test_file_of_huge_pages_is_not_mapped),

@@ -263,15 +263,36 @@ static void own(struct graphs *g, const struct wire_tensor *w)
 		gg_buffer_own(g->buffers, buffer, w->offset, bytes);
 }
 
-/* Indices are checked before each run and must not change afterwards; nor may what is sorted,
- * since a sort runs off its end when its data changes under it. */
+/* Which source of an operation may not lie in a file; -1: none.  What is sorted, since a sort runs
+ * off its end when its data changes under it; and the factors of a rotation, which are read beyond
+ * their own end: in a buffer something follows, in a file that may be nothing. */
+static int owned_source(uint32_t op)
+{
+	switch (op) {
+	case WIRE_T_ARGSORT:
+	case WIRE_T_TOP_K:
+		return 0;
+	case WIRE_T_ROPE:
+	case WIRE_T_ROPE_BACK:
+		return 2;
+	default:
+		return -1;
+	}
+}
+
+/* Takes out of files what cannot stay there: also indices, which are checked before each run and
+ * must not change afterwards. */
 static void own_what_steers(struct graphs *g, const struct gg_graph *graph)
 {
 	for (uint32_t i = 0; i < graph->n_index; i++)
 		own(g, &graph->wire[graph->index[i].tensor]);
-	for (uint32_t i = 0; i < graph->n_tensors; i++)
-		if (graph->wire[i].op == WIRE_T_ARGSORT || graph->wire[i].op == WIRE_T_TOP_K)
-			own(g, &graph->wire[graph->wire[i].src[0] - 1]);
+	for (uint32_t i = 0; i < graph->n_tensors; i++) {
+		const struct wire_tensor *w = &graph->wire[i];
+		int src = owned_source(w->op);
+
+		if (src >= 0 && w->src[src])
+			own(g, &graph->wire[w->src[src] - 1]);
+	}
 }
 
 static bool resolve_all(struct graphs *g, struct gg_graph *graph)
