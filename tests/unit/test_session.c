@@ -434,6 +434,17 @@ static void test_weight_in_a_file_stays_there(void **state)
 	wait_until_gone(*state);
 }
 
+static struct wire_tensor f32(uint32_t op, uint32_t flags, uint64_t offset)
+{
+	return (struct wire_tensor){.op = op,
+				    .flags = flags,
+				    .buffer = 1,
+				    .offset = offset,
+				    .ne = {16, 1, 1, 1},
+				    .nb = {4, 64, 64, 64},
+				    .name = "t"};
+}
+
 static void test_indices_do_not_stay_in_a_file(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
@@ -511,6 +522,30 @@ static void test_what_is_sorted_does_not_stay_in_a_file(void **state)
 
 /* The kernel reads a factor per pair of the row, also beyond those it turns: of a weight that ends
  * with its file, beyond the mapping. */
+static void test_what_a_graph_writes_to_does_not_stay_in_a_file(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	static float content[WEIGHT_BYTES / 4];
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, WEIGHT_BYTES),
+				   f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 4096)};
+	int fd = make_file(content);
+	const float after = -1;
+	float got = 0;
+
+	t[1].src[0] = 1;
+	lend_weight(&p, fd);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(pwrite(fd, &after, sizeof(after), WEIGHT_AT), sizeof(after));
+	get(&p, 0, &got, sizeof(got));
+	assert_true(got == content[0]);
+	close(fd);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static void test_factors_of_a_rotation_do_not_stay_in_a_file(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
@@ -611,17 +646,6 @@ static void test_file_of_huge_pages_is_not_mapped(void **state)
 	close(fd);
 	close(p.fd);
 	wait_until_gone(*state);
-}
-
-static struct wire_tensor f32(uint32_t op, uint32_t flags, uint64_t offset)
-{
-	return (struct wire_tensor){.op = op,
-				    .flags = flags,
-				    .buffer = 1,
-				    .offset = offset,
-				    .ne = {16, 1, 1, 1},
-				    .nb = {4, 64, 64, 64},
-				    .name = "t"};
 }
 
 static void test_graph_is_sent_once_patched_and_run_by_id(void **state)
@@ -746,6 +770,7 @@ int main(void)
 		TEST(test_weight_in_a_file_stays_there),
 		TEST(test_indices_do_not_stay_in_a_file),
 		TEST(test_what_is_sorted_does_not_stay_in_a_file),
+		TEST(test_what_a_graph_writes_to_does_not_stay_in_a_file),
 		TEST(test_factors_of_a_rotation_do_not_stay_in_a_file),
 		TEST(test_file_cut_short_ends_only_its_session),
 		TEST(test_only_files_that_can_be_mapped_are_taken),

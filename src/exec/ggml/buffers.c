@@ -12,11 +12,12 @@
  * Data that arrives in one piece is converted straight from where it arrived.  Where it arrives as
  * part of a file, and nothing better is to be had than the plain layout, the weight stays in the
  * file, mapped: it is *lent*, as llama.cpp lends it to the CPU natively.  A tensor inside a lent
- * weight uses that memory; data that lies across its ends brings it back to the plain buffer.  Data
- * that is looked at before it is used, as indices are, never stays lent: the owner of the file
- * could change it in between.  What the weight is used for decides, as it does in llama.cpp: only
- * those the program asked about as the left side of a matrix product, and for nothing else, are
- * converted, because a converted weight cannot be read back, nor used by other operations. */
+ * weight uses that memory; data that lies across its ends brings it back to the plain buffer, and
+ * so does writing to it, by a command or as the result of a node.  Data that is looked at before it
+ * is used, as indices are, never stays lent: the owner of the file could change it in between. What
+ * the weight is used for decides, as it does in llama.cpp: only those the program asked about as
+ * the left side of a matrix product, and for nothing else, are converted, because a converted
+ * weight cannot be read back, nor used by other operations. */
 #include "buffers.h"
 
 #include <errno.h>
@@ -37,11 +38,21 @@ void buffers_init(struct buffers *b, struct gg_device *device, struct account *a
 	b->n_lost = file_map_n_lost();
 }
 
-static void drop_weight(struct buffers *b, struct weight *w)
+static void stop_lending(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
+{
+	if (!w->lent)
+		return;
+	file_map_drop(w->lent);
+	w->lent = NULL;
+	buffer->n_lent--;
+	b->n_lent--;
+}
+
+static void drop_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
 {
 	if (w->own_buffer)
 		b->device->host->api.ggml_backend_buffer_free(w->own_buffer);
-	file_map_drop(w->lent);
+	stop_lending(b, buffer, w);
 }
 
 static void release(struct buffers *b, struct gg_buffer *buffer)
@@ -50,7 +61,7 @@ static void release(struct buffers *b, struct gg_buffer *buffer)
 
 	b->epoch++;
 	for (uint32_t i = 0; i < buffer->n_weights; i++)
-		drop_weight(b, &buffer->weights[i]);
+		drop_weight(b, buffer, &buffer->weights[i]);
 	b->n_weights -= buffer->n_weights;
 	for (int i = 0; i < DEVICE_MAX_EXTRA; i++)
 		if (buffer->shadow[i])
@@ -168,9 +179,7 @@ static void take_back(struct buffers *b, struct gg_buffer *buffer, struct weight
 		return;
 	memcpy(buffer->base + w->offset, w->tensor.data, w->bytes);
 	w->tensor.data = buffer->base + w->offset;
-	file_map_drop(w->lent);
-	w->lent = NULL;
-	buffer->n_lent--;
+	stop_lending(b, buffer, w);
 	b->epoch++;
 }
 
@@ -250,7 +259,7 @@ static void remove_weights(struct buffers *b, struct gg_buffer *buffer, uint32_t
 	b->epoch++;
 	for (uint32_t i = first; i < end; i++) {
 		take_back(b, buffer, &buffer->weights[i]);
-		drop_weight(b, &buffer->weights[i]);
+		drop_weight(b, buffer, &buffer->weights[i]);
 	}
 	if (first == end)
 		return; /* there may be no array at all */
@@ -392,10 +401,7 @@ static bool place_weight(struct buffers *b, struct gg_buffer *buffer, struct wei
 		if (!tensor.buffer || api->ggml_backend_buffer_init_tensor(tensor.buffer, &tensor))
 			return false;
 		api->ggml_backend_tensor_set(&tensor, data, 0, w->bytes);
-		if (w->lent)
-			buffer->n_lent--;
-		file_map_drop(w->lent);
-		w->lent = NULL;
+		stop_lending(b, buffer, w);
 		w->tensor = tensor;
 		w->placed = true;
 		b->epoch++;
@@ -408,7 +414,8 @@ void *gg_buffer_direct(struct buffers *b, struct gg_buffer *buffer, uint64_t off
 {
 	if (!b->device->host_memory || gg_buffer_touches_placed(buffer, offset, bytes))
 		return NULL;
-	return gg_buffer_at(b, buffer, offset, bytes);
+	gg_buffer_own(b, buffer, offset, bytes);
+	return buffer->base + offset;
 }
 
 void gg_buffer_received(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
@@ -453,8 +460,9 @@ enum wire_status gg_buffer_set(struct buffers *b, struct gg_buffer *buffer, uint
 		if (gg_buffer_touches_placed(buffer, offset, bytes))
 			return WIRE_E_UNSUPPORTED;
 	}
+	gg_buffer_own(b, buffer, offset, bytes);
 	if (b->device->host_memory)
-		memcpy(gg_buffer_at(b, buffer, offset, bytes), data, bytes);
+		memcpy(buffer->base + offset, data, bytes);
 	else
 		b->device->host->api.ggml_backend_tensor_set(&buffer->flat, data, offset, bytes);
 	gg_buffer_received(b, buffer, offset, bytes);
@@ -463,16 +471,16 @@ enum wire_status gg_buffer_set(struct buffers *b, struct gg_buffer *buffer, uint
 
 /* Leaves a whole weight where it is, in the file. */
 static bool lend_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w,
-			struct file_map *file, void *data)
+			struct file_map *file, const void *data)
 {
 	if (w->placed || w->own_buffer || (uintptr_t)data % LENT_ALIGNMENT)
 		return false;
-	if (!w->lent)
-		buffer->n_lent++;
-	file_map_keep(file);
-	file_map_drop(w->lent);
+	file_map_keep(file); /* it may be the one it lies in */
+	stop_lending(b, buffer, w);
 	w->lent = file;
-	w->tensor.data = data;
+	buffer->n_lent++;
+	b->n_lent++;
+	w->tensor.data = (void *)data; /* nobody writes to it: gg_buffer_own() */
 	w->received = w->bytes;
 	b->epoch++;
 	return true;
@@ -482,7 +490,7 @@ enum wire_status gg_buffer_set_file(struct buffers *b, struct gg_buffer *buffer,
 				    struct file_map *file, uint64_t file_offset, uint64_t bytes)
 {
 	struct weight *w = gg_buffer_weight_at(buffer, offset);
-	void *data = file_map_at(file, file_offset, bytes);
+	const void *data = file_map_at(file, file_offset, bytes);
 	enum wire_status status = WIRE_OK;
 
 	if (!set_whole_weight(b, buffer, offset, data, bytes)) {
@@ -519,8 +527,9 @@ enum wire_status gg_buffer_fill(struct buffers *b, struct gg_buffer *buffer, uin
 		return WIRE_E_UNSUPPORTED;
 	if (bytes == 0)
 		return WIRE_OK;
+	gg_buffer_own(b, buffer, offset, bytes);
 	if (b->device->host_memory)
-		memset(gg_buffer_at(b, buffer, offset, bytes), value, bytes);
+		memset(buffer->base + offset, value, bytes);
 	else if (offset == 0 && bytes == buffer->bytes)
 		b->device->host->api.ggml_backend_buffer_clear(buffer->plain, value);
 	else

@@ -45,6 +45,7 @@ struct buffers {
 	struct gg_device *device;
 	struct account *account;
 	uint32_t n_weights; /* in all buffers; at most WIRE_MAX_TENSORS */
+	uint32_t n_lent;    /* of them, in files */
 	uint64_t epoch;     /* moves whenever data that was somewhere may be elsewhere, or gone */
 	unsigned n_lost;    /* file_map_n_lost() when we looked last */
 	struct gg_buffer *slots[WIRE_MAX_BUFFERS];
@@ -73,8 +74,8 @@ struct weight *gg_buffer_weight_at(struct gg_buffer *buffer, uint64_t offset);
 bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_t bytes);
 
 /* [offset, offset + bytes) as the device's tensors find it there: an address of ours on a device
- * with host memory.  May move weights (see buffers::epoch).  The caller has checked
- * gg_buffer_holds(). */
+ * with host memory, to be read: what is to be written must be owned first.  May move weights (see
+ * buffers::epoch).  The caller has checked gg_buffer_holds(). */
 char *gg_buffer_at(struct buffers *b, struct gg_buffer *buffer, uint64_t offset, uint64_t bytes);
 
 /* Nobody but us can change [offset, offset + bytes) from here on: what of it lies in a file is
@@ -101,6 +102,12 @@ const void *gg_buffer_peek(struct buffers *b, struct gg_buffer *buffer, uint64_t
 			   uint64_t bytes);
 enum wire_status gg_buffer_fill(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 				uint8_t value, uint64_t bytes);
+
+/* Does any weight lie in a file? */
+static inline bool buffers_lend(const struct buffers *b)
+{
+	return b->n_lent != 0;
+}
 
 /* Has a file that weights lie in been cut short?  What was computed with them is wrong. */
 bool buffers_lost(struct buffers *b);

@@ -67,7 +67,7 @@ static void on_bus_error(int signo, siginfo_t *info, void *context)
 
 		if (!len || at - base >= len || atomic_load(&table[i].len_bytes) != len)
 			continue;
-		if (mmap((void *)base, len, PROT_READ | PROT_WRITE,
+		if (mmap((void *)base, len, PROT_READ,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
 			 0) == MAP_FAILED)
 			break;
@@ -150,7 +150,7 @@ struct file_map *file_map_open(int fd, uint64_t bytes)
 	if (!map)
 		return NULL;
 	install_handler();
-	base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+	base = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (base == MAP_FAILED) {
 		free(map);
 		return NULL;
@@ -182,13 +182,12 @@ void file_map_drop(struct file_map *map)
 	free(map);
 }
 
-void *file_map_at(struct file_map *map, uint64_t offset, uint64_t bytes)
+const void *file_map_at(struct file_map *map, uint64_t offset, uint64_t bytes)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), before = offset & (page - 1);
 
 	install_handler();
-	/* As MAP_POPULATE would without making copies.  A kernel that does not know how makes them
-	 * one by one later. */
+	/* A kernel that does not know how makes them one by one later. */
 	madvise(map->base + offset - before, before + bytes, MADV_POPULATE_READ);
 	return map->base + offset;
 }

@@ -2,9 +2,9 @@
  *
  * file_map.h -- a peer's file in our memory.
  *
- * A mapping is private and writable: what is written to it stays here, and what is not is the
- * file's, one copy for all who map it.  A file that gets shorter, or cannot be read, does not fault
- * us: the mapping turns into zeroes and says that it is lost.
+ * A mapping is for reading, one copy in the page cache for all who map the file.  A file that gets
+ * shorter, or cannot be read, does not fault us: the mapping turns into zeroes and says that it is
+ * lost.
  *
  * It is counted: who keeps a pointer into it keeps it.  One thread at a time uses a mapping. */
 #ifndef PIL_FILE_MAP_H
@@ -27,7 +27,7 @@ void file_map_drop(struct file_map *map); /* the last one unmaps it; NULL is fin
 
 /* Where [offset, offset + bytes), which must lie inside, is.  It is about to be used: its page
  * table entries are made in one go. */
-void *file_map_at(struct file_map *map, uint64_t offset, uint64_t bytes);
+const void *file_map_at(struct file_map *map, uint64_t offset, uint64_t bytes);
 
 bool file_map_lost(const struct file_map *map);
 /* How many were ever lost, in this process: cheap to compare. */

@@ -281,9 +281,11 @@ static int owned_source(uint32_t op)
 }
 
 /* Takes out of files what cannot stay there: also indices, which are checked before each run and
- * must not change afterwards. */
-static void own_what_steers(struct graphs *g, const struct gg_graph *graph)
+ * must not change afterwards, and results. */
+static void own_what_must(struct graphs *g, const struct gg_graph *graph)
 {
+	if (!buffers_lend(g->buffers))
+		return;
 	for (uint32_t i = 0; i < graph->n_index; i++)
 		own(g, &graph->wire[graph->index[i].tensor]);
 	for (uint32_t i = 0; i < graph->n_tensors; i++) {
@@ -292,6 +294,8 @@ static void own_what_steers(struct graphs *g, const struct gg_graph *graph)
 
 		if (src >= 0 && w->src[src])
 			own(g, &graph->wire[w->src[src] - 1]);
+		if (computes(w))
+			own(g, w);
 	}
 }
 
@@ -299,7 +303,7 @@ static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 {
 	bool ok;
 
-	own_what_steers(g, graph);
+	own_what_must(g, graph);
 	do { /* a tensor may take lent weights back: each time there is one less */
 		graph->buffers_epoch = g->buffers->epoch;
 		ok = resolve_once(g, graph);
