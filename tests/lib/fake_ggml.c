@@ -238,6 +238,7 @@ fake_ggml_backend_buft_alloc_buffer(struct ggml_backend_buffer_type *type, size_
 	b->type = type;
 	b->bytes = n;
 	b->base = aligned_alloc(64, (n + 64) & ~(size_t)63);
+	memset(b->base, 0x5a, n); /* as if it had been somebody else's */
 	return b;
 }
 

@@ -90,6 +90,39 @@ struct gg_buffer *buffers_find(struct buffers *b, uint32_t handle)
 	return b->slots[slot];
 }
 
+static char *page_before(char *p)
+{
+	return p - (uintptr_t)p % (uintptr_t)sysconf(_SC_PAGESIZE);
+}
+
+static char *page_after(char *p)
+{
+	return page_before(p + sysconf(_SC_PAGESIZE) - 1);
+}
+
+/* Whole pages of private memory of ours go back to the kernel, and are zeroes when they are touched
+ * again.  Costs nothing where none has been. */
+static bool give_pages_back(char *start, char *end)
+{
+	char *first = page_after(start), *last = page_before(end);
+
+	return first < last && madvise(first, (size_t)(last - first), MADV_DONTNEED) == 0;
+}
+
+/* Nobody may find what another machine left behind: not even large allocations of the C library are
+ * always fresh pages. */
+static void clear_new(struct buffers *b, struct gg_buffer *buffer)
+{
+	char *start = buffer->base, *end = start + buffer->bytes;
+
+	if (b->device->reference && b->device->host_memory && give_pages_back(start, end)) {
+		memset(start, 0, (size_t)(page_after(start) - start));
+		memset(page_before(end), 0, (size_t)(end - page_before(end)));
+	} else {
+		b->device->host->api.ggml_backend_buffer_clear(buffer->plain, 0);
+	}
+}
+
 enum wire_status buffers_alloc(struct buffers *b, uint32_t handle, uint64_t bytes)
 {
 	const struct ggml_api *api = &b->device->host->api;
@@ -119,10 +152,7 @@ enum wire_status buffers_alloc(struct buffers *b, uint32_t handle, uint64_t byte
 		.nb = {1, bytes, bytes, bytes},
 		.data = buffer->base,
 	};
-	/* Nobody may find what another machine left behind.  Large host allocations are fresh
-	 * pages, zeroed by the kernel: see the mmap threshold in gg_device_open(). */
-	if (!b->device->host_memory || bytes < 2 * DEVICE_MMAP_THRESHOLD)
-		api->ggml_backend_buffer_clear(buffer->plain, 0);
+	clear_new(b, buffer);
 	b->slots[slot] = buffer;
 	return WIRE_OK;
 }
@@ -370,17 +400,8 @@ static struct ggml_backend_buffer *extra_room(struct buffers *b, struct gg_buffe
 	return buffer->shadow[type];
 }
 
-static void give_pages_back(char *start, uint64_t bytes)
-{
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	uintptr_t first = ((uintptr_t)start + page - 1) & ~(page - 1);
-	uintptr_t end = ((uintptr_t)start + bytes) & ~(page - 1);
-
-	if (first < end)
-		madvise((void *)first, end - first, MADV_DONTNEED);
-}
-
-/* Converts a complete weight whose data lies at @data; leaves it plain where nothing better is. */
+/* Converts a complete weight whose data lies at @data, after which it takes no room in the plain
+ * buffer; leaves it plain where nothing better is. */
 static bool place_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w,
 			 const void *data)
 {
@@ -404,6 +425,7 @@ static bool place_weight(struct buffers *b, struct gg_buffer *buffer, struct wei
 		stop_lending(b, buffer, w);
 		w->tensor = tensor;
 		w->placed = true;
+		give_pages_back(buffer->base + w->offset, buffer->base + w->offset + w->bytes);
 		b->epoch++;
 		return true;
 	}
@@ -434,8 +456,8 @@ void gg_buffer_received(struct buffers *b, struct gg_buffer *buffer, uint64_t of
 		if (w->received >= w->bytes)
 			continue;
 		w->received += to - from;
-		if (w->received >= w->bytes && place_weight(b, buffer, w, buffer->base + w->offset))
-			give_pages_back(buffer->base + w->offset, w->bytes);
+		if (w->received >= w->bytes)
+			place_weight(b, buffer, w, buffer->base + w->offset);
 	}
 }
 

@@ -17,7 +17,8 @@
 
 enum {
 	DEVICE_MAX_EXTRA = 8,
-	DEVICE_MMAP_THRESHOLD = 128 << 10, /* malloc() takes fresh pages for anything as large */
+	DEVICE_MMAP_THRESHOLD = 128
+				<< 10, /* malloc() mostly takes fresh pages for what is as large */
 };
 
 struct gg_device {
