@@ -629,6 +629,34 @@ static void test_only_files_that_can_be_mapped_are_taken(void **state)
 	close(p.fd);
 }
 
+/* A sparse file of any size costs nothing to make. */
+static void test_what_a_machine_may_have_mapped_is_bounded(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0), same = connect_peer(*state, "m", 0),
+		    other = connect_peer(*state, "other", 0);
+	const uint64_t all = 64 << 20 /* of the device */, huge = UINT64_C(3) << 40;
+	int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	assert_int_equal(ftruncate(fd, (off_t)huge), 0);
+	assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	assert_int_equal(add_file(&p, fd, WIRE_SHM_MEMORY, all + 1), WIRE_E_NO_MEMORY);
+	assert_int_equal(add_file(&p, fd, WIRE_SHM_MEMORY, all), WIRE_OK);
+	assert_int_equal(add_file(&same, fd, WIRE_SHM_MEMORY, 4096), WIRE_E_NO_MEMORY);
+	send_op(&p, WIRE_OP_SHM_DROP, &(struct wire_shm_drop){.shm = 1}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(add_file(&same, fd, WIRE_SHM_MEMORY, 4096), WIRE_OK);
+
+	assert_int_equal(add_file(&p, fd, WIRE_SHM_FILE, huge), WIRE_OK);
+	send_op(&same, WIRE_OP_SHM_DROP, &(struct wire_shm_drop){.shm = 1}, NULL, 0);
+	assert_int_equal(add_file(&same, fd, WIRE_SHM_FILE, huge), WIRE_E_NO_MEMORY);
+	assert_int_equal(add_file(&other, fd, WIRE_SHM_FILE, huge), WIRE_OK);
+	close(fd);
+	close(p.fd);
+	close(same.fd);
+	close(other.fd);
+	wait_until_gone(*state);
+}
+
 /* Its pages cannot be replaced one by one, so a fault in it could not be mended. */
 static void test_file_of_huge_pages_is_not_mapped(void **state)
 {
@@ -774,6 +802,7 @@ int main(void)
 		TEST(test_factors_of_a_rotation_do_not_stay_in_a_file),
 		TEST(test_file_cut_short_ends_only_its_session),
 		TEST(test_only_files_that_can_be_mapped_are_taken),
+		TEST(test_what_a_machine_may_have_mapped_is_bounded),
 		TEST(test_file_of_huge_pages_is_not_mapped),
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),
 		TEST(test_graph_on_a_freed_buffer_is_not_run),

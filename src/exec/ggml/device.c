@@ -226,6 +226,27 @@ void account_refund(struct gg_device *device, struct account *account, uint64_t 
 	pthread_mutex_unlock(&device->lock);
 }
 
+bool account_share(struct gg_device *device, struct account *account, uint64_t bytes)
+{
+	uint64_t free_bytes, total_bytes;
+	bool ok;
+
+	device_memory(device, &free_bytes, &total_bytes);
+	pthread_mutex_lock(&device->lock);
+	ok = account->shared_bytes <= total_bytes && bytes <= total_bytes - account->shared_bytes;
+	if (ok)
+		account->shared_bytes += bytes;
+	pthread_mutex_unlock(&device->lock);
+	return ok;
+}
+
+void account_unshare(struct gg_device *device, struct account *account, uint64_t bytes)
+{
+	pthread_mutex_lock(&device->lock);
+	account->shared_bytes -= bytes;
+	pthread_mutex_unlock(&device->lock);
+}
+
 void device_turn_begin(struct gg_device *device, struct account *account)
 {
 	pthread_mutex_lock(&device->lock);

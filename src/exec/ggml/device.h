@@ -17,8 +17,8 @@
 
 enum {
 	DEVICE_MAX_EXTRA = 8,
-	DEVICE_MMAP_THRESHOLD = 128
-				<< 10, /* malloc() mostly takes fresh pages for what is as large */
+	/* malloc() mostly takes fresh pages for what is as large */
+	DEVICE_MMAP_THRESHOLD = 128 << 10,
 };
 
 struct gg_device {
@@ -49,7 +49,9 @@ struct account {
 	char machine[WIRE_MAX_NAME];
 	uint64_t quota_bytes; /* 0: the whole device */
 	uint64_t used_bytes;
-	int64_t virtual_us; /* device time used, kept comparable between machines */
+	uint64_t shared_bytes;          /* of programs' memory that we have mapped */
+	_Atomic(uint64_t) mapped_bytes; /* of their files, see file_map_open() */
+	int64_t virtual_us;             /* device time used, kept comparable between machines */
 	unsigned n_sessions;
 	struct list link; /* gg_device::accounts */
 };
@@ -67,6 +69,10 @@ void account_put(struct gg_device *device, struct account *account);
 /* Takes @bytes from the machine's share; false when that would go over it. */
 bool account_charge(struct gg_device *device, struct account *account, uint64_t bytes);
 void account_refund(struct gg_device *device, struct account *account, uint64_t bytes);
+
+/* The same for memory that a program shares with us: as much as the device has. */
+bool account_share(struct gg_device *device, struct account *account, uint64_t bytes);
+void account_unshare(struct gg_device *device, struct account *account, uint64_t bytes);
 
 /* What the machine is told: its own share, or the device, live. */
 void account_memory(struct gg_device *device, struct account *account, uint64_t *free_bytes,

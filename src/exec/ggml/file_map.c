@@ -40,7 +40,8 @@ enum { MAX_MAPS = 1 << 15 }; /* below the kernel's own limit on mappings, 65530 
 
 struct file_map {
 	char *base;
-	uint64_t len_bytes; /* of whole pages */
+	uint64_t len_bytes;       /* of whole pages */
+	_Atomic(uint64_t) *total; /* counted there */
 	unsigned n_users;
 	int slot; /* in the table of the fault handler */
 };
@@ -141,7 +142,25 @@ bool file_map_acceptable(int fd, uint64_t bytes)
 	       st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
 }
 
-struct file_map *file_map_open(int fd, uint64_t bytes)
+static void *map_counted(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
+{
+	uint64_t others = atomic_fetch_add(total, bytes);
+	void *base = MAP_FAILED;
+
+	if (others <= FILE_MAP_MAX_BYTES && bytes <= FILE_MAP_MAX_BYTES - others)
+		base = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (base == MAP_FAILED)
+		atomic_fetch_sub(total, bytes);
+	return base;
+}
+
+static void unmap_counted(void *base, uint64_t bytes, _Atomic(uint64_t) *total)
+{
+	munmap(base, bytes);
+	atomic_fetch_sub(total, bytes);
+}
+
+struct file_map *file_map_open(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	struct file_map *map = calloc(1, sizeof(*map));
@@ -150,21 +169,19 @@ struct file_map *file_map_open(int fd, uint64_t bytes)
 	if (!map)
 		return NULL;
 	install_handler();
-	base = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (base == MAP_FAILED) {
-		free(map);
-		return NULL;
+	map->n_users = 1;
+	map->total = total;
+	map->len_bytes = (bytes + page - 1) & ~(page - 1);
+	base = map_counted(fd, map->len_bytes, total);
+	if (base != MAP_FAILED) {
+		map->base = base;
+		map->slot = take_slot(map->base, map->len_bytes);
+		if (map->slot >= 0)
+			return map;
+		unmap_counted(map->base, map->len_bytes, total);
 	}
-	*map = (struct file_map){.base = base,
-				 .len_bytes = (bytes + page - 1) & ~(page - 1),
-				 .n_users = 1};
-	map->slot = take_slot(map->base, map->len_bytes);
-	if (map->slot < 0) {
-		munmap(base, map->len_bytes);
-		free(map);
-		return NULL;
-	}
-	return map;
+	free(map);
+	return NULL;
 }
 
 struct file_map *file_map_keep(struct file_map *map)
@@ -178,7 +195,7 @@ void file_map_drop(struct file_map *map)
 	if (!map || --map->n_users)
 		return;
 	give_slot(map->slot);
-	munmap(map->base, map->len_bytes);
+	unmap_counted(map->base, map->len_bytes, map->total);
 	free(map);
 }
 

@@ -335,23 +335,29 @@ static bool shm_acceptable(int fd, uint64_t bytes)
 	       st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
 }
 
-static enum wire_status add_file(struct shm *shm, const struct wire_shm_add *c, int fd)
+static enum wire_status add_file(struct session *s, struct shm *shm, const struct wire_shm_add *c,
+				 int fd)
 {
 	if (!file_map_acceptable(fd, c->bytes))
 		return WIRE_E_UNSUPPORTED;
-	shm->file = file_map_open(fd, c->bytes);
+	shm->file = file_map_open(fd, c->bytes, &s->account->mapped_bytes);
 	return shm->file ? WIRE_OK : WIRE_E_NO_MEMORY;
 }
 
-static enum wire_status add_memory(struct shm *shm, const struct wire_shm_add *c, int fd)
+static enum wire_status add_memory(struct session *s, struct shm *shm, const struct wire_shm_add *c,
+				   int fd)
 {
 	void *base;
 
 	if (!shm_acceptable(fd, c->bytes))
 		return WIRE_E_UNSUPPORTED;
-	base = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (base == MAP_FAILED)
+	if (!account_share(s->device, s->account, c->bytes))
 		return WIRE_E_NO_MEMORY;
+	base = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED) {
+		account_unshare(s->device, s->account, c->bytes);
+		return WIRE_E_NO_MEMORY;
+	}
 	shm->base = base;
 	return WIRE_OK;
 }
@@ -371,9 +377,9 @@ static int on_shm_add(struct session *s, const struct wire_frame *f, const struc
 	    (s->stream.mailbox || add.bytes < sizeof(*s->stream.mailbox)))
 		return -EPROTO;
 	if (s->shm_ok && add.kind == WIRE_SHM_FILE)
-		status = add_file(&shm, &add, fd);
+		status = add_file(s, &shm, &add, fd);
 	else if (s->shm_ok && (add.kind == WIRE_SHM_MEMORY || add.kind == WIRE_SHM_MAILBOX))
-		status = add_memory(&shm, &add, fd);
+		status = add_memory(s, &shm, &add, fd);
 	if (status == WIRE_OK)
 		s->shm[slot] = shm;
 	ret = answer(s, f->op, status);
@@ -384,10 +390,12 @@ static int on_shm_add(struct session *s, const struct wire_frame *f, const struc
 	return ret;
 }
 
-static void drop_shm(struct shm *shm)
+static void drop_shm(struct session *s, struct shm *shm)
 {
-	if (shm->base)
+	if (shm->base) {
 		munmap(shm->base, shm->bytes);
+		account_unshare(s->device, s->account, shm->bytes);
+	}
 	file_map_drop(shm->file);
 	*shm = (struct shm){0};
 }
@@ -399,7 +407,7 @@ static int on_shm_drop(struct session *s, const struct wire_frame *f, const stru
 	(void)f;
 	if (!shm || (s->stream.mailbox && shm->base == (char *)s->stream.mailbox))
 		return -EPROTO;
-	drop_shm(shm);
+	drop_shm(s, shm);
 	return 0;
 }
 
@@ -658,7 +666,7 @@ static void session_destroy(struct session *s)
 	if (s->backend)
 		s->device->host->api.ggml_backend_free(s->backend);
 	for (int i = 0; i < WIRE_MAX_SHM; i++)
-		drop_shm(&s->shm[i]);
+		drop_shm(s, &s->shm[i]);
 	stream_finish(&s->stream);
 	account_put(s->device, s->account);
 	free(s->scratch);
