@@ -290,7 +290,7 @@ struct wire_get_shm {
 	uint64_t bytes;
 };
 
-struct wire_set_2d { /* n rows of row_bytes each, in the buffer stride bytes apart */
+struct wire_set_2d { /* n >= 1 rows of row_bytes >= 1 each, in the buffer stride bytes apart */
 	uint32_t buffer;
 	uint32_t n_rows;
 	uint64_t offset;

@@ -198,6 +198,23 @@ static void test_out_of_range_access_ends_only_that_session(void **state)
 	wait_until_gone(*state);
 }
 
+static void test_rows_without_bytes_end_the_session(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+
+	assert_int_equal(alloc(&p, 1, 64), WIRE_OK);
+	send_op(&p, WIRE_OP_SET_2D, &(struct wire_set_2d){.buffer = 1, .n_rows = UINT32_MAX}, NULL,
+		0);
+	expect_ended(&p);
+	close(p.fd);
+	p = connect_peer(*state, "m", 0);
+	assert_int_equal(alloc(&p, 1, 64), WIRE_OK);
+	send_op(&p, WIRE_OP_GET_2D, &(struct wire_get_2d){.buffer = 1, .n_rows = UINT32_MAX}, NULL,
+		0);
+	expect_ended(&p);
+	close(p.fd);
+}
+
 static void test_stale_handle_ends_the_session(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
@@ -790,6 +807,7 @@ int main(void)
 		TEST(test_new_memory_is_zero),
 		TEST(test_quota_holds_over_all_sessions_of_a_machine),
 		TEST(test_out_of_range_access_ends_only_that_session),
+		TEST(test_rows_without_bytes_end_the_session),
 		TEST(test_stale_handle_ends_the_session),
 		TEST(test_whole_weight_goes_where_the_device_wants_it),
 		TEST(test_shared_memory_must_be_sealed),

@@ -220,6 +220,12 @@ static int on_set(struct session *s, const struct wire_frame *f, const struct wi
 	return data ? note(s, gg_buffer_set(&s->buffers, buffer, offset, data, bytes)) : -EPIPE;
 }
 
+/* Rows without bytes are refused as well: there can be any number of them in one frame. */
+static bool rows_valid(uint32_t n_rows, uint64_t row_bytes)
+{
+	return n_rows && row_bytes && row_bytes <= WIRE_MAX_DATA / n_rows;
+}
+
 static int on_set_2d(struct session *s, const struct wire_frame *f, const struct wire_set_2d *fixed)
 {
 	struct wire_set_2d c = *fixed;
@@ -228,8 +234,7 @@ static int on_set_2d(struct session *s, const struct wire_frame *f, const struct
 	enum wire_status status = WIRE_OK;
 	const uint8_t *data;
 
-	if (!buffer || c.n_rows == 0 || c.row_bytes > WIRE_MAX_DATA ||
-	    c.row_bytes * c.n_rows != bytes)
+	if (!buffer || !rows_valid(c.n_rows, c.row_bytes) || c.row_bytes * c.n_rows != bytes)
 		return -EPROTO;
 	data = stream_tail(&s->stream, f);
 	if (!data)
@@ -270,8 +275,7 @@ static int on_get_2d(struct session *s, const struct wire_frame *f, const struct
 	struct gg_buffer *buffer = buffers_find(&s->buffers, c.buffer);
 	enum wire_status status = WIRE_OK;
 
-	if (!buffer || c.n_rows == 0 || c.row_bytes > WIRE_MAX_DATA ||
-	    c.row_bytes * c.n_rows > WIRE_MAX_DATA)
+	if (!buffer || !rows_valid(c.n_rows, c.row_bytes))
 		return -EPROTO;
 	if (!scratch(s))
 		return -ENOMEM;
