@@ -8,9 +8,12 @@
  * until the guest has put some out, so that the peer feels it.  With MRG_RXBUF a frame spreads over
  * several buffers, which the driver must see at once.
  *
- * From the guest: up to MAX_BATCH frames leave in one sendmsg() straight from the guest's buffers.
- * What the socket does not take is kept as iovecs, buffers included, until it does; the queue
- * waits.
+ * From the guest: up to MAX_BATCH frames leave in one sendmsg() straight from the guest's buffers,
+ * but for their headers, which are copied, checked and sent as checked.  What the socket does not
+ * take is kept as iovecs, buffers included, until it does; the queue waits.
+ *
+ * What is checked: the peer passes packets on from a process of the host, where an address of
+ * loopback is the host's own.  passt before August 2024 does not look, so we do (may_leave()).
  *
  * The peer (passt) has checked what it sends; DATA_VALID spares the guest to do it again. */
 #include "virtio_net.h"
@@ -18,6 +21,7 @@
 #include <assert.h>
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/if_ether.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_net.h>
 #include <stdlib.h>
@@ -40,9 +44,13 @@ enum {
 	QUEUE_SIZE = 256,
 	HDR = sizeof(struct virtio_net_hdr_v1),
 	LEN = 4, /* of the length before each frame */
-	MIN_FRAME = 14,
-	MAX_BUFFERS = 64, /* of the guest, for one frame */
-	MAX_BATCH = 32,   /* frames in one sendmsg() */
+	MIN_FRAME = ETH_HLEN,
+	ETH_TYPE_AT = 12,
+	IP4_HEAD = ETH_HLEN + 20, /* with what is before it; its last field is the destination */
+	IP6_HEAD = ETH_HLEN + 40, /* likewise */
+	HEAD = IP6_HEAD,          /* of a frame: what is looked at */
+	MAX_BUFFERS = 64,         /* of the guest, for one frame */
+	MAX_BATCH = 32,           /* frames in one sendmsg() */
 	ATOMIC_BYTES = 32 << 10,
 	STAGING_BYTES = 256 << 10,
 	SOCKET_BUFFER = 1 << 20, /* asked for; the host has its own limit */
@@ -50,6 +58,13 @@ enum {
 
 static_assert(HDR == 12, "header");
 static_assert(STAGING_BYTES >= 2 * (VIRTIO_NET_MAX_FRAME + LEN), "a frame fits behind a frame");
+
+struct frame_start {
+	uint32_t len; /* big endian, of the frame */
+	uint8_t head[HEAD];
+};
+
+static_assert(offsetof(struct frame_start, head) == LEN, "the length is before the frame");
 
 struct net {
 	struct virtio_device dev;
@@ -65,7 +80,7 @@ struct net {
 		size_t left;
 		unsigned n, n_iov;
 		uint16_t heads[MAX_BATCH];
-		uint32_t len[MAX_BATCH]; /* big endian */
+		struct frame_start start[MAX_BATCH];
 		struct iovec iov[VIRTQ_MAX_IOV];
 		uint8_t *partial; /* copy of the rest of a frame, after a reset */
 	} out;
@@ -237,6 +252,43 @@ static void to_guest(struct net *n, bool readable)
 
 /* ---- from the guest ---- */
 
+/* Whether a frame, of which there are @len bytes or HEAD, may reach the peer: ARP, and IP to others
+ * than 0.0.0.0/8, 127.0.0.0/8 and ::/80, which holds ::, ::1 and IPv4 written as IPv6. */
+static bool may_leave(const uint8_t *head, size_t len)
+{
+	static const uint8_t zeroes[10];
+
+	switch (head[ETH_TYPE_AT] << 8 | head[ETH_TYPE_AT + 1]) {
+	case ETH_P_ARP:
+		return true;
+	case ETH_P_IP:
+		return len >= IP4_HEAD && head[IP4_HEAD - 4] != 0 && head[IP4_HEAD - 4] != 127;
+	case ETH_P_IPV6:
+		return len >= IP6_HEAD && memcmp(head + IP6_HEAD - 16, zeroes, sizeof(zeroes)) != 0;
+	default: /* nothing the peer knows; a tag could hide one of the above */
+		return false;
+	}
+}
+
+/* Adds the frame of @len bytes in n->chain to the batch, unless it may not leave. */
+static bool add_frame(struct net *n, size_t len)
+{
+	const struct virtq_chain *chain = &n->chain;
+	struct frame_start *start = &n->out.start[n->out.n];
+	size_t head =
+		iovs_read(chain->iov, chain->n_out, HDR, start->head, len < HEAD ? len : HEAD);
+
+	if (!may_leave(start->head, head))
+		return false;
+	start->len = htonl((uint32_t)len);
+	n->out.heads[n->out.n++] = chain->head;
+	n->out.iov[n->out.n_iov++] = (struct iovec){start, LEN + head};
+	n->out.n_iov += iovs_cut(chain->iov, chain->n_out, HDR + head, len - head,
+				 n->out.iov + n->out.n_iov, VIRTQ_MAX_IOV - n->out.n_iov);
+	n->out.left += LEN + len;
+	return true;
+}
+
 /* Adds waiting frames to the batch.  Returns whether there are any. */
 static bool collect(struct net *n, unsigned *budget)
 {
@@ -258,17 +310,10 @@ static bool collect(struct net *n, unsigned *budget)
 		}
 		--*budget;
 		if (n->source.fd < 0 || len < MIN_FRAME || len > VIRTIO_NET_MAX_FRAME ||
-		    chain->n_out >= VIRTQ_MAX_IOV) {
+		    chain->n_out >= VIRTQ_MAX_IOV || !add_frame(n, len)) {
 			n->stats.dropped++;
 			virtq_push(q, chain->head, 0);
-			continue;
 		}
-		n->out.heads[n->out.n] = chain->head;
-		n->out.len[n->out.n] = htonl((uint32_t)len);
-		n->out.iov[n->out.n_iov++] = (struct iovec){&n->out.len[n->out.n++], LEN};
-		n->out.n_iov += iovs_cut(chain->iov, chain->n_out, HDR, len,
-					 n->out.iov + n->out.n_iov, VIRTQ_MAX_IOV - n->out.n_iov);
-		n->out.left += LEN + len;
 	}
 	return n->out.n;
 }
@@ -358,10 +403,10 @@ static void keep_partial_frame(struct net *n)
 	size_t total = 0, end = 0, sent, rest;
 
 	for (unsigned i = 0; i < n->out.n; i++)
-		total += LEN + ntohl(n->out.len[i]);
+		total += LEN + ntohl(n->out.start[i].len);
 	sent = total - n->out.left;
 	for (unsigned i = 0; i < n->out.n && end < sent; i++)
-		end += LEN + ntohl(n->out.len[i]);
+		end += LEN + ntohl(n->out.start[i].len);
 	rest = end - sent;
 	n->stats.dropped += n->out.n;
 	n->out.n = n->out.n_iov = 0;

@@ -3,6 +3,8 @@
  * virtio_net.h -- the guest's network card: Ethernet frames to and from a stream socket, each with
  * its length in four big-endian bytes before it (what passt and QEMU's "stream" speak).
  *
+ * Only ARP and IP leave the guest, and nothing to an address that is the host's own localhost.
+ *
  * When the peer goes away or breaks the protocol the link goes down and frames are dropped; the
  * machine goes on, and virtio_net_attach() brings the link up again. */
 #ifndef PIL_VIRTIO_NET_H
@@ -26,7 +28,7 @@ struct virtio_net_opts {
 
 struct virtio_net_stats {
 	uint64_t frames_to_guest, frames_from_guest;
-	uint64_t dropped; /* link down, or frames that fit nowhere */
+	uint64_t dropped; /* link down, or frames that fit nowhere or may not leave */
 	uint64_t reads, sends;
 };
 

@@ -53,6 +53,8 @@ void tiny_main(void)
 {
 	for (unsigned i = 0; i < FRAME; i++)
 		frame[i] = (uint8_t)(i * 7);
+	frame[12] = 0x08;
+	frame[13] = 0x06; /* ARP: it may leave, whatever is in it */
 	ok(vdev_find(&net, 1), "there is a network card");
 	ok(rd8(net.config) == 2, "it has an address of its own");
 
@@ -67,6 +69,10 @@ void tiny_main(void)
 		   rx_data[2][HDR + FRAME - RX_BYTES - 1] == frame[FRAME - 1],
 	   "in two");
 	ok(send(HDR, 13), "less than a frame is dropped");
+	frame[13] = 0x00; /* IP, to 127.x: the host's, outside */
+	frame[30] = 127;
+	ok(send(HDR, 60) && rx.used.idx == 3, "a packet to localhost, too");
+	frame[13] = 0x06;
 
 	start(0);
 	ok(send(HDR, FRAME) && send(HDR, 60) && vqueue_used(&rx, 1), "without merged buffers");

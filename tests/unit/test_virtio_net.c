@@ -146,6 +146,8 @@ static const uint8_t *pattern(size_t seed)
 
 	for (size_t i = 0; i < sizeof(frame); i++)
 		frame[i] = (uint8_t)(i * 13 + (i >> 8) + seed);
+	frame[12] = 0x08;
+	frame[13] = 0x06; /* ARP: it may leave, whatever is in it */
 	return frame;
 }
 
@@ -374,6 +376,132 @@ static void test_a_reset_between_frames_leaves_nothing(void **state)
 	assert_int_equal(recv(f->peer, got, 1, MSG_DONTWAIT), -1);
 }
 
+/* The first bytes of a frame to @to, of 4 bytes or 16. */
+static uint64_t packet_to(struct fixture *f, const uint8_t *to, size_t len)
+{
+	uint8_t frame[54] = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00, 0x45};
+
+	if (len == 16) {
+		frame[12] = 0x86;
+		frame[13] = 0xdd;
+		frame[14] = 0x60;
+	}
+	memcpy(frame + (len == 4 ? 30 : 38), to, len);
+	return vdriver_put(&f->d, frame, sizeof(frame));
+}
+
+static void test_packets_to_the_hosts_localhost_do_not_leave(void **state)
+{
+	static const struct {
+		const char *to;
+		bool leaves;
+	} packets[] = {
+		{"127.0.0.1", false},
+		{"127.255.255.254", false},
+		{"0.0.0.0", false},
+		{"0.1.2.3", false},
+		{"::", false},
+		{"::1", false},
+		{"::ffff:127.0.0.1", false},
+		{"::ffff:192.0.2.1", false},
+		{"::127.0.0.1", false},
+		{"1.0.0.0", true},
+		{"126.127.127.127", true},
+		{"128.0.0.1", true},
+		{"255.255.255.255", true},
+		{"64:ff9b::7f00:1", true},
+		{"fe80::1", true},
+		{"ff02::1", true},
+		{"2001:db8::1", true},
+	};
+	struct fixture *f = *state;
+	uint64_t hdr = vdriver_alloc(&f->d, HDR), at;
+	struct vring_used_elem used;
+	uint8_t to[16], got[4 + 60];
+	unsigned left = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(packets); i++) {
+		size_t len = strchr(packets[i].to, ':') ? 16 : 4;
+		struct vdriver_buf bufs[3] = {{hdr, HDR, false}};
+
+		assert_int_equal(inet_pton(len == 4 ? AF_INET : AF_INET6, packets[i].to, to), 1);
+		at = packet_to(f, to, len);
+		for (uint32_t cut = 1; cut < 54; cut += 13) { /* wherever the driver cuts it */
+			bufs[1] = (struct vdriver_buf){at, cut, false};
+			bufs[2] = (struct vdriver_buf){at + cut, 54 - cut, false};
+			vdriver_add(&f->d, TX, bufs, 3);
+			vdriver_kick(&f->d, TX);
+			assert_true(vdriver_used(&f->d, TX, &used));
+			assert_int_equal(recv(f->peer, got, sizeof(got), MSG_DONTWAIT),
+					 packets[i].leaves ? 4 + 54 : -1);
+			left += packets[i].leaves;
+		}
+	}
+	assert_int_equal(virtio_net_stats(f->dev)->frames_from_guest, left);
+}
+
+static void test_frames_of_other_kinds_do_not_leave(void **state)
+{
+	/* two tags of VLANs, a pause, an unknown type; the packet within would be one to 127.0.0.1
+	 */
+	static const uint16_t types[] = {0x8100, 0x88a8, 0x8808, 0x88b5};
+	static const uint8_t localhost[] = {127, 0, 0, 1};
+	struct fixture *f = *state;
+	uint64_t hdr = vdriver_alloc(&f->d, HDR), at = packet_to(f, localhost, 4);
+	struct vdriver_buf bufs[] = {{hdr, HDR, false}, {at, 54, false}};
+	uint8_t *frame = vdriver_at(&f->d, at), got[64];
+	struct vring_used_elem used;
+
+	memmove(frame + 16, frame + 12, 54 - 16);
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		frame[12] = (uint8_t)(types[i] >> 8);
+		frame[13] = (uint8_t)types[i];
+		vdriver_add(&f->d, TX, bufs, 2);
+		vdriver_kick(&f->d, TX);
+		assert_true(vdriver_used(&f->d, TX, &used));
+		assert_int_equal(recv(f->peer, got, sizeof(got), MSG_DONTWAIT), -1);
+	}
+	frame[12] = 0x08;
+	frame[13] = 0x00;
+	bufs[1].len = 33; /* it ends within the address */
+	vdriver_add(&f->d, TX, bufs, 2);
+	vdriver_kick(&f->d, TX);
+	assert_true(vdriver_used(&f->d, TX, &used));
+	assert_int_equal(recv(f->peer, got, sizeof(got), MSG_DONTWAIT), -1);
+	assert_int_equal(virtio_net_stats(f->dev)->dropped, ARRAY_SIZE(types) + 1);
+}
+
+static void test_what_was_checked_is_what_leaves(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t got[40004];
+	uint64_t hdr = vdriver_alloc(&f->d, HDR), frame = vdriver_put(&f->d, pattern(5), 40000);
+	struct vdriver_buf bufs[] = {{hdr, HDR, false}, {frame, 40000, false}};
+	static const uint8_t good[] = {192, 0, 2, 1}, bad[] = {127, 0, 0, 1};
+	size_t have = 0;
+
+	memcpy(vdriver_at(&f->d, frame + 12), "\x08\0", 2);
+	memcpy(vdriver_at(&f->d, frame + 30), good, 4);
+	for (unsigned i = 0; i < 100; i++)
+		vdriver_add(&f->d, TX, bufs, 2);
+	vdriver_kick(&f->d, TX);
+	memcpy(vdriver_at(&f->d, frame + 30), bad, 4);
+	for (int idle = 0; idle < 5;) {
+		ssize_t n = recv(f->peer, got + have, sizeof(got) - have, MSG_DONTWAIT);
+
+		idle = n > 0 ? 0 : idle + 1;
+		have += n > 0 ? (size_t)n : 0;
+		if (n < 0)
+			run_loop(f);
+		if (have < sizeof(got))
+			continue;
+		assert_memory_equal(got + 4 + 30, good, 4);
+		have = 0;
+	}
+	assert_int_equal(have, 0);
+	assert_int_equal(f->d.queues[TX].used->idx, 100);
+}
+
 static uint16_t link_status(struct fixture *f)
 {
 	uint16_t status;
@@ -530,7 +658,8 @@ static void test_passt_answers_also_after_a_flood(void **state)
 		assert_int_equal(n, sizeof(who_has));
 		assert_int_equal(got[21], 2);                 /* an answer */
 		frame = vdriver_put(&f->d, pattern(1), 1511); /* of no known protocol */
-		memcpy(vdriver_at(&f->d, frame + 12), "\x88\xb5", 2);
+		memcpy(vdriver_at(&f->d, frame + 12), "\x08\0\x45", 3);
+		memcpy(vdriver_at(&f->d, frame + 23), "\xfd", 1);
 		bufs[1].gpa = frame;
 		while (vdriver_used(&f->d, TX, &used))
 			;
@@ -572,6 +701,9 @@ int main(void)
 		T(small_frames_are_never_cut),
 		T(a_reset_does_not_cut_a_frame),
 		T(a_reset_between_frames_leaves_nothing),
+		T(packets_to_the_hosts_localhost_do_not_leave),
+		T(frames_of_other_kinds_do_not_leave),
+		T(what_was_checked_is_what_leaves),
 		T(the_link_goes_down_with_its_peer_and_comes_back),
 		T(a_peer_that_breaks_the_protocol_is_cut_off),
 		T(frames_that_fit_nowhere_are_dropped),
