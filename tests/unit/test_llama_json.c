@@ -107,8 +107,8 @@ static void test_back_ends_that_could_hide_a_name_are_refused(void **state)
 			    "0123456789012345678901234567890123456789,"
 			    "0123456789012345678901234567890123456789,Pillion",
 			    "", "1", "0", "1") "]",
-		"[{\"n_prompt\":1,\"n_gen\":0,\"model_size\":1,\"model_n_params\":1,"
-		"\"n_threads\":1,\"model_type\":\"a\",\"avg_ts\":1}]",
+		("[{\"n_prompt\":1,\"n_gen\":0,\"model_size\":1,\"model_n_params\":1,"
+		 "\"n_threads\":1,\"model_type\":\"a\",\"avg_ts\":1}]"),
 	};
 	struct llama_run run;
 	struct pil_err err;
