@@ -6,6 +6,7 @@
 #define PIL_FAKE_EXEC_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,8 +19,9 @@ struct fake_exec {
 	pthread_t thread;
 	/* set before fake_exec_start() */
 	uint32_t flags;       /* enum wire_welcome_flags */
-	int die_after;        /* frames; 0: never */
 	enum wire_status run; /* what GRAPH_RUN comes to */
+	/* set at any time */
+	atomic_int die_after; /* so many more frames; 0: never */
 	/* what was seen; read after fake_exec_finish() or under a command that was answered */
 	unsigned count[WIRE_NUM_OPS];
 	unsigned reads; /* system calls it took to receive all */
