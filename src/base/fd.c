@@ -144,7 +144,7 @@ int pil_set_nonblock(int fd, bool on)
 }
 
 union fd_control {
-	struct cmsghdr align;
+	struct cmsghdr first;
 	char buf[CMSG_SPACE(sizeof(int) * PIL_MAX_PASSED_FDS)];
 };
 
@@ -158,11 +158,10 @@ int pil_send_fds(int sock, const void *buf, size_t len, const int *fds, int n_fd
 	if (len == 0 || n_fds < 0 || n_fds > PIL_MAX_PASSED_FDS)
 		return -EINVAL;
 	if (n_fds) {
-		struct cmsghdr *c;
+		struct cmsghdr *c = &control.first;
 
 		msg.msg_control = control.buf;
 		msg.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)n_fds);
-		c = CMSG_FIRSTHDR(&msg);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
 		c->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)n_fds);

@@ -91,7 +91,8 @@ int main(int argc, char **argv)
 
 	log_init("pillion");
 	setlocale(LC_CTYPE, "C.UTF-8"); /* tables hold signs beyond ASCII, whatever the locale */
-	if (cmd == &cmd_help || cmd == &cmd_version) /* must work where nothing else does */
+	if (cmd &&
+	    (cmd == &cmd_help || cmd == &cmd_version)) /* must work where nothing else does */
 		return cmd->run(&cli, argc - 1, argv + 1);
 	if (cmd && argc == 3 && !strcmp(argv[2], "--help"))
 		return explain(cmd);

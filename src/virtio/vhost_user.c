@@ -80,7 +80,7 @@ static int send_message(struct vhost_user *vu, enum request request, const void 
 	struct iovec iov[2] = {{&m, sizeof(m)}, {(void *)(uintptr_t)payload, len}};
 	union {
 		char buf[CMSG_SPACE(sizeof(int) * GUEST_MEM_MAX_RANGES)];
-		struct cmsghdr align;
+		struct cmsghdr first;
 	} control = {0};
 	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = len ? 2 : 1};
 	ssize_t n;
@@ -88,11 +88,10 @@ static int send_message(struct vhost_user *vu, enum request request, const void 
 	if (vu->source.fd < 0)
 		return -ENOTCONN;
 	if (n_fds) {
-		struct cmsghdr *c;
+		struct cmsghdr *c = &control.first;
 
 		msg.msg_control = control.buf;
 		msg.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
-		c = CMSG_FIRSTHDR(&msg);
 		c->cmsg_level = SOL_SOCKET;
 		c->cmsg_type = SCM_RIGHTS;
 		c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);

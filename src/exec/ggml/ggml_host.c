@@ -73,7 +73,7 @@ static int resolve_api(struct ggml_host *host, void *lib, struct pil_err *err)
 		if (!f)
 			return pil_err_say(err, ENOSYS, "load ggml: it has no function %s",
 					   functions[i].name);
-		memcpy((char *)&host->api + functions[i].offset, &f, sizeof(f));
+		*(void **)((char *)&host->api + functions[i].offset) = f;
 	}
 	return 0;
 }

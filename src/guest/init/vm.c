@@ -125,7 +125,7 @@ static int vsock_connect(unsigned port)
 /* Splits @text, @len bytes of NUL-terminated strings, into *@argv; the count, or -EPROTO. */
 static int split_options(char *text, uint32_t len, char ***argv)
 {
-	char **out = calloc(MAX_OPTIONS + 2, sizeof(*out));
+	_auto_free char **out = calloc(MAX_OPTIONS + 2, sizeof(*out));
 	int n = 1;
 
 	if (!out || len == 0 || text[len - 1] != '\0')
@@ -136,7 +136,7 @@ static int split_options(char *text, uint32_t len, char ***argv)
 			return -EPROTO;
 		out[n++] = at;
 	}
-	*argv = out;
+	*argv = pil_take_ptr(&out);
 	return n;
 }
 
