@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* #syscalls: close */
@@ -18,6 +19,33 @@ void pil_close_p(int *fd)
 		close(*fd);
 	*fd = -1;
 	errno = saved;
+}
+
+enum { MANY_FDS = 1 << 16 }; /* a limit may be in the billions */
+
+/* close_range(), also where the C library (musl) or the kernel (a filter's, too) has none. */
+static void close_range_from(unsigned first, unsigned flags)
+{
+	long n;
+
+	if (syscall(SYS_close_range, first, ~0u, flags) == 0)
+		return;
+	n = sysconf(_SC_OPEN_MAX);
+	for (int fd = (int)first; fd < n && fd < MANY_FDS; fd++)
+		if (!flags)
+			close(fd);
+		else
+			fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+void pil_close_from(int first)
+{
+	close_range_from((unsigned)first, 0);
+}
+
+void pil_cloexec_from(int first)
+{
+	close_range_from((unsigned)first, 1 << 2 /* CLOSE_RANGE_CLOEXEC */);
 }
 
 int pil_read_all(int fd, void *buf, size_t len)

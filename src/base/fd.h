@@ -17,6 +17,10 @@
 
 void pil_close_p(int *fd); /* closes *fd if >= 0, keeps errno, stores -1 */
 
+/* All descriptors from @first on: closes them, or lets them go with the next exec. */
+void pil_close_from(int first);
+void pil_cloexec_from(int first);
+
 static inline void pil_free_p(void *p)
 {
 	free(*(void **)p);

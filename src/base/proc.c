@@ -24,6 +24,8 @@
 #include "log.h"
 #include "loop.h"
 
+enum { LOOK_MS = 20 };
+
 void argv_add(struct argv *a, const char *arg)
 {
 	char **v = reallocarray(a->v, a->n + 2, sizeof(*v));
@@ -91,7 +93,7 @@ int proc_exec(char *const *argv, const struct proc_opts *opts, int report_fd)
 	if (place_fd(opts->stdin_fd, 0) || place_fd(opts->stdout_fd, 1) ||
 	    place_fd(opts->stderr_fd, 2))
 		return -errno;
-	syscall(SYS_close_range, 3, ~0u, 1 << 2 /* CLOSE_RANGE_CLOEXEC */);
+	pil_cloexec_from(3);
 	for (int i = 0; i < opts->n_keep_fds; i++)
 		fcntl(opts->keep_fds[i], F_SETFD, 0);
 	if (opts->die_with_us && (prctl(PR_SET_PDEATHSIG, SIGKILL) || !has_reader(report_fd)))
@@ -139,6 +141,13 @@ pid_t proc_spawn(char *const *argv, const struct proc_opts *opts, struct pil_err
 	return pid;
 }
 
+static bool has_ended(pid_t pid)
+{
+	siginfo_t info = {0};
+
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) || info.si_pid == pid;
+}
+
 /* Waits until @pid ends, at most @timeout_ms (-1: no bound), and does not reap it. */
 static int await_end(pid_t pid, int timeout_ms)
 {
@@ -146,14 +155,14 @@ static int await_end(pid_t pid, int timeout_ms)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	int64_t due = loop_now_ms() + timeout_ms;
 
-	while (fd >= 0 && timeout_ms >= 0) {
-		int n = poll(&p, 1, loop_left_ms(due));
+	while (timeout_ms >= 0 && !has_ended(pid)) {
+		int left_ms = loop_left_ms(due);
 
-		if (n > 0)
-			break;
-		if (n == 0)
+		if (left_ms == 0)
 			return -ETIMEDOUT;
-		if (errno != EINTR)
+		if (fd < 0 && left_ms > LOOK_MS) /* no descriptor was to be had */
+			left_ms = LOOK_MS;
+		if (poll(&p, fd >= 0, left_ms) < 0 && errno != EINTR)
 			return -errno;
 	}
 	return 0;

@@ -140,8 +140,11 @@ static bool listen_missing(struct forwarding *f)
  * that somebody still held would stay taken.  Returns whether that worked. */
 static bool keep_only(int fd, pid_t parent)
 {
-	return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent &&
-	       dup2(fd, STDIN_FILENO) == STDIN_FILENO && close_range(3, ~0u, 0) == 0;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent ||
+	    dup2(fd, STDIN_FILENO) != STDIN_FILENO)
+		return false;
+	pil_close_from(3);
+	return true;
 }
 
 static void join(int fd, uint16_t port, const char *path, pid_t parent)

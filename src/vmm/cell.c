@@ -116,7 +116,7 @@ static int wait_for(pid_t pid, const sigset_t *signals)
 {
 	int sig, status;
 
-	syscall(SYS_close_range, 3, ~0u, 0);
+	pil_close_from(3);
 	for (;;) {
 		if (sigwait(signals, &sig))
 			continue;

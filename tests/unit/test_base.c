@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -147,6 +148,23 @@ static void test_waiting_is_bounded_and_stopping_certain(void **state)
 	assert_int_equal(proc_stop(pid, 100), 128 + SIGKILL);
 }
 
+static void test_descriptors_are_closed_from_one_on(void **state)
+{
+	pid_t pid = fork();
+
+	(void)state;
+	if (pid == 0) {
+		bool good = dup2(1, 50) == 50 && dup2(1, 63) == 63;
+
+		pil_cloexec_from(50);
+		good = good && fcntl(50, F_GETFD) == FD_CLOEXEC &&
+		       fcntl(63, F_GETFD) == FD_CLOEXEC && fcntl(1, F_GETFD) == 0;
+		pil_close_from(51);
+		_exit(good && fcntl(63, F_GETFD) < 0 && fcntl(50, F_GETFD) >= 0 ? 0 : 1);
+	}
+	assert_int_equal(proc_wait(pid, 10000), 0);
+}
+
 static void test_children_inherit_only_what_is_kept(void **state)
 {
 	int kept = dup2(0, 50), not_kept = dup2(0, 51), status;
@@ -244,6 +262,7 @@ int main(void)
 		cmocka_unit_test(test_removing_a_tree_does_not_follow_links),
 		cmocka_unit_test(test_a_program_that_is_not_there_is_an_error),
 		cmocka_unit_test(test_waiting_is_bounded_and_stopping_certain),
+		cmocka_unit_test(test_descriptors_are_closed_from_one_on),
 		cmocka_unit_test(test_children_inherit_only_what_is_kept),
 		cmocka_unit_test(test_a_removed_source_is_not_called),
 		cmocka_unit_test(test_too_many_descriptors_are_refused_and_closed),

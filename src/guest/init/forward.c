@@ -98,8 +98,10 @@ static void serve(int fd)
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL); /* the machine's end ends us */
-	if (dup2(fd, STDIN_FILENO) != STDIN_FILENO || close_range(3, ~0u, 0) ||
-	    pil_read_all(STDIN_FILENO, &port, sizeof(port)))
+	if (dup2(fd, STDIN_FILENO) != STDIN_FILENO)
+		return;
+	pil_close_from(3);
+	if (pil_read_all(STDIN_FILENO, &port, sizeof(port)))
 		return;
 	local = connect_local(port);
 	if (local >= 0)

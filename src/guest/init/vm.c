@@ -264,7 +264,7 @@ void vm_mend_mounts(const struct vm_options *options)
 {
 	if (!options->mounts || !options->mounts[0] || fork() != 0) /* reaped with the orphans */
 		return;
-	close_range(3, ~0u, 0); /* a folder that does not answer holds nobody's stream */
+	pil_close_from(3); /* a folder that does not answer holds nobody's stream */
 	for (const char *const *m = options->mounts; *m; m++)
 		mend_mount(*m);
 	_exit(0);
