@@ -41,7 +41,7 @@ static int ask(int maps_fd, uintptr_t address, uint64_t bytes, struct mapped_fil
 		.name = (uintptr_t)out->path,
 	};
 
-	if (ioctl(maps_fd, MAP_QUERY, &q))
+	if (ioctl(maps_fd, (int)MAP_QUERY, &q)) /* musl's takes an int */
 		return errno == ENOTTY ? -1 : 0;
 	if (!(q.vma_flags & MAP_IS_SHARED) || (q.vma_flags & MAP_WRITABLE) || address < q.start ||
 	    bytes > q.end - address)

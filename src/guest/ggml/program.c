@@ -141,36 +141,52 @@ static bool find_in_handle(void *handle, void *syms[NUM_SYMS])
 	return syms[SYM_VERSION] != NULL;
 }
 
-static int first_object(struct dl_phdr_info *info, size_t size, void *bias)
+/* A loaded object; the executable itself has no name. */
+struct object {
+	const void *holds; /* an address in it; NULL: the executable */
+	const char *name;
+	uintptr_t bias; /* from the addresses in its file to those in memory */
+};
+
+static int match_object(struct dl_phdr_info *info, size_t size, void *data)
 {
+	struct object *o = data;
+	bool match = !o->holds; /* the executable comes first */
+
 	(void)size;
-	*(uintptr_t *)bias = info->dlpi_addr; /* the executable comes first */
-	return 1;
+	for (int i = 0; i < info->dlpi_phnum && !match; i++) {
+		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+
+		match = p->p_type == PT_LOAD &&
+			(uintptr_t)o->holds - info->dlpi_addr - p->p_vaddr < p->p_memsz;
+	}
+	if (match) {
+		o->name = info->dlpi_name ? info->dlpi_name : "";
+		o->bias = info->dlpi_addr;
+	}
+	return match;
 }
 
 static bool find_symbols(const void *caller, void *syms[NUM_SYMS])
 {
-	struct link_map *map = NULL;
-	uintptr_t bias = 0;
-	Dl_info info = {0};
+	struct object object = {.holds = caller, .name = ""}, executable = {0};
+	void *handle;
 
-	if (dladdr1(caller, &info, (void **)&map, RTLD_DL_LINKMAP) && info.dli_fname) {
-		void *handle = dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+	dl_iterate_phdr(match_object, &object);
+	handle = object.name[0] ? dlopen(object.name, RTLD_NOW | RTLD_NOLOAD) : NULL;
+	if (handle) {
+		bool ok = find_in_handle(handle, syms);
 
-		if (handle) {
-			bool ok = find_in_handle(handle, syms);
-
-			dlclose(handle);
-			if (ok)
-				return true;
-		}
+		dlclose(handle);
+		if (ok)
+			return true;
 	}
 	if (find_in_handle(RTLD_DEFAULT, syms))
 		return true;
-	if (map && map->l_name && map->l_name[0] && find_in_file(map->l_name, map->l_addr, syms))
+	if (object.name[0] && find_in_file(object.name, object.bias, syms))
 		return true;
-	dl_iterate_phdr(first_object, &bias);
-	return find_in_file("/proc/self/exe", bias, syms);
+	dl_iterate_phdr(match_object, &executable);
+	return find_in_file("/proc/self/exe", executable.bias, syms);
 }
 
 bool program_find(struct program *prog, const void *caller)
