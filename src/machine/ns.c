@@ -235,6 +235,23 @@ static bool network_up(pid_t child)
 	       strstr(text6, "00000000000000000000000000000000 00 ") && strstr(text6, "eth");
 }
 
+/* bwrap brings the loopback interface up, by netlink, and takes the answers for its own only where
+ * nobody else had the port that the kernel names after the process: pasta, which may be the same
+ * number in a pid namespace of its own, comes after that. */
+static void await_loopback(pid_t child)
+{
+	_auto_free char *path = str_printf("/proc/%d/net/fib_trie", child);
+	int64_t due = loop_now_ms() + 1000;
+
+	while (loop_now_ms() < due) {
+		_auto_free char *text = NULL;
+
+		if (pil_read_file(path, 1 << 20, &text) < 0 || strstr(text, "127.0.0.1"))
+			return;
+		poll(NULL, 0, 1);
+	}
+}
+
 /* No network is not worth refusing the machine: it is said, and the machine starts without. */
 static void attach_network(struct ns *ns)
 {
@@ -254,6 +271,7 @@ static void attach_network(struct ns *ns)
 		log_warn("network: open %s: %s", ns_path, strerror(errno));
 		return;
 	}
+	await_loopback(ns->init);
 	argv_add_all(&a, (const char *const[]){"pasta", "-f", "-q", "--config-net", "--netns-only",
 					       "-t", "none", "-u", "none", "-T", "none", "-U",
 					       "none", NULL});
