@@ -14,11 +14,48 @@
 #include "path.h"
 #include "str.h"
 
+enum { MAX_SHARE_BYTES = 200 };
+
 static bool set_env(struct config *c, const char *value)
 {
 	if (c->n_env == CONFIG_MAX_ENV || !strchr(value, '=') || value[0] == '=')
 		return false;
 	c->env[c->n_env++] = strdup(value);
+	return true;
+}
+
+/* The name must do as a field of pillion-init's --mount TAG:PATH, and be one step of a path. */
+static bool is_share_name(const struct config *c, const char *name)
+{
+	if (!name[0] || !strcmp(name, ".") || !strcmp(name, "..") || strchr(name, ':'))
+		return false;
+	for (const char *p = name; *p; p++)
+		if ((unsigned char)*p < ' ')
+			return false;
+	for (int i = 0; i < c->n_shares; i++)
+		if (!strcmp(c->shares[i].name, name))
+			return false;
+	return true;
+}
+
+/* PATH, PATH:ro, PATH:rw */
+static bool set_share(struct config *c, const char *value)
+{
+	_auto_free char *path = strdup(value);
+	char *colon = strrchr(path, ':');
+	bool writable = colon && !strcmp(colon, ":rw");
+	size_t len;
+
+	if (writable || (colon && !strcmp(colon, ":ro")))
+		*colon = '\0';
+	for (len = strlen(path); len > 1 && path[len - 1] == '/';)
+		path[--len] = '\0';
+	if (path[0] != '/' || len > MAX_SHARE_BYTES || c->n_shares == CONFIG_MAX_SHARES ||
+	    !is_share_name(c, strrchr(path, '/') + 1))
+		return false;
+	c->shares[c->n_shares].writable = writable;
+	c->shares[c->n_shares].name = strrchr(path, '/') + 1;
+	c->shares[c->n_shares++].path = pil_take_ptr(&path);
 	return true;
 }
 
@@ -100,6 +137,7 @@ static const struct key {
 	size_t field; /* offset in struct config */
 	unsigned max;
 	bool (*set)(struct config *c, const char *value);
+	const char *takes; /* NULL: docs/config.md says it */
 } keys[] = {
 	{"accel", "env", KEY_OWN, .set = set_env},
 	{"accel", "ggml_dir", KEY_TEXT, offsetof(struct config, ggml_dir)},
@@ -122,6 +160,9 @@ static const struct key {
 	{"wsl2", "nestedVirtualization", KEY_BOOL, offsetof(struct config, nested_virtualization)},
 	{"wsl2", "networkingMode", KEY_WITHOUT_MEANING},
 	{"wsl2", "processors", KEY_UNSIGNED, offsetof(struct config, processors), 4096},
+	{"wsl2", "share", KEY_OWN, .set = set_share,
+	 .takes = "the absolute path of a folder, with :rw at its end if machines may write to it; "
+		  "at most 7 folders, whose last parts all differ, each of at most 200 bytes"},
 	{"wsl2", "swap", KEY_OWN, .set = set_swap},
 	{"wsl2", "swapFile", KEY_WITHOUT_MEANING},
 	{"wsl2", "vmIdleTimeout", KEY_OWN, .set = set_timeout},
@@ -150,7 +191,8 @@ static bool apply(struct config *c, const struct key *key, const char *value)
 
 struct reading {
 	struct config *config;
-	char wrong[160]; /* the setting it stopped at */
+	char wrong[160];       /* the setting it stopped at */
+	const struct key *key; /* its key */
 };
 
 /* inih's handler: 0 stops with this line's number. */
@@ -162,8 +204,10 @@ static int set_key(void *user, const char *section, const char *name, const char
 	if (!strcasecmp(section, "pillion")) /* for those who find [wsl2] odd here */
 		section = "wsl2";
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-		if (!strcasecmp(section, keys[i].section) && !strcasecmp(name, keys[i].name))
+		if (!strcasecmp(section, keys[i].section) && !strcasecmp(name, keys[i].name)) {
+			r->key = &keys[i];
 			return apply(r->config, &keys[i], value);
+		}
 	log_warn("config: unknown key %s in section [%s] is ignored", name, section);
 	return 1;
 }
@@ -187,8 +231,11 @@ int config_load(struct config *config, const char *path, struct pil_err *err)
 	config_finish(config);
 	if (line < 0)
 		return pil_err_set(err, errno ? errno : EIO, "read config '%s'", path);
-	pil_err_hint(err,
-		     "mend or remove that line; docs/config.md lists the keys and their values");
+	if (reading.key && reading.key->takes)
+		pil_err_hint(err, "%s takes %s", reading.key->name, reading.key->takes);
+	else
+		pil_err_hint(err, "mend or remove that line; docs/config.md lists the keys and "
+				  "their values");
 	return pil_err_say(err, EINVAL, "config '%s' line %d: not a valid setting: %s", path, line,
 			   str_escape(safe, sizeof(safe), reading.wrong));
 }
@@ -197,6 +244,8 @@ void config_finish(struct config *config)
 {
 	for (int i = 0; i < config->n_env; i++)
 		free(config->env[i]);
+	for (int i = 0; i < config->n_shares; i++)
+		free(config->shares[i].path);
 	free(config->ggml_dir);
 	free(config->kernel);
 	free(config->kernel_command_line);

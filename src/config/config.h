@@ -11,11 +11,19 @@
 #include "compiler.h"
 #include "err.h"
 
-enum { CONFIG_MAX_ENV = 16 };
+enum { CONFIG_MAX_ENV = 16, CONFIG_MAX_SHARES = 7 };
+
+struct config_share { /* a folder of the host that machines see as /mnt/host/NAME */
+	char *path;
+	const char *name; /* the last part of .path */
+	bool writable;
+};
 
 struct config {
 	int64_t vm_idle_timeout_ms; /* [wsl2] vmIdleTimeout, default 60000; < 0: never */
 	unsigned default_version;   /* [wsl2] defaultVersion: 0 auto, 1 sandbox, 2 microVM */
+	struct config_share shares[CONFIG_MAX_SHARES]; /* [wsl2] share = PATH[:rw], repeatable */
+	int n_shares;
 	/* [wsl2], of microVMs */
 	uint64_t memory_bytes; /* memory; 0: half of the host's */
 	unsigned processors;   /* processors; 0: all of the host's */

@@ -402,19 +402,26 @@ static void tend_network(struct kvm *kvm)
 		kvm->passt = 0;
 }
 
-/* As with the network: a folder that cannot be had is said, and missed. */
-static void serve_folders(struct kvm *kvm, const struct machine_run *run)
+/* As with the network: a folder that cannot be had is said, and missed, unless it is needed. */
+static int serve_folders(struct kvm *kvm, const struct machine_run *run, struct pil_err *err)
 {
 	_auto_free char *dir = str_printf("%s/vm", run->dir);
 
 	kvm->spec = run->spec;
 	for (int i = 0; i < run->spec->n_shares; i++) {
-		struct pil_err err = {0};
+		const struct machine_share *share = &run->spec->shares[i];
+		struct pil_err own = {0};
 
-		if (path_exists(run->spec->shares[i].host) &&
-		    fs_share_start(&kvm->shares[i], &run->spec->shares[i], i, dir, &err))
-			log_warn("%s", err.msg);
+		if (!path_exists(share->host) ||
+		    fs_share_start(&kvm->shares[i], share, i, dir, &own) == 0)
+			continue;
+		if (share->needed) {
+			*err = own;
+			return -err->code;
+		}
+		log_warn("%s", own.msg);
 	}
+	return 0;
 }
 
 static void tend(void *state)
@@ -471,9 +478,10 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		ret = make_sockets(&s, run, err);
 	if (!ret) {
 		attach_network(kvm, &s);
-		serve_folders(kvm, run);
-		ret = boot(kvm, &s, run, ready_fd, err);
+		ret = serve_folders(kvm, run, err);
 	}
+	if (!ret)
+		ret = boot(kvm, &s, run, ready_fd, err);
 	start_finish(&s); /* disk and swap are pillion-vmm's alone now */
 	if (ret < 0) {
 		if (kvm->vmm > 0) /* it may not have got so far that it would listen to us */

@@ -22,7 +22,9 @@ enum { MACHINE_MAX_SHARES = 8 };
 struct machine_share { /* a host folder seen in the machine */
 	char *host, *guest;
 	bool writable;
+	bool needed; /* no machine without it */
 };
+#define MACHINE_HOST_FOLDER "/mnt/host" /* folders in there are shares, and nothing else is */
 
 struct machine_spec { /* owned strings: machine_spec_finish() */
 	char *name;

@@ -8,6 +8,7 @@
  * parts and a broker are there: one that was killed is missed within TEND_MS.
  *
  * Everything the machine consists of is our child and ends with us. */
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +51,38 @@ struct supervisor {
 	int ended_fd;
 };
 
+static_assert(1 + CONFIG_MAX_SHARES <= MACHINE_MAX_SHARES, "add_shares() adds all of them");
+
+/* A folder of the user's that is not there refuses the machine: what programs wrote to it would
+ * stay in the machine, unseen. */
+static int add_shares(struct supervisor *s, struct pil_err *err)
+{
+	struct machine_share *to = s->spec.shares;
+
+	to[s->spec.n_shares++] =
+		(struct machine_share){.host = str_printf("%s/models", s->dirs.cache),
+				       .guest = strdup("/mnt/models")};
+	if (path_mkdirs(to->host, 0755))
+		return pil_err_set(err, errno, "make the folder of models");
+	for (int i = 0; i < s->config.n_shares; i++) {
+		const struct config_share *share = &s->config.shares[i];
+		_auto_fd int fd = open(share->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+		if (fd < 0) {
+			pil_err_hint(err, "make it, or remove 'share = %.150s' from the config",
+				     share->path);
+			return pil_err_set(err, errno, "folder '%s' of the host", share->path);
+		}
+		to[s->spec.n_shares++] =
+			(struct machine_share){.host = strdup(share->path),
+					       .guest = str_printf(MACHINE_HOST_FOLDER "/%s",
+								   share->name),
+					       .writable = share->writable,
+					       .needed = true};
+	}
+	return 0;
+}
+
 static int load_spec(struct supervisor *s, const char *name, struct pil_err *err)
 {
 	_auto_free char *config_path = str_printf("%s/config", s->dirs.config);
@@ -67,12 +100,7 @@ static int load_spec(struct supervisor *s, const char *name, struct pil_err *err
 		.version = distro.version,
 		.idle_ms = s->config.vm_idle_timeout_ms,
 	};
-	s->spec.shares[s->spec.n_shares++] =
-		(struct machine_share){.host = str_printf("%s/models", s->dirs.cache),
-				       .guest = strdup("/mnt/models")};
-	return path_mkdirs(s->spec.shares[0].host, 0755)
-		       ? pil_err_set(err, errno, "make the folder of models")
-		       : 0;
+	return add_shares(s, err);
 }
 
 static int take_lock(struct supervisor *s, struct pil_err *err)

@@ -89,12 +89,25 @@ static void add_guest_files(struct argv *a, struct userns_stage *stage,
 
 static void add_shares(struct argv *a, struct userns_stage *stage, const struct machine_spec *spec)
 {
-	for (int i = 0; i < spec->n_shares; i++)
-		if (path_exists(spec->shares[i].host))
-			argv_add_all(a, (const char *const[]){
-						spec->shares[i].writable ? "--bind" : "--ro-bind",
-						userns_stage_add(stage, spec->shares[i].host),
-						spec->shares[i].guest, NULL});
+	bool folders = false;
+
+	for (int i = 0; i < spec->n_shares; i++) {
+		const struct machine_share *share = &spec->shares[i];
+
+		if (!folders && !strncmp(share->guest, MACHINE_HOST_FOLDER "/",
+					 strlen(MACHINE_HOST_FOLDER) + 1)) {
+			argv_add_all(a,
+				     (const char *const[]){"--tmpfs", MACHINE_HOST_FOLDER, NULL});
+			folders = true;
+		}
+		if (path_exists(share->host))
+			argv_add_all(a,
+				     (const char *const[]){share->writable ? "--bind" : "--ro-bind",
+							   userns_stage_add(stage, share->host),
+							   share->guest, NULL});
+	}
+	if (folders)
+		argv_add_all(a, (const char *const[]){"--remount-ro", MACHINE_HOST_FOLDER, NULL});
 }
 
 /* The token file lies in a folder that only the owner can enter: hand over its contents. */

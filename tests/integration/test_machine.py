@@ -361,6 +361,40 @@ def test_network_comes_back_when_its_server_was_killed(shared):
     wait_for("a route again", has_route, timeout=20)
 
 
+# ---- folders of the host ----
+
+def test_folders_of_the_host_are_seen_as_the_config_says(pil):
+    seen, mine = pil.root / "seen", pil.root / "my folder"
+    for folder in (seen, mine):
+        folder.mkdir()
+        folder.chmod(0o777)
+    (seen / "note").write_text("from the host\n")
+    (seen / "note").chmod(0o666)
+    pil.configure(f"[wsl2]\nshare = {seen}\nshare = {mine}:rw\n")
+    assert pil.ok("-e", "cat", "/mnt/host/seen/note") == "from the host\n"
+    for attempt in ("echo x >>/mnt/host/seen/note", "touch /mnt/host/seen/new",
+                    "mount -o remount,rw /mnt/host/seen && touch /mnt/host/seen/new"):
+        assert pil.run("--", attempt).returncode != 0
+    assert [p.name for p in seen.iterdir()] == ["note"]
+    assert (seen / "note").read_text() == "from the host\n"
+    pil.ok("--", "echo from the machine >'/mnt/host/my folder/back'")
+    assert (mine / "back").read_text() == "from the machine\n"
+    assert pil.ok("-e", "ls", "/mnt/host") == "my folder\nseen\n"
+    assert pil.run("-e", "touch", "/mnt/host/beside").returncode != 0
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_shared_folder_that_is_none_refuses_the_machine(pil, kind):
+    path = pil.root / "folder"
+    if kind == "file":
+        path.touch()
+    pil.configure(f"[wsl2]\nshare = {path}\n")
+    done = pil.run("-e", "true")
+    assert done.returncode != 0
+    assert f"folder '{path}' of the host: " in done.stderr
+    assert f"hint: make it, or remove 'share = {path}' from the config" in done.stderr
+
+
 # ---- ports ----
 
 def free_port():

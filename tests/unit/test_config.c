@@ -85,6 +85,41 @@ static void test_bad_value_names_its_line(void **state)
 	assert_int_not_equal(err.hint[0], 0);
 }
 
+static void test_shares_are_folders_with_names_of_their_own(void **state)
+{
+	static const char *const bad[] = {"srv",
+					  "/",
+					  "//",
+					  ":rw",
+					  "/srv/..",
+					  "/a:b",
+					  "/x\nshare=/y/x",
+					  "/1\nshare=/2\nshare=/3\nshare=/4\nshare=/5\nshare=/6\n"
+					  "share=/7\nshare=/8"};
+	struct config c;
+
+	(void)state;
+	assert_int_equal(load(&c, "[wsl2]\nshare=/srv/my data:rw\nshare = /a:b/c/\nshare=/d:ro\n",
+			      NULL),
+			 0);
+	assert_int_equal(c.n_shares, 3);
+	assert_string_equal(c.shares[0].path, "/srv/my data");
+	assert_string_equal(c.shares[0].name, "my data");
+	assert_true(c.shares[0].writable);
+	assert_string_equal(c.shares[1].path, "/a:b/c");
+	assert_string_equal(c.shares[1].name, "c");
+	assert_false(c.shares[1].writable);
+	assert_string_equal(c.shares[2].name, "d");
+	config_finish(&c);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		_auto_free char *text = str_printf("[wsl2]\nshare=%s\n", bad[i]);
+		struct pil_err err = {0};
+
+		assert_int_equal(load(&c, text, &err), -EINVAL);
+		assert_non_null(strstr(err.hint, "share takes the absolute path of a folder"));
+	}
+}
+
 static void test_registry_accepts_only_whole_and_sane_files(void **state)
 {
 	static const char good[] =
@@ -202,6 +237,7 @@ int main(void)
 		TEST(test_defaults_without_a_file),
 		TEST(test_keys_are_read),
 		TEST(test_bad_value_names_its_line),
+		TEST(test_shares_are_folders_with_names_of_their_own),
 		TEST(test_registry_accepts_only_whole_and_sane_files),
 		TEST(test_registry_keeps_a_default),
 		TEST(test_mirror_is_the_hosts_own),

@@ -191,6 +191,20 @@ def test_ports_are_forwarded_both_ways(outer, machine):
         configure(outer, CONFIG)
 
 
+def test_folders_that_the_config_names_are_seen(outer):
+    outer.ok("pillion --shutdown; mkdir -p /test/seen /test/mine; chmod 777 /test/seen /test/mine;"
+             " echo from the host >/test/seen/note", 60)
+    configure(outer, CONFIG + "share=/test/seen\nshare=/test/mine:rw\n")
+    try:
+        said = outer.ok("pillion -d debian -- " + quote(
+            "cat /mnt/host/seen/note; touch /mnt/host/seen/new /mnt/host/new; echo back >/mnt/host/mine/back"), BOOT)
+        assert said == "from the host\n"
+        assert outer.ok("cat /test/mine/back; ls /test/seen") == "back\nnote\n"
+    finally:
+        outer.ok("pillion --shutdown", 60)
+        configure(outer, CONFIG)
+
+
 def test_folder_of_the_host_is_seen_and_not_written(outer, machine):
     outer.ok("echo from the host >/test/cache/pillion/models/note; chmod 644 /test/cache/pillion/models/note")
     assert " /mnt/models virtiofs ro," in machine("cat /proc/mounts")

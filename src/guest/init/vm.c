@@ -39,7 +39,8 @@
 #include "path.h"
 #include "str.h"
 
-#define NEW_ROOT "/newroot"
+#define HOST_FOLDER "/mnt/host" /* of the shares that the user names */
+#define NEW_ROOT    "/newroot"
 #define SWAP_FLAG_DISCARD_PAGES                                                                    \
 	0x40000 /* not all at once at the beginning, when there is nothing */
 enum { DEVICE_WAIT_MS = 20000, MAX_OPTIONS_BYTES = 64 << 10, MAX_OPTIONS = 256 };
@@ -242,6 +243,23 @@ static void mount_share(const char *text)
 		log_warn("mount the host's folder at %s: %s", path, strerror(errno));
 }
 
+/* What is beside the shares is nobody's, and is not written to by mistake. */
+static void mount_shares(const char *const *mounts)
+{
+	const unsigned long flags = MS_NOSUID | MS_NODEV;
+	bool folders = false;
+
+	for (const char *const *m = mounts; *m; m++) {
+		if (!folders && strstr(*m, ":" HOST_FOLDER "/")) {
+			folders = path_mkdirs(HOST_FOLDER, 0755) == 0 &&
+				  mount_at("tmpfs", HOST_FOLDER, flags, "size=64k,mode=0755") == 0;
+		}
+		mount_share(*m);
+	}
+	if (folders && mount(NULL, HOST_FOLDER, NULL, MS_REMOUNT | MS_RDONLY | flags, NULL))
+		log_dbg("%s stays writable: %s", HOST_FOLDER, strerror(errno));
+}
+
 /* A new server knows nothing of what the kernel told the one before, and answers with errors.  The
  * kernel introduces itself once more when the last mount of the old one is gone. */
 static void mend_mount(const char *text)
@@ -380,8 +398,7 @@ int vm_enter(const struct vm_options *options)
 		log_warn("write /run/pillion/microvm: no devices");
 	if (options->net && (ret = configure_network(options->net)))
 		log_warn("network: %s", strerror(-ret));
-	for (const char *const *m = options->mounts; *m; m++)
-		mount_share(*m);
+	mount_shares(options->mounts);
 	if (options->swap)
 		start_swap();
 	return vm_listen(AGENT_VSOCK_PORT);
