@@ -91,6 +91,20 @@ bool path_exists(const char *path)
 	return stat(path, &st) == 0;
 }
 
+bool path_has_entries(const char *path)
+{
+	DIR *dir = opendir(path);
+	const struct dirent *e;
+
+	if (!dir)
+		return false;
+	do
+		e = readdir(dir);
+	while (e && (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")));
+	closedir(dir);
+	return e;
+}
+
 char *path_of_self(void)
 {
 	char buf[PATH_MAX];

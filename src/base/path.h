@@ -18,6 +18,9 @@ int path_remove_tree(const char *path) PIL_MUST_CHECK;
 
 bool path_exists(const char *path);
 
+/* Is it a folder with something in it? */
+bool path_has_entries(const char *path);
+
 /* The folder this executable lies in, without a final slash; heap. NULL when /proc is missing. */
 char *path_of_self(void);
 

@@ -7,6 +7,7 @@
 #include "broker.h"
 #include "cli.h"
 #include "fd.h"
+#include "huge_pages.h"
 #include "kvm_probe.h"
 #include "machine.h"
 #include "path.h"
@@ -18,6 +19,7 @@ struct report {
 	bool have_default, have_kit;
 	const struct machine_ops *backend;
 	char why[256];
+	struct huge_pages huge_pages;
 	struct wire_device devices[WIRE_MAX_DEVICES];
 	int n_devices;
 	struct pil_err device_err;
@@ -36,6 +38,7 @@ static void gather(struct cli *cli, struct report *r)
 		snprintf(r->why, sizeof(r->why), "%.250s", err.msg);
 	else /* the best there is; or why it is not */
 		machine_backends[0]->usable(&cli->dirs, r->why, sizeof(r->why));
+	huge_pages_look(&r->huge_pages);
 	r->n_devices = broker_devices(&cli->dirs, r->devices, WIRE_MAX_DEVICES, &r->device_err);
 }
 
@@ -70,11 +73,13 @@ static int print_json(const struct report *r)
 						"reference",
 						(r->devices[i].flags & WIRE_DEVICE_REFERENCE) != 0,
 						"memory", (json_int_t)r->devices[i].memory_total));
-	root = json_pack("{s:s?, s:i, s:s, s:s, s:b, s:o}", "defaultDistribution",
-			 r->have_default ? r->def.name : NULL, "defaultVersion",
-			 r->backend ? (int)r->backend->version : 0, "backend",
+	root = json_pack("{s:s?, s:i, s:s, s:s, s:b, s:{s:b, s:b, s:s}, s:o}",
+			 "defaultDistribution", r->have_default ? r->def.name : NULL,
+			 "defaultVersion", r->backend ? (int)r->backend->version : 0, "backend",
 			 r->backend ? r->backend->title : "none", "reason", r->why, "runtimeKit",
-			 r->have_kit, "devices", devices);
+			 r->have_kit, "hugePages", "memory", r->huge_pages.own, "sharedMemory",
+			 r->huge_pages.shared, "command", r->huge_pages.command, "devices",
+			 devices);
 	json_dumpf(root, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(root);
@@ -96,6 +101,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	printf("Default Version: %u\n", r.backend ? r.backend->version : 0);
 	printf("Machine back end: %s%s, because: %s\n", r.backend ? r.backend->title : "none",
 	       r.backend == machine_backends[0] ? "" : " (shared kernel)", r.why);
+	if (r.backend == machine_backends[0])
+		printf("Huge pages: %s\n", r.huge_pages.text);
 	printf("Runtime kit: %s\n", r.have_kit ? "installed" : "not installed (pillion --update)");
 	print_devices(&r);
 	return 0;

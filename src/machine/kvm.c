@@ -402,6 +402,13 @@ static void tend_network(struct kvm *kvm)
 		kvm->passt = 0;
 }
 
+/* A shared folder costs the machine private memory, which huge pages back on more hosts
+ * (huge_pages.h): without models there is none to see. */
+static bool is_worth_sharing(const struct machine_share *share)
+{
+	return share->needed || path_has_entries(share->host);
+}
+
 /* As with the network: a folder that cannot be had is said, and missed, unless it is needed. */
 static int serve_folders(struct kvm *kvm, const struct machine_run *run, struct pil_err *err)
 {
@@ -412,7 +419,7 @@ static int serve_folders(struct kvm *kvm, const struct machine_run *run, struct 
 		const struct machine_share *share = &run->spec->shares[i];
 		struct pil_err own = {0};
 
-		if (!path_exists(share->host) ||
+		if (!is_worth_sharing(share) ||
 		    fs_share_start(&kvm->shares[i], share, i, dir, &own) == 0)
 			continue;
 		if (share->needed) {

@@ -131,6 +131,7 @@ def test_status_names_back_end_kit_and_reference_device(installed):
     assert "sandbox" in text and "reference device (host CPU)" in text
     report = json.loads(installed.run("--status", "--json").stdout)
     assert report["runtimeKit"] is True and report["devices"][0]["reference"] is True
+    assert set(report["hugePages"]) == {"memory", "sharedMemory", "command"}
 
 
 def test_version_has_the_lines_of_wsl(empty):

@@ -95,14 +95,18 @@ static void test_files_are_replaced_whole(void **state)
 	assert_int_equal(pil_write_file(path, 0600, "x", 1), -ENOENT);
 	*strrchr(path, '/') = '\0';
 	assert_int_equal(path_mkdirs(path, 0700), 0);
+	assert_false(path_has_entries(path));
+	assert_true(path_has_entries(dir));
 	path[strlen(path)] = '/';
 	assert_int_equal(pil_write_file(path, 0600, "one", 3), 0);
+	assert_false(path_has_entries(path)); /* no folder */
 	assert_int_equal(pil_write_file(path, 0640, "two!", 4), 0);
 	assert_int_equal(pil_read_file(path, 100, &text), 4);
 	assert_string_equal(text, "two!");
 	assert_int_equal(pil_read_file(path, 3, &text), -EFBIG);
 	assert_int_equal(path_remove_tree(dir), 0);
 	assert_false(path_exists(dir));
+	assert_false(path_has_entries(dir));
 	assert_int_equal(path_remove_tree(dir), 0);
 }
 

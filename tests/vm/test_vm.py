@@ -206,7 +206,10 @@ def test_folders_that_the_config_names_are_seen(outer):
 
 
 def test_folder_of_the_host_is_seen_and_not_written(outer, machine):
+    assert " virtiofs " not in machine("cat /proc/mounts")  # nothing to see yet
+    outer.ok("pillion --shutdown", 60)
     outer.ok("echo from the host >/test/cache/pillion/models/note; chmod 644 /test/cache/pillion/models/note")
+    outer.ok("pillion -d debian -e true", BOOT)
     assert " /mnt/models virtiofs ro," in machine("cat /proc/mounts")
     assert machine("cat /mnt/models/note") == "from the host\n"
     assert "Read-only file system" in machine("echo x 2>&1 >/mnt/models/mine || true; touch /mnt/models/note 2>&1 || true")
