@@ -11,20 +11,31 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "fd.h"
 #include "kvm_vm.h"
 #include "layout.h"
 #include "virtio_balloon.h"
+#include "virtio_blk.h"
 #include "virtio_console.h"
+#include "virtio_fs.h"
+#include "virtio_net.h"
 #include "virtio_pci.h"
 #include "virtio_rng.h"
 #include "virtio_vsock.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { MEMORY_BYTES = 64 << 10, MAX_STEPS = 256, N_DEVICES = 4, DOORBELLS = 0x3000 };
+enum {
+	MEMORY_BYTES = 64 << 10,
+	IMAGE_BYTES = 64 << 10,
+	MAX_STEPS = 256,
+	N_DEVICES = 7, /* in slots 1 to 7 */
+	DOORBELLS = 0x3000,
+};
 
 int vm_add_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
 {
@@ -48,6 +59,7 @@ struct world {
 	struct loop *loop;
 	struct hop hop;
 	struct virtio_pci *devices[N_DEVICES];
+	int image_fd, wire_fd; /* behind the disk and the network card */
 	struct loop_source stop;
 	pthread_t thread;
 };
@@ -70,15 +82,18 @@ static void add(struct world *w, unsigned i, struct virtio_device *dev)
 		abort();
 }
 
-static void begin(struct world *w, uint8_t *memory)
+static void add_devices(struct world *w)
 {
+	const struct virtio_net_opts net = {.mtu = 1500};
+	struct virtio_blk_opts blk = {.path = "image"};
 	struct virtio_device *dev;
+	int pair[2];
 
-	*w = (struct world){.vm = {.mem = {.n_ranges = 1, .fd = -1}}};
-	w->vm.mem.ranges[0] = (struct guest_mem_range){0, MEMORY_BYTES, memory, 0};
-	pci_init(&w->bus, &w->vm);
-	if (loop_create(&w->loop) || hop_init(&w->hop, w->loop))
+	w->image_fd = blk.fd = memfd_create("image", MFD_CLOEXEC);
+	if (blk.fd < 0 || ftruncate(blk.fd, IMAGE_BYTES) ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		abort();
+	w->wire_fd = pair[1];
 	if (virtio_rng_create(&dev, NULL))
 		abort();
 	add(w, 0, dev);
@@ -91,6 +106,25 @@ static void begin(struct world *w, uint8_t *memory)
 	if (virtio_vsock_create(&dev, w->loop, NULL))
 		abort();
 	add(w, 3, dev);
+	if (virtio_blk_create(&dev, &blk, NULL))
+		abort();
+	add(w, 4, dev);
+	if (virtio_net_create(&dev, w->loop, pair[0], &net, NULL))
+		abort();
+	add(w, 5, dev);
+	if (virtio_fs_create(&dev, w->loop, "tag", "/nowhere/socket", NULL))
+		abort();
+	add(w, 6, dev);
+}
+
+static void begin(struct world *w, uint8_t *memory)
+{
+	*w = (struct world){.vm = {.mem = {.n_ranges = 1, .fd = -1}}};
+	w->vm.mem.ranges[0] = (struct guest_mem_range){0, MEMORY_BYTES, memory, 0};
+	pci_init(&w->bus, &w->vm);
+	if (loop_create(&w->loop) || hop_init(&w->hop, w->loop))
+		abort();
+	add_devices(w);
 	w->stop = (struct loop_source){.fd = eventfd(0, EFD_CLOEXEC), .ready = stop_ready};
 	if (w->stop.fd < 0 || loop_add(w->loop, &w->stop, EPOLLIN) ||
 	    pthread_create(&w->thread, NULL, serve, w))
@@ -107,6 +141,8 @@ static void end(struct world *w)
 	hop_close(&w->hop);
 	for (unsigned i = N_DEVICES; i-- > 0;)
 		virtio_pci_destroy(w->devices[i]);
+	close(w->image_fd);
+	close(w->wire_fd);
 	loop_remove(&w->stop);
 	pil_close_p(&w->stop.fd);
 	hop_finish(&w->hop);
