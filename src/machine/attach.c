@@ -271,6 +271,8 @@ static int on_frame(struct attachment *a, int *status, struct pil_err *err)
 		memcpy(&value, a->buf, sizeof(value));
 	switch (f.type) {
 	case AGENT_STARTED:
+		if (a->started) /* the terminal is raw already: what it was before is saved */
+			return pil_err_say(err, EPROTO, "the machine's agent starts it twice");
 		a->started = true;
 		a->credit = AGENT_CREDIT;
 		set_raw(a);

@@ -154,12 +154,22 @@ static void test_signal_is_told_when_the_agent_goes_on(void **state)
 	expect_status(a, 3);
 }
 
+/* The terminal's settings are saved when a command starts: a second time they would be raw ones. */
+static void test_a_command_starts_once(void **state)
+{
+	struct agent *a = *state;
+
+	send_part(a, AGENT_STARTED, 0, 0, 12);
+	expect_status(a, 1);
+}
+
 #define with_agent(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		with_agent(test_exit_status_is_the_commands),
+		with_agent(test_a_command_starts_once),
 		with_agent(test_signals_are_passed_on),
 		with_agent(test_a_stuck_agent_can_be_left),
 		with_agent(test_a_stuck_agent_does_not_keep_sigterm_waiting),
