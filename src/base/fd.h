@@ -72,4 +72,7 @@ ssize_t pil_recv_fds(int sock, void *buf, size_t len, int *fds, int *n_fds,
 
 #define PIL_MAX_PASSED_FDS 16
 
+/* As many descriptors as the hard limit allows, for a process that holds some per peer. */
+void pil_raise_fd_limit(void);
+
 #endif

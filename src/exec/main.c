@@ -110,12 +110,19 @@ static void report(struct gg_device *device, int control_fd)
 
 static int serve(struct gg_device *device, int control_fd)
 {
+	struct log_limit lost = {0};
+
 	report(device, control_fd);
 	for (;;) {
 		struct control_open open;
 		int fds[1], n_fds = 1;
 		ssize_t n = pil_recv_fds(control_fd, &open, sizeof(open), fds, &n_fds, 0);
 
+		if (n == -EPROTO) { /* no room for the descriptor: this program goes without */
+			if (log_allowed(&lost))
+				log_warn("a session could not be taken up: too many descriptors");
+			continue;
+		}
 		if (n <= 0)
 			break;
 		if (n == (ssize_t)sizeof(open) && n_fds == 1 && open.kind == CONTROL_OPEN)
@@ -208,6 +215,7 @@ int main(int argc, char **argv)
 			return EXIT_FAILURE;
 	}
 	setrlimit(RLIMIT_CORE, &no_core);
+	pil_raise_fd_limit();
 	if (uid && become((uid_t)uid))
 		return EXIT_FAILURE;
 	if (device_name && !strcmp(device_name, REFERENCE_NAME))

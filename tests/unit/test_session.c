@@ -377,6 +377,21 @@ static void test_a_mailbox_is_one_is_large_enough_and_stays(void **state)
 	}
 }
 
+static void test_descriptor_that_no_frame_claims_ends_the_session(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct {
+		struct wire_frame f;
+		struct wire_empty c;
+	} fence_frame = {{WIRE_OP_FENCE, 0, sizeof(fence_frame.c)}, {0}};
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	assert_int_equal(pil_send_fds(p.fd, &fence_frame, sizeof(fence_frame), &fd, 1), 0);
+	expect_ended(&p);
+	close(fd);
+	close(p.fd);
+}
+
 enum { WEIGHT_BYTES = 64 << 10, WEIGHT_AT = 4096 }; /* of the weight, and in its file */
 
 /* A file of floats 0, 1, 2, ... (its first page apart). */
@@ -813,6 +828,7 @@ int main(void)
 		TEST(test_shared_memory_must_be_sealed),
 		TEST(test_answers_come_by_mailbox_and_their_data_by_stream),
 		TEST(test_a_mailbox_is_one_is_large_enough_and_stays),
+		TEST(test_descriptor_that_no_frame_claims_ends_the_session),
 		TEST(test_weight_in_a_file_stays_there),
 		TEST(test_indices_do_not_stay_in_a_file),
 		TEST(test_what_is_sorted_does_not_stay_in_a_file),

@@ -118,9 +118,12 @@ static int gather(struct stream *s, size_t want)
 
 int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed)
 {
-	int n = gather(s, sizeof(*frame));
 	size_t head;
+	int n;
 
+	if (s->n_fds && s->in_pos == s->in_end)
+		return -EPROTO; /* descriptors that came with no frame of theirs */
+	n = gather(s, sizeof(*frame));
 	if (n <= 0)
 		return n;
 	memcpy(frame, s->in + s->in_pos, sizeof(*frame));
