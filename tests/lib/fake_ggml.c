@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct ggml_backend_buffer_type {
 	bool extra;
@@ -21,9 +22,11 @@ struct ggml_backend_device {
 	int dummy;
 };
 struct ggml_backend {
-	int dummy;
+	bool (*must_stop)(void *);
+	void *must_stop_arg;
 };
 
+int fake_compute_ms;
 unsigned fake_graphs_computed, fake_last_n_nodes, fake_weights_placed;
 
 static struct ggml_backend_buffer_type plain_type, extra_type = {.extra = true};
@@ -219,12 +222,21 @@ static struct ggml_backend_buffer_type **get_extra(struct ggml_backend_device *d
 	return extra_types;
 }
 
+static void set_abort_callback(struct ggml_backend *b, bool (*must_stop)(void *), void *arg)
+{
+	b->must_stop = must_stop;
+	b->must_stop_arg = arg;
+}
+
 static void *fake_ggml_backend_reg_get_proc_address(struct ggml_backend_reg *r, const char *name)
 {
 	struct ggml_backend_buffer_type **(*f)(struct ggml_backend_device *) = get_extra;
+	void (*set_abort)(struct ggml_backend *, bool (*)(void *), void *) = set_abort_callback;
 	void *p = NULL;
 
 	(void)r;
+	if (!strcmp(name, "ggml_backend_set_abort_callback"))
+		memcpy(&p, &set_abort, sizeof(p));
 	if (!strcmp(name, "ggml_backend_dev_get_extra_bufts"))
 		memcpy(&p, &f, sizeof(p));
 	return p;
@@ -317,9 +329,15 @@ static void fake_ggml_backend_tensor_memset(struct ggml_tensor *t, uint8_t v, si
 
 static int fake_ggml_backend_graph_compute(struct ggml_backend *b, struct ggml_cgraph *g)
 {
-	(void)b;
-	fake_graphs_computed++;
+	int limit_ms = fake_compute_ms;
+
 	fake_last_n_nodes = (unsigned)g->n_nodes;
+	__atomic_add_fetch(&fake_graphs_computed, 1, __ATOMIC_SEQ_CST);
+	for (int ms = 0; ms < limit_ms; ms++) {
+		if (b->must_stop(b->must_stop_arg))
+			return 1;
+		usleep(1000);
+	}
 	return 0;
 }
 

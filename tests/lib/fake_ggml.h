@@ -14,6 +14,8 @@ void fake_device_free(struct gg_device *device);
 
 /* Graphs computed so far, and the number of nodes of the last one. */
 extern unsigned fake_graphs_computed, fake_last_n_nodes;
+/* How long a graph takes that starts now, if nobody stops it. */
+extern int fake_compute_ms;
 /* Tensors stored through the extra buffer type. */
 extern unsigned fake_weights_placed;
 

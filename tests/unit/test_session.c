@@ -782,6 +782,80 @@ static void test_graphs_of_a_session_are_bounded(void **state)
 	wait_until_gone(*state);
 }
 
+/* Graph 5 on buffer 1. */
+static void define_graph(struct peer *p)
+{
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 64)};
+
+	t[1].src[0] = 1;
+	assert_int_equal(alloc(p, 1, 4 << 20), WIRE_OK);
+	send_op(p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t,
+		sizeof(t));
+	assert_int_equal(fence(p).failed, WIRE_OK);
+}
+
+/* Graph 5, which would take ten seconds; returns when the device computes it. */
+static void run_long_graph(struct peer *p)
+{
+	fake_graphs_computed = 0;
+	fake_compute_ms = 10000;
+	send_op(p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	while (!__atomic_load_n(&fake_graphs_computed, __ATOMIC_SEQ_CST))
+		usleep(1000);
+	fake_compute_ms = 0;
+}
+
+static void test_graph_gives_way_when_others_wait_too_long(void **state)
+{
+	struct gg_device *device = *state;
+	struct peer greedy = connect_peer(device, "a", 0), other = connect_peer(device, "b", 0);
+
+	device->turn_max_us = 50000;
+	define_graph(&greedy);
+	define_graph(&other);
+	run_long_graph(&greedy);
+	send_op(&other, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&other).failed, WIRE_OK);
+	assert_int_equal(fence(&greedy).failed, WIRE_E_FAILED);
+	send_op(&greedy, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&greedy).failed, WIRE_OK);
+	close(greedy.fd);
+	close(other.fd);
+	wait_until_gone(device);
+}
+
+static void test_graph_ends_with_its_program(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+
+	define_graph(&p);
+	run_long_graph(&p);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static void test_moving_much_takes_a_turn(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_copy copy = {.src_buffer = 1,
+				 .dst_buffer = 1,
+				 .dst_offset = 2 << 20,
+				 .bytes = 2 << 20};
+
+	define_graph(&p);
+	send_op(&p, WIRE_OP_BUFFER_CLEAR, &(struct wire_buffer_clear){.buffer = 1}, NULL, 0);
+	assert_true(fence(&p).device_us > 0);
+	send_op(&p, WIRE_OP_FILL, &(struct wire_fill){.buffer = 1, .bytes = 2 << 20}, NULL, 0);
+	assert_true(fence(&p).device_us > 0);
+	send_op(&p, WIRE_OP_COPY, &copy, NULL, 0);
+	assert_true(fence(&p).device_us > 0);
+	copy.bytes = 4096;
+	send_op(&p, WIRE_OP_COPY, &copy, NULL, 0);
+	assert_int_equal(fence(&p).device_us, 0);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static void test_stopped_reader_does_not_stop_another_session(void **state)
 {
 	struct peer stuck = connect_peer(*state, "a", 0), live = connect_peer(*state, "b", 0);
@@ -841,6 +915,9 @@ int main(void)
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),
 		TEST(test_graph_on_a_freed_buffer_is_not_run),
 		TEST(test_graphs_of_a_session_are_bounded),
+		TEST(test_graph_gives_way_when_others_wait_too_long),
+		TEST(test_graph_ends_with_its_program),
+		TEST(test_moving_much_takes_a_turn),
 		TEST(test_stopped_reader_does_not_stop_another_session),
 		TEST(test_an_end_at_any_byte_is_an_end),
 	};

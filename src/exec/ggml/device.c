@@ -5,11 +5,16 @@
  *
  * Fairness is start-time fair queueing over machines: each account has a clock of the device time
  * it used; the waiting turn with the lowest clock goes next.  A machine that was idle does not
- * save up: on arrival its clock is set forward to that of the last turn given. */
+ * save up: on arrival its clock is set forward to that of the last turn given.
+ *
+ * A turn lasts as long as its graph, which a program can make as long as it likes.  Who waits looks
+ * at the clock for that reason, and calls a turn overdue that has lasted TURN_MAX_US; a back end
+ * that can be stopped stops then. */
 #include "device.h"
 
 #include <errno.h>
 #include <malloc.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,14 +25,8 @@
 #include "log.h"
 #include "str.h"
 
-struct turn {
-	struct account *account;
-	pthread_cond_t granted_cond;
-	bool granted;
-	struct list link; /* gg_device::waiting */
-};
-
-static _Thread_local int64_t turn_started_us;
+/* A batch of a large model takes a small machine's processors a minute. */
+#define TURN_MAX_US INT64_C(120000000)
 
 static int64_t now_us(void)
 {
@@ -108,6 +107,7 @@ int gg_device_open(struct gg_device **out, struct ggml_host *host, const char *n
 	pthread_mutex_init(&d->lock, NULL);
 	list_init(&d->accounts);
 	list_init(&d->waiting);
+	d->turn_max_us = TURN_MAX_US;
 	log_info("device %s: %s, ggml %s, %d extra buffer types", name,
 		 api->ggml_backend_dev_description(d->dev), host->version, d->n_extra);
 	*out = d;
@@ -247,42 +247,78 @@ void account_unshare(struct gg_device *device, struct account *account, uint64_t
 	pthread_mutex_unlock(&device->lock);
 }
 
-void device_turn_begin(struct gg_device *device, struct account *account)
+void turn_init(struct turn *turn, struct account *account)
 {
-	pthread_mutex_lock(&device->lock);
-	if (account->virtual_us < device->virtual_us)
-		account->virtual_us = device->virtual_us;
-	if (device->busy) {
-		struct turn turn = {.account = account};
+	pthread_condattr_t attr;
 
-		pthread_cond_init(&turn.granted_cond, NULL);
-		list_append(&device->waiting, &turn.link);
-		while (!turn.granted) /* bounded by the graphs of those before us */
-			pthread_cond_wait(&turn.granted_cond, &device->lock);
-		pthread_cond_destroy(&turn.granted_cond);
-	}
-	device->busy = true;
-	device->virtual_us = account->virtual_us;
-	pthread_mutex_unlock(&device->lock);
-	turn_started_us = now_us();
+	*turn = (struct turn){.account = account};
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&turn->granted_cond, &attr);
+	pthread_condattr_destroy(&attr);
 }
 
-int64_t device_turn_end(struct gg_device *device, struct account *account)
+void turn_finish(struct turn *turn)
 {
-	int64_t used_us = now_us() - turn_started_us;
+	pthread_cond_destroy(&turn->granted_cond);
+}
+
+/* The turn goes to @turn; NULL: to nobody. */
+static void grant(struct gg_device *device, struct turn *turn)
+{
+	device->turn = turn;
+	if (!turn)
+		return;
+	turn->started_us = now_us();
+	atomic_store(&turn->overdue, false);
+	device->virtual_us = turn->account->virtual_us;
+}
+
+static void await_turn(struct gg_device *device, struct turn *turn)
+{
+	turn->granted = false;
+	list_append(&device->waiting, &turn->link);
+	while (!turn->granted) {
+		int64_t now = now_us(), due = device->turn->started_us + device->turn_max_us;
+		struct timespec until;
+
+		if (now >= due) {
+			atomic_store(&device->turn->overdue, true);
+			due = now + device->turn_max_us; /* not before that is the next one */
+		}
+		until = (struct timespec){due / 1000000, due % 1000000 * 1000};
+		pthread_cond_timedwait(&turn->granted_cond, &device->lock, &until);
+	}
+}
+
+void device_turn_begin(struct gg_device *device, struct turn *turn)
+{
+	pthread_mutex_lock(&device->lock);
+	if (turn->account->virtual_us < device->virtual_us)
+		turn->account->virtual_us = device->virtual_us;
+	if (device->turn)
+		await_turn(device, turn);
+	else
+		grant(device, turn);
+	pthread_mutex_unlock(&device->lock);
+}
+
+int64_t device_turn_end(struct gg_device *device, struct turn *turn)
+{
 	struct turn *next = NULL, *t;
+	int64_t used_us;
 
 	pthread_mutex_lock(&device->lock);
-	account->virtual_us += used_us;
+	used_us = now_us() - turn->started_us;
+	turn->account->virtual_us += used_us;
 	list_for_each (t, &device->waiting, link)
 		if (!next || t->account->virtual_us < next->account->virtual_us)
 			next = t;
+	grant(device, next);
 	if (next) {
 		list_remove(&next->link);
 		next->granted = true;
 		pthread_cond_signal(&next->granted_cond);
-	} else {
-		device->busy = false;
 	}
 	pthread_mutex_unlock(&device->lock);
 	return used_us;

@@ -21,6 +21,16 @@ enum {
 	DEVICE_MMAP_THRESHOLD = 128 << 10,
 };
 
+/* A session's place in the order of turns. */
+struct turn {
+	struct account *account;
+	int64_t started_us;
+	_Atomic(bool) overdue; /* others wait, and it has lasted too long: give it up */
+	bool granted;
+	pthread_cond_t granted_cond;
+	struct list link; /* gg_device::waiting */
+};
+
 struct gg_device {
 	struct ggml_host *host; /* borrowed */
 	struct ggml_backend_device *dev;
@@ -39,7 +49,8 @@ struct gg_device {
 	pthread_mutex_t lock; /* all below */
 	struct list accounts; /* account::link */
 	struct list waiting;  /* turn::link */
-	bool busy;            /* somebody has the turn */
+	struct turn *turn;    /* whose it is; NULL: nobody's */
+	int64_t turn_max_us;  /* when others wait */
 	int64_t virtual_us;   /* account clock of the last turn given */
 	unsigned n_sessions;
 };
@@ -78,9 +89,12 @@ void account_unshare(struct gg_device *device, struct account *account, uint64_t
 void account_memory(struct gg_device *device, struct account *account, uint64_t *free_bytes,
 		    uint64_t *total_bytes);
 
+void turn_init(struct turn *turn, struct account *account);
+void turn_finish(struct turn *turn);
+
 /* Waits until it is this machine's turn to compute; device_turn_end() gives it on and books the
  * time.  The machine that has used least goes first.  Never held while talking to a peer. */
-void device_turn_begin(struct gg_device *device, struct account *account);
-int64_t device_turn_end(struct gg_device *device, struct account *account); /* microseconds used */
+void device_turn_begin(struct gg_device *device, struct turn *turn);
+int64_t device_turn_end(struct gg_device *device, struct turn *turn); /* microseconds used */
 
 #endif

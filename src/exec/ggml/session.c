@@ -7,11 +7,13 @@
  *
  * The only thing sessions share is the device: its memory accounts and the turn to compute, neither
  * of which is held while reading from or writing to a peer.  So a stopped peer stops nobody else.
- */
+ * A graph that runs is given up when its program has gone, or others have waited for too long,
+ * where the back end can be told so. */
 #include "session.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -20,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/magic.h>
@@ -35,7 +38,12 @@
 #error "no file seals"
 #endif
 
-enum { FOLLOW_US = 4000 }; /* graphs faster than this run where the program does */
+enum {
+	FOLLOW_US = 4000,     /* graphs faster than this run where the program does */
+	LONG_RUN_US = 100000, /* after one as long we see whether its program is still there */
+	ASKED_PER_LOOK = 32,  /* nodes of a graph that runs, per look at the clock */
+	LONG_BYTES = 1 << 20, /* moving as many takes the device as a graph does */
+};
 
 struct shm {
 	uint32_t handle; /* 0: slot free */
@@ -47,6 +55,7 @@ struct shm {
 struct session {
 	struct gg_device *device;
 	struct account *account;
+	struct turn turn;
 	struct ggml_backend *backend;
 	struct stream stream;
 	struct buffers buffers;
@@ -58,6 +67,9 @@ struct session {
 	uint32_t last_graph; /* run last, and how often in a row, unchanged */
 	uint32_t same_runs;
 	int64_t last_run_us;
+	unsigned n_asked; /* whether to stop, by the graph that runs */
+	time_t looked_s;  /* for the peer, during a graph of more than a second */
+	bool gone;        /* it was not there */
 	int followed_cpu; /* -1: this thread may run on all_cpus */
 	cpu_set_t all_cpus;
 	char *scratch; /* data on its way to or from a device without host memory */
@@ -152,7 +164,56 @@ static int on_alloc_size(struct session *s, const struct wire_frame *f,
 	return answer_data(s, f->op, bytes ? WIRE_OK : WIRE_E_INVALID, bytes, NULL, 0);
 }
 
+/* ---- the device's time ---- */
+
+static int64_t end_turn(struct session *s)
+{
+	int64_t used_us = device_turn_end(s->device, &s->turn);
+
+	s->device_us += used_us < INT32_MAX ? (uint32_t)used_us : INT32_MAX;
+	return used_us;
+}
+
+/* Has the program closed its end?  Nobody is going to read what we compute. */
+static bool peer_gone(struct session *s)
+{
+	struct pollfd p = {.fd = s->stream.fd};
+
+	s->gone = poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR);
+	return s->gone;
+}
+
+/* A back end that can be stopped asks between two nodes of a graph. */
+static bool must_stop(void *arg)
+{
+	struct session *s = arg;
+	struct timespec now;
+
+	if (atomic_load_explicit(&s->turn.overdue, memory_order_relaxed))
+		return true;
+	if (++s->n_asked % ASKED_PER_LOOK)
+		return s->gone;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (now.tv_sec == s->looked_s || now.tv_sec <= s->turn.started_us / 1000000)
+		return s->gone;
+	s->looked_s = now.tv_sec;
+	return peer_gone(s);
+}
+
 /* ---- buffers ---- */
+
+static enum wire_status fill(struct session *s, struct gg_buffer *buffer, uint64_t offset,
+			     uint32_t value, uint64_t bytes)
+{
+	enum wire_status status;
+
+	if (bytes < LONG_BYTES)
+		return gg_buffer_fill(&s->buffers, buffer, offset, (uint8_t)value, bytes);
+	device_turn_begin(s->device, &s->turn);
+	status = gg_buffer_fill(&s->buffers, buffer, offset, (uint8_t)value, bytes);
+	end_turn(s);
+	return status;
+}
 
 static int on_buffer_alloc(struct session *s, const struct wire_frame *f,
 			   const struct wire_buffer_alloc *c)
@@ -175,7 +236,7 @@ static int on_buffer_clear(struct session *s, const struct wire_frame *f,
 	(void)f;
 	if (!buffer || c->value > 255)
 		return -EPROTO;
-	return note(s, gg_buffer_fill(&s->buffers, buffer, 0, (uint8_t)c->value, buffer->bytes));
+	return note(s, fill(s, buffer, 0, c->value, buffer->bytes));
 }
 
 static int on_weight(struct session *s, const struct wire_frame *f, const struct wire_weight *c)
@@ -193,7 +254,7 @@ static int on_fill(struct session *s, const struct wire_frame *f, const struct w
 	(void)f;
 	if (!buffer || c->value > 255 || !gg_buffer_holds(buffer, c->offset, c->bytes))
 		return -EPROTO;
-	return note(s, gg_buffer_fill(&s->buffers, buffer, c->offset, (uint8_t)c->value, c->bytes));
+	return note(s, fill(s, buffer, c->offset, c->value, c->bytes));
 }
 
 /* ---- data in ---- */
@@ -291,18 +352,11 @@ static int on_get_2d(struct session *s, const struct wire_frame *f, const struct
 			   status == WIRE_OK ? (uint32_t)(c.row_bytes * c.n_rows) : 0);
 }
 
-static int on_copy(struct session *s, const struct wire_frame *f, const struct wire_copy *c)
+static enum wire_status copy(struct session *s, struct gg_buffer *src, struct gg_buffer *dst,
+			     const struct wire_copy *c)
 {
-	struct gg_buffer *src = buffers_find(&s->buffers, c->src_buffer);
-	struct gg_buffer *dst = buffers_find(&s->buffers, c->dst_buffer);
 	enum wire_status status = WIRE_OK;
 
-	(void)f;
-	if (!src || !dst || !gg_buffer_holds(src, c->src_offset, c->bytes) ||
-	    !gg_buffer_holds(dst, c->dst_offset, c->bytes))
-		return -EPROTO;
-	if (!scratch(s))
-		return -ENOMEM;
 	for (uint64_t done = 0, n; done < c->bytes && status == WIRE_OK; done += n) {
 		n = c->bytes - done < WIRE_MAX_DATA ? c->bytes - done : WIRE_MAX_DATA;
 		status = gg_buffer_get(&s->buffers, src, c->src_offset + done, s->scratch, n);
@@ -310,6 +364,27 @@ static int on_copy(struct session *s, const struct wire_frame *f, const struct w
 			status = gg_buffer_set(&s->buffers, dst, c->dst_offset + done, s->scratch,
 					       n);
 	}
+	return status;
+}
+
+static int on_copy(struct session *s, const struct wire_frame *f, const struct wire_copy *c)
+{
+	struct gg_buffer *src = buffers_find(&s->buffers, c->src_buffer);
+	struct gg_buffer *dst = buffers_find(&s->buffers, c->dst_buffer);
+	bool is_long = c->bytes >= LONG_BYTES;
+	enum wire_status status;
+
+	(void)f;
+	if (!src || !dst || !gg_buffer_holds(src, c->src_offset, c->bytes) ||
+	    !gg_buffer_holds(dst, c->dst_offset, c->bytes))
+		return -EPROTO;
+	if (!scratch(s))
+		return -ENOMEM;
+	if (is_long)
+		device_turn_begin(s->device, &s->turn);
+	status = copy(s, src, dst, c);
+	if (is_long)
+		end_turn(s);
 	return note(s, status);
 }
 
@@ -537,21 +612,22 @@ static int on_graph_run(struct session *s, const struct wire_frame *f,
 	enum wire_status status;
 	const char *why;
 	struct ggml_cgraph *graph = graphs_ready(&s->graphs, c->graph, &status, &why);
-	int64_t used_us;
 
 	(void)f;
+	if (s->gone || (s->last_run_us > LONG_RUN_US && peer_gone(s)))
+		return -EPIPE;
 	if (!graph) {
 		log_refusal(s, "graph run", status, why);
 		return note(s, status);
 	}
 	count_run(s, c->graph);
 	follow_cpu(s, c->cpu);
-	device_turn_begin(s->device, s->account);
+	device_turn_begin(s->device, &s->turn);
 	if (api->ggml_backend_graph_compute(s->backend, graph))
 		status = WIRE_E_FAILED;
-	used_us = device_turn_end(s->device, s->account);
-	s->last_run_us = used_us;
-	s->device_us += used_us < INT32_MAX ? (uint32_t)used_us : INT32_MAX;
+	if (atomic_load(&s->turn.overdue) && log_allowed(&protocol_errors))
+		log_warn("session of %s: a graph kept others waiting for too long", s->program);
+	s->last_run_us = end_turn(s);
 	return note(s, status);
 }
 
@@ -609,19 +685,24 @@ static void welcome_fill(struct session *s, struct wire_welcome *w)
 static int open_backend(struct session *s)
 {
 	typedef void (*set_n_threads_fn)(struct ggml_backend *, int);
+	typedef void (*set_abort_fn)(struct ggml_backend *, bool (*)(void *), void *);
 	const struct ggml_api *api = &s->device->host->api;
+	struct ggml_backend_reg *reg = api->ggml_backend_dev_backend_reg(s->device->dev);
 	set_n_threads_fn set_n_threads;
+	set_abort_fn set_abort;
 	void *f;
 
 	s->backend = api->ggml_backend_dev_init(s->device->dev, NULL);
 	if (!s->backend)
 		return -ENODEV;
-	f = api->ggml_backend_reg_get_proc_address(api->ggml_backend_dev_backend_reg(
-							   s->device->dev),
-						   "ggml_backend_set_n_threads");
+	f = api->ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads");
 	memcpy(&set_n_threads, &f, sizeof(f));
 	if (set_n_threads)
 		set_n_threads(s->backend, s->device->n_threads);
+	f = api->ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_abort_callback");
+	memcpy(&set_abort, &f, sizeof(f));
+	if (set_abort)
+		set_abort(s->backend, must_stop, s);
 	return 0;
 }
 
@@ -672,6 +753,7 @@ static void session_destroy(struct session *s)
 	for (int i = 0; i < WIRE_MAX_SHM; i++)
 		drop_shm(s, &s->shm[i]);
 	stream_finish(&s->stream);
+	turn_finish(&s->turn);
 	account_put(s->device, s->account);
 	free(s->scratch);
 	free(s);
@@ -701,6 +783,7 @@ int session_start(struct gg_device *device, const struct session_opts *opts, str
 		return pil_err_set(err, ENOMEM, "start session");
 	}
 	s->device = device;
+	turn_init(&s->turn, s->account);
 	s->followed_cpu = -1;
 	sched_getaffinity(0, sizeof(s->all_cpus), &s->all_cpus);
 	s->shm_ok = opts->shm_ok;
