@@ -512,6 +512,38 @@ static void test_shapes_types_and_parameters_must_fit(void **state)
 	assert_true(refused > broken / 2);
 }
 
+/* Kernels that copy an operand need memory for all of its elements, however many share a byte. */
+static void test_what_is_copied_does_not_overlap_itself(void **state)
+{
+	uint32_t k, x, y;
+	(void)state;
+	k = input(OP_F32, 4, 8, 64);
+	x = input(OP_F32, 100, 64, 1);
+	y = node(WIRE_T_CONV_TRANSPOSE_1D, 103, 8, 1, k, x);
+	at(y)->params[0] = 1;
+	assert_passes();
+	at(k)->nb[2] = 4;
+	assert_refused(y, "more scratch memory than is allowed");
+	strides(at(k));
+	at(x)->nb[1] = 4;
+	assert_refused(y, "more scratch memory than is allowed");
+	begin(state);
+	k = input(OP_F32, 256, 8, 1);
+	x = input(OP_F32, 256, 64, 1);
+	y = product(k, x);
+	assert_passes();
+	at(x)->nb[1] = 512;
+	assert_refused(y, "more scratch memory than is allowed");
+	begin(state);
+	k = input(OP_F32, 4, 4, 2);
+	x = input(OP_F32, 100, 100, 1);
+	y = node(WIRE_T_CONV_TRANSPOSE_2D, 103, 103, 2, k, x);
+	at(y)->params[0] = 1;
+	assert_passes();
+	at(x)->nb[1] = 4;
+	assert_refused(y, "more scratch memory than is allowed");
+}
+
 /* ---- index values ---- */
 
 static void test_an_index_overwritten_before_its_use_is_refused(void **state)
@@ -651,6 +683,7 @@ int main(void)
 		cmocka_unit_test_setup(test_references_point_backwards, begin),
 		cmocka_unit_test_setup(test_a_view_lies_where_it_says, begin),
 		cmocka_unit_test_setup(test_shapes_types_and_parameters_must_fit, begin),
+		cmocka_unit_test_setup(test_what_is_copied_does_not_overlap_itself, begin),
 		cmocka_unit_test_setup(test_an_index_overwritten_before_its_use_is_refused, begin),
 		cmocka_unit_test_setup(test_an_index_overwritten_between_two_uses_is_refused,
 				       begin),

@@ -161,7 +161,8 @@ static bool loosely_dense(const struct op_args *a, const struct wire_tensor *t)
 	return true;
 }
 
-/* Kernels that ignore the strides stay inside. */
+/* No more elements than there is room for, which strides that let them overlap would allow: then
+ * kernels that ignore the strides stay inside, and copies of all elements are not larger. */
 static bool fits_dense(const struct op_args *a, const struct wire_tensor *t)
 {
 	uint64_t extent;
@@ -470,16 +471,6 @@ static const char *check_group_norm(const struct op_args *a)
 	return NULL;
 }
 
-/* What a product keeps of src[1] per run is proportional to its elements, which overlapping strides
- * could multiply. */
-static bool honest_size(const struct op_args *a, const struct wire_tensor *t)
-{
-	uint64_t extent;
-
-	return tensor_extent(a->env->types, t, &extent) &&
-	       (uint64_t)elems(t) / 16 * unit(a, t) <= extent;
-}
-
 static const char *check_mul_mat(const struct op_args *a)
 {
 	const struct wire_tensor *x = a->src[0], *y = a->src[1], *d = a->dst;
@@ -490,7 +481,7 @@ static const char *check_mul_mat(const struct op_args *a)
 		     divides(x->ne[2], y->ne[2]) && divides(x->ne[3], y->ne[3]),
 	     WRONG_SHAPE);
 	NEED(packed(a, x) && packed(a, y) && packed(a, d) && rising(d), WRONG_LAYOUT);
-	NEED(honest_size(a, y), TOO_LARGE);
+	NEED(fits_dense(a, y), TOO_LARGE);
 	NEED(in_range(d->params[1], 0, 1), WRONG_PARAM);
 	if (d->params[1] == 1) { /* src[0] is known to be a Hadamard matrix */
 		NEED(is_f32(x) && is_f32(y), WRONG_TYPE);
@@ -510,7 +501,7 @@ static const char *check_mul_mat_id(const struct op_args *a)
 		     shape_is(d, x->ne[1], ids->ne[0], y->ne[2], 1),
 	     WRONG_SHAPE);
 	NEED(packed(a, x) && packed(a, y) && packed(a, d) && rising(d), WRONG_LAYOUT);
-	NEED(honest_size(a, y) && x->ne[2] <= MAX_EXPERTS &&
+	NEED(fits_dense(a, y) && x->ne[2] <= MAX_EXPERTS &&
 		     elems(ids) <= MAX_EXPERT_SLOTS / x->ne[2],
 	     TOO_LARGE);
 	return NULL;
@@ -744,6 +735,7 @@ static const char *check_conv_transpose_1d(const struct op_args *a)
 		     shape_is(d, (x->ne[0] - 1) * stride + k->ne[0], k->ne[1], 1, 1),
 	     WRONG_SHAPE);
 	NEED(packed(a, k) && packed(a, x) && packed(a, d), WRONG_LAYOUT);
+	NEED(fits_dense(a, k) && fits_dense(a, x), TOO_LARGE); /* both are copied */
 	return NULL;
 }
 
@@ -759,6 +751,7 @@ static const char *check_conv_transpose_2d(const struct op_args *a)
 			      (x->ne[1] - 1) * stride + k->ne[1], k->ne[2], x->ne[3]),
 	     WRONG_SHAPE);
 	NEED(dense(a, k) && packed(a, x) && strict(a, d), WRONG_LAYOUT);
+	NEED(fits_dense(a, x), TOO_LARGE);
 	return NULL;
 }
 
@@ -1419,7 +1412,7 @@ static const char *check_empty(const struct op_rule *rule, const struct op_args 
 		return check_norm(a);
 	if (op == WIRE_T_MUL_MAT || op == WIRE_T_MUL_MAT_ID) {
 		NEED(is_type(a->src[0], FLOATS | QUANTS), WRONG_TYPE);
-		NEED(honest_size(a, a->src[1]), TOO_LARGE);
+		NEED(fits_dense(a, a->src[1]), TOO_LARGE);
 	}
 	if (op == WIRE_T_MUL_MAT_ID)
 		NEED(a->src[0]->ne[2] <= MAX_EXPERTS &&
