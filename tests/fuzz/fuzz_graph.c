@@ -49,7 +49,8 @@ static void check_raw(const uint8_t *data, size_t size)
 {
 	static struct wire_tensor t[MAX_FUZZ_TENSORS];
 	struct graph_index index[MAX_FUZZ_TENSORS];
-	uint32_t n = (uint32_t)(size / sizeof(t[0])), n_index = MAX_FUZZ_TENSORS;
+	uint32_t n = (uint32_t)(size / sizeof(t[0]));
+	struct graph_needs needs = {.index = index, .max_index = MAX_FUZZ_TENSORS};
 	struct op_graph none = {0};
 	struct graph_env env = op_shapes_env(&none);
 	struct graph_fault fault;
@@ -58,8 +59,8 @@ static void check_raw(const uint8_t *data, size_t size)
 	if (n > MAX_FUZZ_TENSORS)
 		n = MAX_FUZZ_TENSORS;
 	memcpy(t, data, n * sizeof(t[0]));
-	if (graph_check(&env, t, n, index, &n_index, &fault))
-		check_promises(&env, t, n, index, n_index);
+	if (graph_check(&env, t, n, &needs, &fault))
+		check_promises(&env, t, n, index, needs.n_index);
 	else if (!fault.why || fault.tensor >= n)
 		abort();
 	graph_check_query(&env, t, n, &fault);
@@ -68,7 +69,7 @@ static void check_raw(const uint8_t *data, size_t size)
 static void check_patched(const uint8_t *data, size_t size)
 {
 	struct graph_index index[OP_GRAPH_MAX_TENSORS];
-	uint32_t n_index = OP_GRAPH_MAX_TENSORS;
+	struct graph_needs needs = {.index = index, .max_index = OP_GRAPH_MAX_TENSORS};
 	struct graph_fault fault;
 	struct op_random r;
 	struct graph_env env;
@@ -83,8 +84,8 @@ static void check_patched(const uint8_t *data, size_t size)
 		memcpy((uint8_t *)g.t + word % (g.n * WIRE_TENSOR_WORDS) * 8, data + i + 2, 8);
 	}
 	env = op_shapes_env(&g);
-	if (graph_check(&env, g.t, g.n, index, &n_index, &fault))
-		check_promises(&env, g.t, g.n, index, n_index);
+	if (graph_check(&env, g.t, g.n, &needs, &fault))
+		check_promises(&env, g.t, g.n, index, needs.n_index);
 	else if (!fault.why || fault.tensor >= g.n)
 		abort();
 }

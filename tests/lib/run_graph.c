@@ -278,7 +278,7 @@ done:
 static void one_graph(uint64_t seed, bool verbose)
 {
 	struct graph_index index[OP_GRAPH_MAX_TENSORS];
-	uint32_t n_index = OP_GRAPH_MAX_TENSORS;
+	struct graph_needs needs = {.index = index, .max_index = OP_GRAPH_MAX_TENSORS};
 	struct graph_fault fault;
 	struct op_graph g;
 	struct op_random r;
@@ -290,13 +290,13 @@ static void one_graph(uint64_t seed, bool verbose)
 	env = op_shapes_env(&g);
 	if (verbose)
 		print_graph(&g);
-	if (!graph_check(&env, g.t, g.n, index, &n_index, &fault)) {
+	if (!graph_check(&env, g.t, g.n, &needs, &fault)) {
 		if (verbose)
 			printf("refused: tensor %u: %s\n", fault.tensor + 1, fault.why);
 		return;
 	}
 	describe(&g);
-	run_checked(&g, index, n_index, &r);
+	run_checked(&g, index, needs.n_index, &r);
 }
 
 /* ---- children ---- */

@@ -23,7 +23,7 @@ struct build {
 	uint32_t n;
 	uint64_t used[3]; /* of each buffer */
 	struct graph_index index[MAX_FAULTS];
-	uint32_t n_index;
+	struct graph_needs needs;
 	struct graph_fault fault;
 };
 
@@ -248,8 +248,8 @@ static bool check(void)
 				.ctx = &b};
 
 	memset(all, 0xff, sizeof(all));
-	b.n_index = MAX_FAULTS;
-	return graph_check(&env, b.t, b.n, b.index, &b.n_index, &b.fault);
+	b.needs = (struct graph_needs){.index = b.index, .max_index = MAX_FAULTS};
+	return graph_check(&env, b.t, b.n, &b.needs, &b.fault);
 }
 
 static void assert_passes(void)
@@ -276,14 +276,15 @@ static void test_every_operation_passes_in_its_plainest_form(void **state)
 	for (unsigned shape = 0; shape < op_shapes_count(); shape++) {
 		for (int i = 0; i < 200; i++) {
 			struct graph_index index[OP_GRAPH_MAX_TENSORS];
-			uint32_t n_index = OP_GRAPH_MAX_TENSORS;
+			struct graph_needs needs = {.index = index,
+						    .max_index = OP_GRAPH_MAX_TENSORS};
 			struct graph_fault fault;
 			struct op_graph g;
 			struct graph_env env;
 
 			op_shapes_make(&g, shape, &r);
 			env = op_shapes_env(&g);
-			if (!graph_check(&env, g.t, g.n, index, &n_index, &fault))
+			if (!graph_check(&env, g.t, g.n, &needs, &fault))
 				fail_msg("%s (shape %u): tensor %u: %s",
 					 wire_tensor_op_str[op_shapes_op(shape)], shape,
 					 fault.tensor + 1, fault.why);
@@ -312,7 +313,7 @@ static void test_a_decoder_passes_and_its_inputs_are_listed(void **state)
 	(void)state;
 	decoder(4, 5, false);
 	assert_passes();
-	assert_int_equal(b.n_index, 3); /* tokens, cells, outputs; not the positions */
+	assert_int_equal(b.needs.n_index, 3); /* tokens, cells, outputs; not the positions */
 	assert_int_equal(b.index[0].limit, 1000);
 	assert_int_equal(b.index[1].limit, CELLS);
 	assert_int_equal(b.index[2].limit, 5);
@@ -323,7 +324,7 @@ static void test_a_mixture_of_experts_passes_without_more_index_tensors(void **s
 	(void)state;
 	decoder(3, 7, true);
 	assert_passes();
-	assert_int_equal(b.n_index, 3);
+	assert_int_equal(b.needs.n_index, 3);
 }
 
 static void test_a_speech_encoder_passes(void **state)
@@ -358,7 +359,7 @@ static void test_an_empty_batch_passes(void **state)
 	feed_forward(norm(x));
 	b.used[MEMORY] += 64;
 	assert_passes();
-	assert_int_equal(b.n_index, 0);
+	assert_int_equal(b.needs.n_index, 0);
 }
 
 static void test_a_large_graph_is_checked_in_microseconds(void **state)
@@ -492,7 +493,7 @@ static void test_shapes_types_and_parameters_must_fit(void **state)
 
 	for (unsigned i = 0; i < 40000; i++) { /* the real proof is run_graph */
 		struct graph_index index[OP_GRAPH_MAX_TENSORS];
-		uint32_t n_index = OP_GRAPH_MAX_TENSORS;
+		struct graph_needs needs = {.index = index, .max_index = OP_GRAPH_MAX_TENSORS};
 		struct graph_fault fault = {0};
 		struct op_graph g;
 		struct graph_env env;
@@ -503,7 +504,7 @@ static void test_shapes_types_and_parameters_must_fit(void **state)
 		op_shapes_mutate(&g, &r);
 		env = op_shapes_env(&g);
 		broken++;
-		if (!graph_check(&env, g.t, g.n, index, &n_index, &fault)) {
+		if (!graph_check(&env, g.t, g.n, &needs, &fault)) {
 			refused++;
 			assert_non_null(fault.why);
 			assert_true(fault.tensor < g.n);
@@ -544,6 +545,39 @@ static void test_what_is_copied_does_not_overlap_itself(void **state)
 	assert_refused(y, "more scratch memory than is allowed");
 }
 
+static void test_needs_are_those_of_the_neediest_node(void **state)
+{
+	uint32_t x;
+	(void)state;
+	x = product(weight(Q4_K, 256, 512, 1), input(OP_F32, 256, 100, 1));
+	x = product(weight(OP_F32, 512, 64, 1), x); /* copies nothing */
+	assert_passes();
+	assert_int_equal(b.needs.scratch, 256 * 100 * 2);
+	assert_int_equal(b.needs.thread_scratch, 0);
+	assert_int_equal(b.needs.work, 256 * 512 * 100 + 512 * 64 * 100);
+	like(WIRE_T_SOFT_MAX, x, 0);
+	assert_passes();
+	assert_int_equal(b.needs.thread_scratch, 64 * 4);
+}
+
+static void test_work_is_bounded(void **state)
+{
+	const int64_t many = 1 << 16;
+	uint32_t x, y;
+	(void)state;
+	x = input(OP_F32, many, many, 1);
+	y = node(WIRE_T_MUL_MAT, many, many, 1, x, x);
+	assert_refused(y, "more work than is allowed");
+	at(x)->ne[0] = at(x)->ne[1] = at(y)->ne[0] = at(y)->ne[1] = many / 4;
+	strides(at(x));
+	strides(at(y));
+	for (int i = 0; i < 1100; i++)
+		product(x, x);
+	assert_false(check()); /* the sum of many */
+	assert_string_equal(b.fault.why, "more work than is allowed");
+	assert_true(b.fault.tensor > 1000);
+}
+
 /* ---- index values ---- */
 
 static void test_an_index_overwritten_before_its_use_is_refused(void **state)
@@ -556,7 +590,7 @@ static void test_an_index_overwritten_before_its_use_is_refused(void **state)
 	y = like(WIRE_T_SQR, x, 0);
 	rows = node(WIRE_T_GET_ROWS, 16, 16, 1, table, index);
 	assert_passes();
-	assert_int_equal(b.n_index, 1);
+	assert_int_equal(b.needs.n_index, 1);
 	at(y)->offset = at(index)->offset;
 	assert_refused(rows, "an index computed by the graph");
 	at(y)->offset += 60; /* the last element only */
@@ -578,7 +612,7 @@ static void test_an_index_overwritten_between_two_uses_is_refused(void **state)
 	y = like(WIRE_T_SQR, x, 0);
 	second = node(WIRE_T_GET_ROWS, 16, 16, 1, table, index);
 	assert_passes();
-	assert_int_equal(b.n_index, 1);
+	assert_int_equal(b.needs.n_index, 1);
 	at(y)->offset = at(index)->offset;
 	assert_refused(second, "an index computed by the graph");
 }
@@ -593,7 +627,7 @@ static void test_a_sort_is_an_index_if_its_rows_are_short_enough(void **state)
 	copy = as_node(input(OP_I32, 32, 1, 1), WIRE_T_CONT, sorted, 0, 0);
 	rows = node(WIRE_T_GET_ROWS, 16, 32, 1, table, sorted);
 	assert_passes();
-	assert_int_equal(b.n_index, 0);
+	assert_int_equal(b.needs.n_index, 0);
 	at(rows)->src[1] = copy;
 	assert_passes();
 	at(sorted)->flags = WIRE_TENSOR_NODE; /* which ggml would skip */
@@ -650,7 +684,7 @@ static void test_the_smallest_limit_of_all_uses_counts(void **state)
 	node(WIRE_T_GET_ROWS, 16, 4, 1, large, index);
 	node(WIRE_T_GET_ROWS, 16, 4, 1, small, view(WIRE_T_VIEW, index, 4, 1, 1, 0));
 	assert_passes();
-	assert_int_equal(b.n_index, 1);
+	assert_int_equal(b.needs.n_index, 1);
 	assert_int_equal(b.index[0].limit, 10);
 }
 
@@ -660,7 +694,7 @@ static void test_the_search_for_writers_is_bounded(void **state)
 	(void)state;
 	table = input(OP_F32, 16, 4, 1);
 	x = input(OP_F32, 16, 1, 1);
-	for (int i = 0; i < 1000; i++)
+	for (int i = 0; i < 1100; i++)
 		like(WIRE_T_SQR, x, 0);
 	for (int i = 0; i < 900; i++)
 		node(WIRE_T_GET_ROWS, 16, 1, 1, table, input(OP_I32, 1, 1, 1));
@@ -684,6 +718,8 @@ int main(void)
 		cmocka_unit_test_setup(test_a_view_lies_where_it_says, begin),
 		cmocka_unit_test_setup(test_shapes_types_and_parameters_must_fit, begin),
 		cmocka_unit_test_setup(test_what_is_copied_does_not_overlap_itself, begin),
+		cmocka_unit_test_setup(test_needs_are_those_of_the_neediest_node, begin),
+		cmocka_unit_test_setup(test_work_is_bounded, begin),
 		cmocka_unit_test_setup(test_an_index_overwritten_before_its_use_is_refused, begin),
 		cmocka_unit_test_setup(test_an_index_overwritten_between_two_uses_is_refused,
 				       begin),

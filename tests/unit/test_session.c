@@ -856,6 +856,41 @@ static void test_moving_much_takes_a_turn(void **state)
 	wait_until_gone(*state);
 }
 
+static void test_scratch_memory_counts(void **state)
+{
+	struct peer p = connect_peer(*state, "m", (8 << 20) + 4096);
+	/* 1 MiB of F32 against F16: the product keeps half a MiB */
+	struct wire_tensor t[3] = {
+		{.type = 1, .buffer = 1, .ne = {1024, 1, 1, 1}, .nb = {2, 2048, 2048, 2048}},
+		{.buffer = 1,
+		 .offset = 4096,
+		 .ne = {1024, 256, 1, 1},
+		 .nb = {4, 4096, 1 << 20, 1 << 20}},
+		{.op = WIRE_T_MUL_MAT,
+		 .flags = WIRE_TENSOR_NODE,
+		 .buffer = 1,
+		 .offset = 2 << 20,
+		 .ne = {1, 256, 1, 1},
+		 .nb = {4, 4, 1024, 1024},
+		 .src = {1, 2}},
+	};
+
+	assert_int_equal(alloc(&p, 1, 4 << 20), WIRE_OK);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3},
+		t, sizeof(t));
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(alloc(&p, 2, 4 << 20), WIRE_E_NO_MEMORY);
+	assert_int_equal(alloc(&p, 2, (4 << 20) - (512 << 10) + 4096), WIRE_OK);
+	t[1].ne[1] = t[2].ne[1] = 257; /* a row more */
+	t[1].nb[2] = t[1].nb[3] = 257 * 4096;
+	t[2].nb[2] = t[2].nb[3] = 257 * 4;
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 6, .n_tensors = 3},
+		t, sizeof(t));
+	assert_int_equal(fence(&p).failed, WIRE_E_NO_MEMORY);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static void test_stopped_reader_does_not_stop_another_session(void **state)
 {
 	struct peer stuck = connect_peer(*state, "a", 0), live = connect_peer(*state, "b", 0);
@@ -918,6 +953,7 @@ int main(void)
 		TEST(test_graph_gives_way_when_others_wait_too_long),
 		TEST(test_graph_ends_with_its_program),
 		TEST(test_moving_much_takes_a_turn),
+		TEST(test_scratch_memory_counts),
 		TEST(test_stopped_reader_does_not_stop_another_session),
 		TEST(test_an_end_at_any_byte_is_an_end),
 	};

@@ -24,13 +24,16 @@ enum {
 
 #define MAX_ELEMENTS (INT64_C(1) << 40)
 
+/* Minutes of a fast CPU's time, and of a fast GPU's. */
+#define MAX_NODE_WORK  (UINT64_C(1) << 45)
+#define MAX_GRAPH_WORK (UINT64_C(1) << 52)
+
 struct check {
 	const struct graph_env *env;
 	const struct wire_tensor *t;
 	uint32_t n;
 	bool query;
-	struct graph_index *index;
-	uint32_t n_index, max_index;
+	struct graph_needs *needs; /* NULL: a query */
 	uint64_t scans_left;
 	uint32_t buffer; /* the last one asked for */
 	uint64_t buffer_bytes;
@@ -167,12 +170,12 @@ static int64_t last_writer(struct check *c, struct span x, uint32_t from, uint32
 /* Entries for the same elements at the same place are one. */
 static struct graph_index *find_index(struct check *c, const struct wire_tensor *t)
 {
-	for (uint32_t i = c->n_index; i-- > 0 && c->scans_left; c->scans_left--) {
-		const struct wire_tensor *e = &c->t[c->index[i].tensor];
+	for (uint32_t i = c->needs->n_index; i-- > 0 && c->scans_left; c->scans_left--) {
+		const struct wire_tensor *e = &c->t[c->needs->index[i].tensor];
 
 		if (e->buffer == t->buffer && e->offset == t->offset && e->type == t->type &&
 		    !memcmp(e->ne, t->ne, sizeof(e->ne)) && !memcmp(e->nb, t->nb, sizeof(e->nb)))
-			return &c->index[i];
+			return &c->needs->index[i];
 	}
 	return NULL;
 }
@@ -185,9 +188,9 @@ static const char *index_from_peer(struct check *c, uint32_t at, uint32_t until,
 	if (t->nb[0] != c->env->types->bytes[t->type])
 		return "an index with gaps";
 	if (!e) {
-		if (c->n_index == c->max_index || !c->scans_left)
+		if (c->needs->n_index == c->needs->max_index || !c->scans_left)
 			return "too many index tensors";
-		e = &c->index[c->n_index++];
+		e = &c->needs->index[c->needs->n_index++];
 		*e = (struct graph_index){.tensor = at, .limit = limit};
 	}
 	if (limit < e->limit)
@@ -202,8 +205,8 @@ static uint32_t clean_until(struct check *c, struct span x)
 {
 	uint32_t until = 0;
 
-	for (uint32_t i = 0; i < c->n_index && c->scans_left; i++, c->scans_left--) {
-		const struct graph_index *e = &c->index[i];
+	for (uint32_t i = 0; i < c->needs->n_index && c->scans_left; i++, c->scans_left--) {
+		const struct graph_index *e = &c->needs->index[i];
 		struct span s;
 
 		if (e->clean_until <= until || c->t[e->tensor].buffer != x.buffer)
@@ -278,6 +281,21 @@ static bool overlaps_itself(const struct graph_types *types, const struct wire_t
 	return false;
 }
 
+/* A back end may not be stoppable within a node, or at all. */
+static const char *add_cost(struct graph_needs *needs, const struct op_args *a)
+{
+	struct op_cost cost = op_rule_cost(a);
+
+	if (cost.work > MAX_NODE_WORK || cost.work > MAX_GRAPH_WORK - needs->work)
+		return "more work than is allowed";
+	needs->work += cost.work;
+	if (needs->scratch < cost.scratch)
+		needs->scratch = cost.scratch;
+	if (needs->thread_scratch < cost.thread_scratch)
+		needs->thread_scratch = cost.thread_scratch;
+	return NULL;
+}
+
 static const char *check_node(struct check *c, uint32_t at)
 {
 	const struct wire_tensor *t = &c->t[at];
@@ -293,6 +311,8 @@ static const char *check_node(struct check *c, uint32_t at)
 	if (!why && !c->query && writes(t) && !tensor_empty(t) &&
 	    overlaps_itself(c->env->types, t)) /* threads would race for the bytes */
 		why = "a result that overlaps itself";
+	if (!why && !c->query)
+		why = add_cost(c->needs, &a);
 	if (why || rule->limit == OP_LIMIT_NONE || c->query || tensor_empty(t))
 		return why;
 	return check_index(c, t->src[rule->index] - 1, at + 1, op_rule_limit(rule, &a));
@@ -315,24 +335,22 @@ static const char *check_tensor(struct check *c, uint32_t at)
 }
 
 bool graph_check(const struct graph_env *env, const struct wire_tensor *t, uint32_t n,
-		 struct graph_index *index, uint32_t *n_index, struct graph_fault *fault)
+		 struct graph_needs *needs, struct graph_fault *fault)
 {
 	struct check c = {
 		.env = env,
 		.t = t,
 		.n = n,
-		.index = index,
-		.max_index = *n_index,
+		.needs = needs,
 		.scans_left = (uint64_t)n * MAX_SCANS_PER_NODE + (1 << 16),
 	};
 
-	*n_index = 0;
+	*needs = (struct graph_needs){.index = needs->index, .max_index = needs->max_index};
 	for (uint32_t i = 0; i < n; i++) {
 		*fault = (struct graph_fault){i, check_tensor(&c, i)};
 		if (fault->why)
 			return false;
 	}
-	*n_index = c.n_index;
 	return true;
 }
 

@@ -37,15 +37,23 @@ struct graph_index {
 	uint32_t clean_until; /* nodes below this one do not write to it; for the check itself */
 };
 
+/* What a graph that passed needs. */
+struct graph_needs {
+	struct graph_index *index; /* to be checked before each run; the caller's, @max_index */
+	uint32_t max_index, n_index;
+	uint64_t work; /* multiplications and as simple steps */
+	/* Bytes of scratch memory of the node that takes most: in all, and more per thread. */
+	uint64_t scratch, thread_scratch;
+};
+
 struct graph_fault {
 	uint32_t tensor;
 	const char *why; /* a literal */
 };
 
-/* Checks @n tensors.  @index has room for *n_index entries, and gets what has to be checked before
- * each run.  On false @fault says which tensor breaks which rule. */
+/* Checks @n tensors.  On false @fault says which tensor breaks which rule. */
 bool graph_check(const struct graph_env *env, const struct wire_tensor *t, uint32_t n,
-		 struct graph_index *index, uint32_t *n_index, struct graph_fault *fault);
+		 struct graph_needs *needs, struct graph_fault *fault);
 
 /* The same rules for the last of @n tensors alone, whose place in memory is not known yet. */
 bool graph_check_query(const struct graph_env *env, const struct wire_tensor *t, uint32_t n,

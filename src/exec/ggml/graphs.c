@@ -57,6 +57,8 @@ void graphs_finish(struct graphs *g)
 {
 	for (int i = 0; i < WIRE_MAX_GRAPHS; i++)
 		clear(g, &g->slots[i]);
+	account_refund(g->device, g->buffers->account, g->scratch_bytes);
+	g->scratch_bytes = 0;
 }
 
 static struct gg_graph *find(struct graphs *g, uint32_t handle)
@@ -342,15 +344,31 @@ static bool build(struct graphs *g, struct gg_graph *graph)
 	return true;
 }
 
+/* A back end keeps scratch memory for the neediest graph it has met. */
+static bool charge_scratch(struct graphs *g, const struct graph_needs *needs)
+{
+	uint64_t threads = g->device->reference ? (uint64_t)g->device->n_threads : 1;
+	uint64_t bytes = needs->scratch + needs->thread_scratch * threads;
+
+	if (bytes <= g->scratch_bytes)
+		return true;
+	if (!account_charge(g->device, g->buffers->account, bytes - g->scratch_bytes))
+		return false;
+	g->scratch_bytes = bytes;
+	return true;
+}
+
 static enum wire_status check(struct graphs *g, struct gg_graph *graph, const char **why)
 {
 	struct wire_welcome bits = {0};
 	struct graph_env env = make_env(g, &bits);
+	struct graph_needs needs = {.index = graph->index, .max_index = graph->n_tensors};
 	struct graph_fault fault = {0};
 
-	graph->n_index = graph->n_tensors;
-	if (graph_check(&env, graph->wire, graph->n_tensors, graph->index, &graph->n_index, &fault))
-		return WIRE_OK;
+	if (graph_check(&env, graph->wire, graph->n_tensors, &needs, &fault)) {
+		graph->n_index = needs.n_index;
+		return charge_scratch(g, &needs) ? WIRE_OK : WIRE_E_NO_MEMORY;
+	}
 	*why = fault.why;
 	log_dbg("graph refused: tensor %u (op %u): %s", fault.tensor, graph->wire[fault.tensor].op,
 		fault.why);

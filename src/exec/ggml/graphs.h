@@ -29,7 +29,8 @@ struct gg_graph {
 struct graphs {
 	struct gg_device *device;
 	struct buffers *buffers;
-	uint32_t cap_tensors; /* of all slots together; at most GRAPHS_MAX_TENSORS */
+	uint32_t cap_tensors;   /* of all slots together; at most GRAPHS_MAX_TENSORS */
+	uint64_t scratch_bytes; /* charged for what the back end keeps */
 	struct gg_graph slots[WIRE_MAX_GRAPHS];
 };
 

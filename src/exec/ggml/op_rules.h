@@ -48,6 +48,13 @@ const struct op_rule *op_rule_find(uint32_t op);
 /* Everything the rules say about a node, apart from index values and places.  NULL: fine. */
 const char *op_rule_check(const struct op_rule *rule, const struct op_args *a);
 
+/* What a node that passed takes, at most: multiplications or as simple steps, and bytes of scratch
+ * memory, shared by and for each of the threads of a CPU. */
+struct op_cost {
+	uint64_t work, scratch, thread_scratch;
+};
+struct op_cost op_rule_cost(const struct op_args *a);
+
 int64_t op_rule_limit(const struct op_rule *rule, const struct op_args *a);
 
 /* Bytes from the first to behind the last element; false: overflow.  0 if there is no element. */
