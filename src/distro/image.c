@@ -5,6 +5,10 @@
  * renamed out of there.  So being killed leaves a folder that the next call removes, and never a
  * half-made image or tree under its final name.
  *
+ * Disks and trees are what a guest made of them, and such programs have been tricked by less: each
+ * runs in a pen (pen.h) that holds the disk at DISK, or the folder it is made in at PART, and the
+ * tree at TREE.
+ *
  * The file system is made for its largest size at once and the image is as small as what is in it:
  * mke2fs skips what is zero, bitmaps and inode tables of unused groups and the journal are not
  * written, and the machine gives blocks back with discard.  An empty one for 1 TiB takes 12 MiB.
@@ -29,10 +33,15 @@
 #include "fd.h"
 #include "log.h"
 #include "path.h"
+#include "pen.h"
 #include "proc.h"
 #include "state.h"
 #include "str.h"
 #include "userns.h"
+
+#define DISK "/disk"
+#define PART "/part"
+#define TREE "/tree"
 
 #define EXTENDED "root_owner=0:0,discard,lazy_itable_init=1,lazy_journal_init=1"
 
@@ -62,15 +71,24 @@ enum image_state image_state(const uint8_t *start, size_t bytes)
 		       : IMAGE_UNCLEAN;
 }
 
-/* Adds the path of @name, which is not in the PATH of most users. */
+/* Binds host path @from to @to; @how is bubblewrap's option. */
+static void bind(struct argv *a, struct userns_stage *stage, const char *how, const char *from,
+		 const char *to)
+{
+	argv_add_all(a, (const char *const[]){how, userns_stage_add(stage, from), to, NULL});
+}
+
+/* Ends the options of the pen with program @name of e2fsprogs, which is not in the PATH of most
+ * users. */
 static void add_sbin(struct argv *a, const char *name)
 {
 	_auto_free char *path = str_printf("/usr/sbin/%s", name);
 
+	argv_add(a, "--");
 	argv_add(a, path_exists(path) ? path : name);
 }
 
-/* Runs @a in the namespace and returns its exit status; what it says goes to @log. */
+/* Runs @a, a program in its pen, and returns its exit status; what it says goes to @log. */
 static int run(struct argv *a, struct userns_stage *stage, int log_fd, struct pil_err *err)
 {
 	struct proc_opts opts = {.stdin_fd = -1,
@@ -78,11 +96,11 @@ static int run(struct argv *a, struct userns_stage *stage, int log_fd, struct pi
 				 .stderr_fd = log_fd,
 				 .new_session = true,
 				 .die_with_us = true};
-	pid_t pid = userns_spawn(a->v, stage, USERNS_HOST_PIDS, &opts, err);
+	pid_t pid = userns_spawn(a->v, stage, USERNS_OWN_PIDS, &opts, err);
 	int status;
 
 	if (pid == -ENOENT)
-		pil_err_hint(err, "sudo apt install e2fsprogs");
+		pil_err_hint(err, "sudo apt install bubblewrap");
 	if (pid < 0)
 		return pid;
 	status = proc_wait(pid, WORK_TIMEOUT_MS);
@@ -127,6 +145,8 @@ static int failed(const char *what, int status, int log_fd, struct pil_err *err)
 	if (!strncmp(line, "hint: ", 6)) {
 		pil_err_hint(err, "%s", line + 6);
 		line = cut_last_line(said);
+	} else if (strstr(line, "execvp") && strstr(line, "e2fs")) {
+		pil_err_hint(err, "sudo apt install e2fsprogs");
 	} else if (strstr(line, "No space left") || strstr(line, "Disk quota")) {
 		pil_err_hint(err, "is there room? df -h");
 	}
@@ -159,22 +179,25 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 	struct userns_stage stage = {0};
 	int status;
 
+	pen_begin(&a, pen_file_caps);
+	bind(&a, &stage, "--bind", part, PART);
+	bind(&a, &stage, "--ro-bind", rootfs, TREE);
+	argv_add_all(&a, (const char *const[]){"--ro-bind-try", "/etc/mke2fs.conf",
+					       "/etc/mke2fs.conf", NULL});
 	add_sbin(&a, "mke2fs");
 	argv_add_all(&a, (const char *const[]){"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256",
 					       "-i", "16384", "-m", "0", "-O", "^resize_inode",
 					       "-E", EXTENDED, NULL});
 	argv_add(&a, "-J");
 	argv_addf(&a, "size=%d", JOURNAL_MIB);
-	argv_add(&a, "-d");
-	argv_add(&a, userns_stage_add(&stage, rootfs));
-	argv_addf(&a, "%s/" IMAGE_NAME, userns_stage_add(&stage, part));
+	argv_add_all(&a, (const char *const[]){"-d", TREE, PART "/" IMAGE_NAME, NULL});
 	argv_addf(&a, "%lluk", (unsigned long long)(limit_bytes >> 10));
 	status = run(&a, &stage, log_fd, err);
 	return status ? failed("make the disk", status, log_fd, err) : 0;
 }
 
-/* Lets pillion-image @verb image and folder. */
-static int run_image_program(const char *verb, const char *image, const char *folder,
+/* Lets pillion-image finish @image by the tree in @folder, or extract it to there. */
+static int run_image_program(bool finish, const char *image, const char *folder,
 			     struct pil_err *err)
 {
 	_auto_free char *program = state_find_program("distro", "pillion-image", err);
@@ -185,12 +208,14 @@ static int run_image_program(const char *verb, const char *image, const char *fo
 
 	if (!program)
 		return -ENOENT;
-	argv_add_all(&a, (const char *const[]){userns_stage_add(&stage, program), verb,
-					       userns_stage_add(&stage, image),
-					       userns_stage_add(&stage, folder), NULL});
+	pen_begin(&a, pen_file_caps);
+	bind(&a, &stage, "--ro-bind", program, "/pillion-image");
+	bind(&a, &stage, finish ? "--bind" : "--ro-bind", image, DISK);
+	bind(&a, &stage, finish ? "--ro-bind" : "--bind", folder, TREE);
+	argv_add_all(&a, (const char *const[]){"--", "/pillion-image",
+					       finish ? "finish" : "extract", DISK, TREE, NULL});
 	status = run(&a, &stage, log_fd, err);
-	return status ? failed(strcmp(verb, "finish") ? "read the disk" : "complete the disk",
-			       status, log_fd, err)
+	return status ? failed(finish ? "complete the disk" : "read the disk", status, log_fd, err)
 		      : 0;
 }
 
@@ -213,7 +238,7 @@ int image_from_tree(const char *dir, uint64_t limit_bytes, struct pil_err *err)
 	made = str_printf("%s/" IMAGE_NAME, part);
 	ret = make_image(rootfs, part, limit_bytes, err);
 	if (!ret)
-		ret = run_image_program("finish", made, rootfs, err);
+		ret = run_image_program(true, made, rootfs, err);
 	if (!ret && rename(made, image))
 		ret = pil_err_set(err, errno, "move '%s'", made);
 	drop_part(part);
@@ -229,7 +254,7 @@ int image_to_tree(const char *dir, struct pil_err *err)
 
 	if (ret)
 		return ret;
-	ret = run_image_program("extract", image, part, err);
+	ret = run_image_program(false, image, part, err);
 	if (!ret)
 		ret = userns_remove_tree(rootfs, err);
 	if (!ret && rename(part, rootfs))
@@ -271,7 +296,15 @@ static int lock(int fd, const char *image, struct pil_err *err)
 		       : 0;
 }
 
-static int repair(const char *image, struct pil_err *err)
+static enum image_state state_of(int fd)
+{
+	uint8_t start[4096];
+	ssize_t n = pread(fd, start, sizeof(start), 0);
+
+	return image_state(start, n > 0 ? (size_t)n : 0);
+}
+
+static int repair(int fd, const char *image, struct pil_err *err)
 {
 	_auto_fd int log_fd = open_log();
 	_auto_argv struct argv a = {0};
@@ -279,23 +312,23 @@ static int repair(const char *image, struct pil_err *err)
 	int status;
 
 	log_info("disk '%s' was in use; looking through it", image);
+	pen_begin(&a, (const char *const[]){"CAP_DAC_OVERRIDE", NULL});
+	bind(&a, &stage, "--bind", image, DISK);
 	add_sbin(&a, "e2fsck");
-	argv_add_all(&a, (const char *const[]){"-p", userns_stage_add(&stage, image), NULL});
+	argv_add_all(&a, (const char *const[]){"-p", DISK, NULL});
 	status = run(&a, &stage, log_fd, err);
-	if (status >= 0 && status < 4) /* nothing to mend, or mended */
+	if (status >= 0 && status < 4 && state_of(fd) == IMAGE_CLEAN) /* not bubblewrap's own 1 */
 		return 0;
+	if (status < 4)
+		return failed("look through the disk", status, log_fd, err);
 	pil_err_hint(err, "a copy first, then: e2fsck -f %.180s", image);
-	return status < 0 ? status
-			  : pil_err_say(err, EUCLEAN,
-					"the disk '%s' is damaged and needs your decision", image);
+	return pil_err_say(err, EUCLEAN, "the disk '%s' is damaged and needs your decision", image);
 }
 
 int image_open(const char *dir, struct pil_err *err)
 {
 	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
 	_auto_fd int fd = open(image, O_RDWR | O_CLOEXEC);
-	uint8_t start[4096];
-	ssize_t n;
 	int ret;
 
 	if (fd < 0) {
@@ -305,15 +338,14 @@ int image_open(const char *dir, struct pil_err *err)
 	ret = lock(fd, image, err);
 	if (ret)
 		return ret;
-	n = pread(fd, start, sizeof(start), 0);
-	switch (image_state(start, n > 0 ? (size_t)n : 0)) {
+	switch (state_of(fd)) {
 	case IMAGE_CLEAN:
 		break;
 	case IMAGE_NOT_EXT4:
 		hint_lost(dir, err);
 		return pil_err_say(err, EUCLEAN, "the disk '%s' is not an ext4 image", image);
 	case IMAGE_UNCLEAN:
-		ret = repair(image, err);
+		ret = repair(fd, image, err);
 	}
 	return ret ? ret : pil_take_fd(&fd);
 }

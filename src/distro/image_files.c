@@ -3,7 +3,8 @@
  * Theory of operation: one walk over the image's folders serves both ways.  A visitor is called for
  * each file with its path, which is the same in the image and below the current folder.  Files are
  * reached by path: the folder is ours alone and every folder in it was made by the walk (or is not
- * written to), so no link can lead elsewhere; the program is confined to it besides (image_main.c).
+ * written to), so no link can lead elsewhere; besides, the program runs where little else is
+ * (pen.h).
  *
  * What is made of a file: contents with holes kept, owner, mode, times to the nanosecond, extended
  * attributes (ACLs and capabilities are such), hard links.  mke2fs -d carries all of these the

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * pillion-image extract|finish IMAGE FOLDER -- started by image.c, as uid 0 of the user namespace
- * that owns the folder.  After the image is open it is confined to the folder. */
+ * that owns the folder, in a pen where image and folder are all there is. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,14 +14,12 @@
 
 enum { MAX_MEMORY_BYTES = 2000 << 20 };
 
-/* The image's contents may know better than libext2fs: nothing but the folder is left to them. */
-static int confine(const char *folder, struct pil_err *err)
+static int settle(const char *folder, struct pil_err *err)
 {
 	struct rlimit memory = {MAX_MEMORY_BYTES, MAX_MEMORY_BYTES};
 
 	umask(0);
-	if (chdir(folder) || chroot(".") || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-	    setrlimit(RLIMIT_AS, &memory))
+	if (chdir(folder) || setrlimit(RLIMIT_AS, &memory))
 		return pil_err_set(err, errno, "go to folder '%s'", folder);
 	return 0;
 }
@@ -40,7 +37,7 @@ int main(int argc, char **argv)
 	}
 	ret = image_files_open(&files, argv[2], finish, &err);
 	if (!ret)
-		ret = confine(argv[3], &err);
+		ret = settle(argv[3], &err);
 	if (!ret)
 		ret = finish ? image_files_finish(files, &err) : image_files_extract(files, &err);
 	closed = image_files_close(files, ret ? NULL : &err);

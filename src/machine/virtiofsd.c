@@ -21,6 +21,7 @@
 #include "log.h"
 #include "loop.h"
 #include "path.h"
+#include "pen.h"
 #include "proc.h"
 #include "str.h"
 #include "unixsock.h"
@@ -47,44 +48,15 @@ static const struct program *find_program(struct pil_err *err)
 
 static void add_jail(struct argv *a, const char *folder, bool writable)
 {
-	argv_add_all(a, (const char *const[]){"bwrap",
-					      "--unshare-ipc",
-					      "--unshare-net",
-					      "--unshare-uts",
-					      "--unshare-cgroup-try",
-					      "--ro-bind",
-					      "/usr",
-					      "/usr",
-					      "--symlink",
-					      "usr/lib",
-					      "/lib",
-					      "--symlink",
-					      "usr/lib64",
-					      "/lib64",
-					      "--proc",
-					      "/proc",
-					      "--dev",
-					      "/dev",
-					      "--tmpfs",
-					      "/run",
-					      "--tmpfs",
-					      "/var",
-					      "--tmpfs",
-					      "/tmp",
-					      writable ? "--bind" : "--ro-bind",
-					      folder,
-					      "/share",
-					      "--cap-drop",
-					      "ALL",
-					      NULL});
 	/* what it needs to act as the guest's users, in a namespace where they are nobody */
-	for (const char *const *cap =
-		     (const char *const[]){"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH",
-					   "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP",
-					   "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",
-					   "CAP_SETPCAP", NULL};
-	     *cap; cap++)
+	static const char *const more_caps[] = {"CAP_MKNOD",      "CAP_SETGID",  "CAP_SETUID",
+						"CAP_SYS_CHROOT", "CAP_SETPCAP", NULL};
+
+	pen_begin(a, pen_file_caps);
+	for (const char *const *cap = more_caps; *cap; cap++)
 		argv_add_all(a, (const char *const[]){"--cap-add", *cap, NULL});
+	argv_add_all(a, (const char *const[]){writable ? "--bind" : "--ro-bind", folder, "/share",
+					      "--", NULL});
 }
 
 static pid_t spawn(const struct fs_share *fs, const struct machine_share *share,

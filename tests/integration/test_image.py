@@ -183,6 +183,36 @@ def test_tree_survives_the_way_into_a_disk_and_back(images):
     assert sorted(p.name for p in images.dir.iterdir()) == ["disk.ext4", "rootfs"]
 
 
+def test_what_reads_a_disk_sees_nothing_but_disk_and_tree(images):
+    images.rootfs.mkdir()
+    own(images, images.rootfs, 0)
+    images.ok("from", 256 * MIB)
+    spy = images.programs / "pillion-image"
+    spy.unlink()
+    spy.write_text("""#!/usr/bin/sh
+exec >"$3/report" 2>&1
+grep -E '^(CapEff|NoNewPrivs):' /proc/self/status
+echo root: $(ls /)
+echo cards: $(tail -n +3 /proc/net/dev | cut -d: -f1)
+echo processes: $(ls /proc | grep -c '^[0-9]')
+touch "$2" /usr/x 2>/dev/null && echo written
+/usr/sbin/chroot / /usr/bin/true 2>/dev/null && echo chroot
+exit 0
+""")
+    spy.chmod(0o755)
+    images.ok("to")
+    said = dict(line.split(":", 1) for line in
+                (images.rootfs / "report").read_text().splitlines() if ":" in line)
+    # chown, dac_override, dac_read_search, fowner, fsetid, setfcap
+    assert int(said["CapEff"], 16) == 1 << 31 | 0b11111
+    assert said["NoNewPrivs"].strip() == "1"
+    assert set(said["root"].split()) <= {"dev", "disk", "lib", "lib64", "pillion-image", "proc",
+                                         "run", "tmp", "tree", "usr", "var"}
+    assert said["cards"].split() == ["lo"]
+    assert int(said["processes"]) < 8
+    assert not {"written", "chroot"} & set((images.rootfs / "report").read_text().split())
+
+
 def test_device_nodes_of_a_disk_survive_a_tree(images):
     images.rootfs.mkdir()
     (images.rootfs / "dev").mkdir()
