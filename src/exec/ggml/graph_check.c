@@ -9,8 +9,8 @@
  * and not by the graph's edges, since a peer may let tensors overlap at will: the last node before
  * the use that writes to any byte of the index.  Without such a node the data is the peer's, or
  * left by an earlier graph, and is checked before each run.  With one, it must be an operation
- * whose results are in range by nature (a sort), or a copy of something for which the same holds.
- */
+ * whose results are in range by nature (a sort), of which the index is a view, or a copy of
+ * something for which the same holds. */
 #include "graph_check.h"
 
 #include <string.h>
@@ -112,6 +112,7 @@ static const char *check_references(const struct check *c, uint32_t at)
 static const char *check_view(const struct check *c, const struct wire_tensor *t)
 {
 	const struct wire_tensor *base;
+	uint64_t extent, whole;
 
 	if (!t->view_src)
 		return t->view_offset ? "an offset into nothing" : NULL;
@@ -121,15 +122,34 @@ static const char *check_view(const struct check *c, const struct wire_tensor *t
 	if (t->buffer != base->buffer || t->view_offset > UINT64_MAX - base->offset ||
 	    t->offset != base->offset + t->view_offset)
 		return "a view that lies elsewhere";
+	tensor_extent(c->env->types, t, &extent); /* cannot overflow: check_place() */
+	tensor_extent(c->env->types, base, &whole);
+	if (extent && (t->view_offset > whole || extent > whole - t->view_offset))
+		return "a view beyond what it is of";
 	return NULL;
 }
 
 /* ---- where index values come from ---- */
 
+static bool is_view(const struct wire_tensor *t)
+{
+	return t->op == WIRE_T_VIEW || t->op == WIRE_T_RESHAPE || t->op == WIRE_T_PERMUTE ||
+	       t->op == WIRE_T_TRANSPOSE;
+}
+
 static bool writes(const struct wire_tensor *t)
 {
-	return (t->flags & WIRE_TENSOR_NODE) && t->op != WIRE_T_NONE && t->op != WIRE_T_VIEW &&
-	       t->op != WIRE_T_RESHAPE && t->op != WIRE_T_PERMUTE && t->op != WIRE_T_TRANSPOSE;
+	return (t->flags & WIRE_TENSOR_NODE) && t->op != WIRE_T_NONE && !is_view(t);
+}
+
+/* Is tensor @at that node, or a view of it by the graph's edges?  A back end that fuses a sort with
+ * what follows it leaves out what the graph does not use: all of the sort's result is there only
+ * for those that the back end can see using it. */
+static bool derives_from(const struct check *c, uint32_t at, uint32_t node)
+{
+	while (at > node && is_view(&c->t[at]))
+		at = c->t[at].src[0] - 1;
+	return at == node;
 }
 
 struct span {
@@ -243,7 +263,10 @@ static const char *check_index(struct check *c, uint32_t at, uint32_t until, int
 		    s.end < x.end || !tensor_dense(c->env->types, w))
 			return COMPUTED;
 		if (w->op == WIRE_T_ARGSORT || w->op == WIRE_T_TOP_K || w->op == WIRE_T_ARGMAX)
-			return c->t[w->src[0] - 1].ne[0] <= limit ? NULL : COMPUTED;
+			return derives_from(c, at, (uint32_t)writer) &&
+					       c->t[w->src[0] - 1].ne[0] <= limit
+				       ? NULL
+				       : COMPUTED;
 		if (w->op != WIRE_T_CPY && w->op != WIRE_T_CONT && w->op != WIRE_T_DUP &&
 		    w->op != WIRE_T_REPEAT && w->op != WIRE_T_GET_ROWS)
 			return COMPUTED;

@@ -228,9 +228,50 @@ static bool params_in(const struct op_args *a, int first, int n, int64_t low, in
 
 /* ---- the rules ---- */
 
-static const char *check_view(const struct op_args *a)
+static const char *check_none(const struct op_args *a)
 {
 	(void)a;
+	return NULL;
+}
+
+/* Back ends that fuse nodes look through views and take the shapes for what ggml's constructors
+ * make of them.  A view of a sort picks columns: the rows are written as those of the sort. */
+static const char *check_view(const struct op_args *a)
+{
+	const struct wire_tensor *x = a->src[0], *d = a->dst;
+
+	if (x->op != WIRE_T_ARGSORT && x->op != WIRE_T_TOP_K)
+		return NULL;
+	NEED(x->type == d->type && packed(a, d) && d->ne[0] <= x->ne[0], WRONG_SHAPE);
+	for (int i = 1; i < WIRE_MAX_DIMS; i++)
+		NEED(d->ne[i] == x->ne[i] && (d->ne[i] == 1 || d->nb[i] == x->nb[i]), WRONG_SHAPE);
+	return NULL;
+}
+
+static const char *check_reshape(const struct op_args *a)
+{
+	NEED(a->src[0]->type == a->dst->type, WRONG_TYPE);
+	NEED(elems(a->src[0]) == elems(a->dst), WRONG_SHAPE);
+	NEED(loosely_dense(a, a->src[0]) && loosely_dense(a, a->dst), WRONG_LAYOUT);
+	return NULL;
+}
+
+/* PERMUTE, TRANSPOSE: the same dimensions, each with its stride, in another order. */
+static const char *check_permute(const struct op_args *a)
+{
+	const struct wire_tensor *x = a->src[0], *d = a->dst;
+	unsigned left = (1u << WIRE_MAX_DIMS) - 1;
+
+	NEED(x->type == d->type, WRONG_TYPE);
+	for (int i = 0; i < WIRE_MAX_DIMS; i++) {
+		int k = 0;
+
+		while (k < WIRE_MAX_DIMS &&
+		       !(left >> k & 1 && x->ne[k] == d->ne[i] && x->nb[k] == d->nb[i]))
+			k++;
+		NEED(k < WIRE_MAX_DIMS, WRONG_SHAPE);
+		left &= ~(1u << k);
+	}
 	return NULL;
 }
 
@@ -1287,7 +1328,7 @@ static const char *check_hc_post(const struct op_args *a)
 #define SIZES (OP_BIG | OP_EMPTY)
 
 static const struct op_rule op_rules[WIRE_NUM_TENSOR_OPS] = {
-	[WIRE_T_NONE] = {0, 0, OP_VIEW | SIZES, .check = check_view},
+	[WIRE_T_NONE] = {0, 0, OP_VIEW | SIZES, .check = check_none},
 	[WIRE_T_DUP] = {S0, 0, OP_EMPTY, .check = check_copy},
 	[WIRE_T_ADD] = {S01, 0, SIZES, .check = check_binary},
 	[WIRE_T_ADD_ID] = {S012, 0, OP_EMPTY, 2, OP_LIMIT_SRC1_ROWS, check_add_id},
@@ -1323,10 +1364,10 @@ static const struct op_rule op_rules[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_SET] = {S01, 0, 0, .check = check_set},
 	[WIRE_T_CPY] = {S01, 0, OP_EMPTY, .check = check_copy},
 	[WIRE_T_CONT] = {S0, 0, OP_EMPTY, .check = check_copy},
-	[WIRE_T_RESHAPE] = {S0, 0, OP_VIEW | SIZES, .check = check_view},
+	[WIRE_T_RESHAPE] = {S0, 0, OP_VIEW | SIZES, .check = check_reshape},
 	[WIRE_T_VIEW] = {S0, 0, OP_VIEW | SIZES, .check = check_view},
-	[WIRE_T_PERMUTE] = {S0, 0, OP_VIEW | SIZES, .check = check_view},
-	[WIRE_T_TRANSPOSE] = {S0, 0, OP_VIEW | SIZES, .check = check_view},
+	[WIRE_T_PERMUTE] = {S0, 0, OP_VIEW | SIZES, .check = check_permute},
+	[WIRE_T_TRANSPOSE] = {S0, 0, OP_VIEW | SIZES, .check = check_permute},
 	[WIRE_T_GET_ROWS] = {S01, 0, SIZES, 1, OP_LIMIT_SRC0_ROWS, check_get_rows},
 	[WIRE_T_GET_ROWS_BACK] = {S01, 0, 0, 1, OP_LIMIT_DST_ROWS, check_get_rows_back},
 	[WIRE_T_SET_ROWS] = {S01, 4, OP_BIG | OP_ROW_SCRATCH, 1, OP_LIMIT_DST_ROWS, check_set_rows},
@@ -1430,7 +1471,7 @@ const char *op_rule_check(const struct op_rule *rule, const struct op_args *a)
 
 	NEED(!why, why);
 	if (rule->flags & OP_VIEW)
-		return NULL;
+		return rule->check(a);
 	NEED((rule->flags & OP_BIG) || elems(a->dst) <= INT32_MAX, "too many elements");
 	if (a->dst->op == WIRE_T_UNARY)
 		NEED(in_range(a->dst->params[0], 0, WIRE_NUM_UNARY_OPS - 1) &&
