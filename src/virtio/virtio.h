@@ -60,6 +60,10 @@ struct virtio_transport {
 	 * -1 when it cannot be done.  Either may be NULL: it cannot. */
 	int (*kick_fd)(struct virtio_device *dev, unsigned q);
 	int (*call_fd)(struct virtio_device *dev, unsigned q);
+	/* Cuts off whom the eventfds of queue @q were passed on to, before reset() at the latest:
+	 * what those do to them reaches nobody.  kick_fd is as it was, but new; call_fd is to be
+	 * asked for again.  The queue is to be looked at.  NULL where the others are. */
+	void (*renew_fds)(struct virtio_device *dev, unsigned q);
 };
 
 struct virtio_device { /* embedded as the first member of each device */
@@ -112,6 +116,12 @@ static inline int virtio_device_kick_fd(struct virtio_device *dev, unsigned q)
 static inline int virtio_device_call_fd(struct virtio_device *dev, unsigned q)
 {
 	return dev->transport->call_fd ? dev->transport->call_fd(dev, q) : -1;
+}
+
+static inline void virtio_device_renew_fds(struct virtio_device *dev, unsigned q)
+{
+	if (dev->transport->renew_fds)
+		dev->transport->renew_fds(dev, q);
 }
 
 /* Interrupts the driver if it wants to know of what was pushed to queue @q. */

@@ -8,6 +8,10 @@
  * the queue is lost with it, but virtiofsd (with its default of no thread pool) answers in order:
  * whatever lies behind the last answer is open.  virtq_resume() starts there.
  *
+ * The eventfds of a back end that is gone, or whose queues were taken back, are renewed: it may
+ * hold them still, and nothing it does to them must reach us.  They are watched for edges and not
+ * read, and not written to once they are handed over; either could block.
+ *
  * A new back end gets the queues at our position, with nothing open.  The connection stays over a
  * reset of the device, because virtiofsd ends with its connection; only the queues are taken back.
  */
@@ -95,15 +99,12 @@ static void fail_requests(struct fs *fs, unsigned q)
 		fs->dev.transport->renotify(&fs->dev, q); /* adds to the kick: ours again */
 }
 
-/* #syscalls: read */
 static void bell_rung(struct loop_source *source, uint32_t events)
 {
 	struct fs_bell *bell = container_of(source, struct fs_bell, source);
-	uint64_t count;
 
 	(void)events;
-	if (read(source->fd, &count, sizeof(count)) == sizeof(count))
-		fail_requests(bell->fs, (unsigned)(bell - bell->fs->bells));
+	fail_requests(bell->fs, (unsigned)(bell - bell->fs->bells));
 }
 
 /* The queues are ours from now on. */
@@ -114,7 +115,7 @@ static void serve_ourselves(struct fs *fs)
 		struct fs_bell *bell = &fs->bells[q];
 
 		if (bell->source.fd >= 0 && !bell->source.loop &&
-		    loop_add(fs->loop, &bell->source, EPOLLIN))
+		    loop_add(fs->loop, &bell->source, EPOLLIN | EPOLLET))
 			log_err("fs: tag '%.36s': requests will hang: no memory", fs->config.tag);
 		virtq_resume(&fs->dev.queues[q]);
 		fail_requests(fs, q);
@@ -137,13 +138,22 @@ static int hand_over(struct fs *fs)
 		if (!fs->dev.queues[q].enabled)
 			continue;
 		loop_remove(&fs->bells[q].source);
+		/* have it look at what came before */
+		if (write(fs->bells[q].source.fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+			return -errno;
 		rc = vhost_user_start_queue(&fs->vu, q, &fs->dev.queues[q], fs->bells[q].source.fd,
 					    fs->bells[q].call_fd);
-		/* look at what came in between */
-		if (write(fs->bells[q].source.fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
-			rc = -errno;
 	}
 	return rc;
+}
+
+static void cut_off(struct fs *fs)
+{
+	for (unsigned q = 0; q < NUM_QUEUES; q++) {
+		loop_remove(&fs->bells[q].source);
+		virtio_device_renew_fds(&fs->dev, q);
+		fs->bells[q].call_fd = virtio_device_call_fd(&fs->dev, q);
+	}
 }
 
 static void try_later(struct fs *fs)
@@ -159,8 +169,10 @@ static void back_end_gone(struct vhost_user *vu, const char *why)
 		log_warn("fs: tag '%.36s': %s; requests fail until it is back", fs->config.tag,
 			 why);
 	fs->connected = false;
-	if (fs->dev.active)
+	if (fs->dev.active) {
+		cut_off(fs);
 		serve_ourselves(fs);
+	}
 	try_later(fs);
 }
 
@@ -246,8 +258,11 @@ static void fs_reset(struct virtio_device *dev)
 		if (fs->connected && dev->queues[q].enabled && !rc)
 			rc = vhost_user_stop_queue(&fs->vu, q);
 		loop_remove(&fs->bells[q].source);
-		fs->bells[q].source.fd = fs->bells[q].call_fd = -1;
 	}
+	if (fs->connected)
+		cut_off(fs);
+	for (unsigned q = 0; q < NUM_QUEUES; q++)
+		fs->bells[q].source.fd = fs->bells[q].call_fd = -1;
 	fs->connected = false;
 	if (rc) {
 		log_warn("fs: tag '%.36s': the back end does not stop: %s", fs->config.tag,

@@ -129,8 +129,10 @@ static int add_memory(struct vm *vm, const struct vm_opts *opts, struct pil_err 
 	int ret;
 
 	if (opts->shared_memory) {
-		vm->mem.fd = memfd_create("guest", MFD_CLOEXEC);
-		if (vm->mem.fd < 0 || ftruncate(vm->mem.fd, (off_t)opts->mem_bytes))
+		vm->mem.fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		/* a peer that cut it short would have us end by SIGBUS */
+		if (vm->mem.fd < 0 || ftruncate(vm->mem.fd, (off_t)opts->mem_bytes) ||
+		    fcntl(vm->mem.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
 			return pil_err_set(err, errno, "make the guest's memory");
 	}
 	host = map_aligned(opts->mem_bytes, flags, vm->mem.fd);
@@ -223,6 +225,16 @@ int vm_add_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
 				     .fd = event_fd}; /* len 0: any length, the fast way */
 
 	return ioctl(vm->fd, KVM_IOEVENTFD, &bell) ? -errno : 0;
+}
+
+void vm_remove_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
+{
+	struct kvm_ioeventfd bell = {.addr = gpa,
+				     .fd = event_fd,
+				     .flags = KVM_IOEVENTFD_FLAG_DEASSIGN};
+
+	if (ioctl(vm->fd, KVM_IOEVENTFD, &bell) && errno != ENOENT)
+		log_dbg("doorbell: %s", strerror(errno));
 }
 
 void vm_end(struct vm *vm, enum vm_end end, const char *why, ...)

@@ -53,6 +53,7 @@ void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data);
 /* Writes to guest-physical @gpa make @event_fd readable and are not seen otherwise.  0 or -errno.
  */
 int vm_add_doorbell(const struct vm *vm, uint64_t gpa, int event_fd) PIL_MUST_CHECK;
+void vm_remove_doorbell(const struct vm *vm, uint64_t gpa, int event_fd); /* none is fine */
 
 /* The machine ends; the first call decides how.  Any thread. */
 void vm_end(struct vm *vm, enum vm_end end, const char *why, ...) PIL_PRINTF(3, 4);

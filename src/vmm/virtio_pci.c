@@ -4,7 +4,11 @@
  * function's lock.  Two kinds reach into the device, which lives on the loop's thread: writes of
  * the status and accesses to the device's configuration hop over there, without the lock. Doorbells
  * are eventfds that KVM rings and the loop watches.  Interrupts come from any thread: the vectors
- *of the queues are atomic, the MSI-X table has a lock of its own.
+ * of the queues are atomic, the MSI-X table has a lock of its own.
+ *
+ * An eventfd that a vhost-user peer holds too is one that it can fill, empty, and make blocking, at
+ * any moment.  So the loop never reads one (each ring is an edge), and never writes to one that is
+ * lent; when the peer is gone, renew_fds() has others take their places.
  *
  * What a device works with never changes under it: features once FEATURES_OK is set, addresses and
  * size of a queue once it is enabled.  Only a reset, on the loop's thread, gives them back.
@@ -15,6 +19,7 @@
 #include "virtio_pci.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_pci.h>
@@ -50,7 +55,8 @@ struct bell {                      /* of a queue */
 	struct loop_source source; /* an eventfd */
 	struct virtio_pci *vp;
 	unsigned q;
-	unsigned rung; /* by hand; under the lock */
+	unsigned rung;         /* by hand; under the lock */
+	uint64_t doorbell_gpa; /* where KVM rings it; 0: nowhere; under the lock */
 };
 
 struct virtio_pci {
@@ -133,15 +139,15 @@ static void device_renotify(struct virtio_device *dev, unsigned q)
 
 /* ---- on the loop's thread */
 
-/* #syscalls: read */
+/* Each ring is an edge: the count behind it is of no interest and never read. */
+#define BELL_EVENTS (EPOLLIN | EPOLLET)
+
 static void call_rung(struct loop_source *source, uint32_t events)
 {
 	struct bell *bell = container_of(source, struct bell, source);
-	uint64_t count;
 
 	(void)events;
-	if (read(source->fd, &count, sizeof(count)) == sizeof(count))
-		device_interrupt(bell->vp->dev, bell->q);
+	device_interrupt(bell->vp->dev, bell->q);
 }
 
 static int device_kick_fd(struct virtio_device *dev, unsigned q)
@@ -161,13 +167,34 @@ static int device_call_fd(struct virtio_device *dev, unsigned q)
 	if (bell->source.fd < 0)
 		bell->source.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (bell->source.fd >= 0 && !bell->source.loop &&
-	    loop_add(vp->loop, &bell->source, EPOLLIN))
+	    loop_add(vp->loop, &bell->source, BELL_EVENTS))
 		pil_close_p(&bell->source.fd);
 	return bell->source.fd;
 }
 
-/* Each ring is an edge: the count behind it is of no interest and never read. */
-#define BELL_EVENTS (EPOLLIN | EPOLLET)
+static void close_call(struct bell *call)
+{
+	loop_remove(&call->source);
+	pil_close_p(&call->source.fd);
+}
+
+/* Another eventfd under the same number, which processors may be writing to.
+ * #syscalls: eventfd2 dup3 ioctl(1=KVM_IOEVENTFD) */
+static void device_renew_fds(struct virtio_device *dev, unsigned q)
+{
+	struct virtio_pci *vp = of_device(dev);
+	struct bell *kick = &vp->kicks[q];
+	_auto_fd int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	pthread_mutex_lock(&vp->lock);
+	if (kick->doorbell_gpa)
+		vm_remove_doorbell(vp->msix.vm, kick->doorbell_gpa, kick->source.fd);
+	kick->doorbell_gpa = kick->rung = 0;
+	if (fd < 0 || dup3(fd, kick->source.fd, O_CLOEXEC) < 0)
+		log_err("virtio %s: renew queue %u: %s", dev->ops->name, q, strerror(errno));
+	pthread_mutex_unlock(&vp->lock);
+	close_call(&vp->calls[q]);
+}
 
 /* Takes back what was lent to a peer. */
 static void reclaim_bells(struct virtio_pci *vp)
@@ -176,8 +203,7 @@ static void reclaim_bells(struct virtio_pci *vp)
 		if (!vp->kicks[q].source.loop && vp->kicks[q].source.fd >= 0 &&
 		    loop_add(vp->loop, &vp->kicks[q].source, BELL_EVENTS))
 			log_err("virtio %s: watch queue %u: no memory", vp->dev->ops->name, q);
-		loop_remove(&vp->calls[q].source);
-		pil_close_p(&vp->calls[q].source.fd);
+		close_call(&vp->calls[q]);
 	}
 }
 
@@ -418,18 +444,19 @@ static void common_write(struct virtio_pci *vp, uint64_t off, uint64_t value)
 static void ring(struct virtio_pci *vp, uint64_t reg)
 {
 	uint64_t q = reg / DOORBELL_BYTES;
-	bool often;
+	struct bell *kick;
 
 	if (q >= vp->dev->ops->n_queues || reg % DOORBELL_BYTES)
 		return;
 	device_renotify(vp->dev, (unsigned)q);
+	kick = &vp->kicks[q];
 	pthread_mutex_lock(&vp->lock);
-	often = ++vp->kicks[q].rung == OFTEN;
+	if (++kick->rung == OFTEN) {
+		kick->doorbell_gpa = pci_bar_gpa(&vp->fn) + PAGE_DOORBELLS * PAGE_BYTES + reg;
+		if (vm_add_doorbell(vp->msix.vm, kick->doorbell_gpa, kick->source.fd))
+			log_dbg("virtio %s: doorbell: %s", vp->dev->ops->name, strerror(errno));
+	}
 	pthread_mutex_unlock(&vp->lock);
-	if (often &&
-	    vm_add_doorbell(vp->msix.vm, pci_bar_gpa(&vp->fn) + PAGE_DOORBELLS * PAGE_BYTES + reg,
-			    vp->kicks[q].source.fd))
-		log_dbg("virtio %s: doorbell: %s", vp->dev->ops->name, strerror(errno));
 }
 
 static uint64_t bar_read(struct pci_function *fn, uint64_t off, unsigned len)
@@ -592,8 +619,8 @@ static void init_queues(struct virtio_pci *vp, const struct vm *vm)
 {
 	for (unsigned q = 0; q < VIRTIO_MAX_QUEUES; q++) {
 		vp->dev->queues[q].mem = &vm->mem;
-		vp->kicks[q] = (struct bell){{.fd = -1, .ready = bell_rung}, vp, q};
-		vp->calls[q] = (struct bell){{.fd = -1, .ready = call_rung}, vp, q};
+		vp->kicks[q] = (struct bell){{.fd = -1, .ready = bell_rung}, .vp = vp, .q = q};
+		vp->calls[q] = (struct bell){{.fd = -1, .ready = call_rung}, .vp = vp, .q = q};
 	}
 }
 
@@ -615,7 +642,8 @@ int virtio_pci_create(struct virtio_pci **out, struct virtio_device *dev, struct
 						  .broken = device_broken,
 						  .renotify = device_renotify,
 						  .kick_fd = device_kick_fd,
-						  .call_fd = device_call_fd};
+						  .call_fd = device_call_fd,
+						  .renew_fds = device_renew_fds};
 	dev->transport = &vp->transport;
 	init_queues(vp, vm);
 	pthread_mutex_init(&vp->lock, NULL);

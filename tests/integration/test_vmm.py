@@ -77,6 +77,19 @@ def status(task):
 
 
 @needs_kvm
+def test_memory_that_a_server_of_folders_maps_cannot_be_cut(tmp_path):
+    p = start("--fs", f"work,{tmp_path}/socket")
+    try:
+        fds = [fd for fd in (machine(p) / "fd").iterdir() if "memfd:guest" in os.readlink(fd)]
+        assert len(fds) == 1
+        with open(fds[0], "rb") as memory:
+            seals = fcntl.fcntl(memory, fcntl.F_GET_SEALS)
+        assert seals == fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    finally:
+        p.kill()
+
+
+@needs_kvm
 def test_sigterm_ends_it_within_a_second():
     p = start()
     p.send_signal(signal.SIGTERM)

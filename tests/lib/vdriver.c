@@ -2,6 +2,7 @@
 #include "vdriver.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -56,6 +57,19 @@ static int fake_call_fd(struct virtio_device *dev, unsigned q)
 	return lend(dev, &driver_of(dev)->queues[q].call_fd);
 }
 
+static void fake_renew_fds(struct virtio_device *dev, unsigned q)
+{
+	struct vdriver_queue *queue = &driver_of(dev)->queues[q];
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	if (queue->kick_fd >= 0 && dup3(fd, queue->kick_fd, O_CLOEXEC) < 0)
+		abort();
+	if (queue->call_fd >= 0)
+		close(queue->call_fd);
+	queue->call_fd = -1;
+	close(fd);
+}
+
 static const struct virtio_transport fake_transport = {
 	.interrupt = fake_interrupt,
 	.config_changed = fake_config_changed,
@@ -63,6 +77,7 @@ static const struct virtio_transport fake_transport = {
 	.renotify = fake_renotify,
 	.kick_fd = fake_kick_fd,
 	.call_fd = fake_call_fd,
+	.renew_fds = fake_renew_fds,
 };
 
 void vdriver_init(struct vdriver *d)

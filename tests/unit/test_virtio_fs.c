@@ -291,6 +291,49 @@ static void test_open_requests_fail_when_the_back_end_dies_and_another_takes_ove
 	assert_int_equal(f->base, 4);
 }
 
+/* It keeps the eventfds, makes them blocking, and has them full or empty as it likes. */
+static void test_a_back_end_that_plays_with_the_eventfds_blocks_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct fuse_out_header *out;
+	uint64_t full = UINT64_MAX - 1, count;
+	int kick_fd, call_fd;
+
+	alarm(20); /* instead of for ever */
+	start_back_end(f);
+	vdriver_start(&f->d, f->dev, 0);
+	for (unsigned round = 0; round < 2; round++) {
+		converse(f);
+		assert_true(virtio_fs_is_connected(f->dev));
+		kick_fd = dup(f->kick_fd);
+		call_fd = dup(f->call_fd);
+		assert_int_equal(fcntl(kick_fd, F_SETFL, 0), 0);
+		assert_int_equal(fcntl(call_fd, F_SETFL, 0), 0);
+		assert_int_equal(read(kick_fd, &count, 8), 8);
+		if (round == 0)
+			assert_int_equal(write(kick_fd, &full, 8), 8);
+		stop_back_end(f);
+		run_loop(f, 5);
+		out = request(f, REQUEST_QUEUE, FUSE_READ, 100 + round, true);
+		vdriver_kick(&f->d, REQUEST_QUEUE);
+		run_loop(f, 5);
+		expect_failure(f, out, 100 + round);
+		start_back_end(f);
+		run_loop(f, 1100);
+		converse(f);
+		/* what it still has is nobody's */
+		assert_int_equal(fcntl(call_fd, F_SETFL, O_NONBLOCK), 0);
+		assert_int_equal(write(call_fd, &full, 8), 8);
+		assert_int_equal(read(f->call_fd, &count, 8), -1);
+		assert_int_equal(read(f->kick_fd, &count, 8), 8);
+		assert_true(count < 1000);
+		assert_int_equal(write(f->kick_fd, &count, 8), 8);
+		close_fd(&kick_fd);
+		close_fd(&call_fd);
+	}
+	alarm(0);
+}
+
 static void test_the_connection_stays_over_a_reset(void **state)
 {
 	struct fixture *f = *state;
@@ -533,6 +576,7 @@ int main(void)
 		T(queues_are_handed_over),
 		T(without_a_back_end_requests_fail_at_once),
 		T(open_requests_fail_when_the_back_end_dies_and_another_takes_over),
+		T(a_back_end_that_plays_with_the_eventfds_blocks_nothing),
 		T(the_connection_stays_over_a_reset),
 		T(a_back_end_that_does_not_let_go_is_left),
 		T(wrong_answers_end_the_connection),
