@@ -130,8 +130,8 @@ static int add_looked_into(scmp_filter_ctx filter)
 
 int filter_create(struct pil_err *err)
 {
-	_auto_fd int fd = memfd_create("seccomp", MFD_CLOEXEC);
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
+	_auto_fd int fd = memfd_create("seccomp", MFD_CLOEXEC);
 	int ret = 0;
 
 	if (fd < 0 || !filter)

@@ -394,7 +394,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	struct ns *ns = calloc(1, sizeof(*ns));
 	bool dns_forward = false;
 	pid_t child;
-	int ret = 0;
+	int ended_fd, ret = 0;
 
 	if (!ns)
 		return -ENOMEM;
@@ -432,7 +432,8 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	}
 	*ready_fd = pil_take_fd(&ready_read);
 	*state = ns;
-	return (int)syscall(SYS_pidfd_open, ns->bwrap, 0);
+	ended_fd = (int)syscall(SYS_pidfd_open, ns->bwrap, 0);
+	return ended_fd < 0 ? pil_err_set(err, errno, "watch sandbox") : ended_fd;
 }
 
 extern const struct machine_ops machine_ns;

@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 BUILD = pathlib.Path(os.environ.get("PILLION_BUILD", ROOT / "build"))
 BROKER = BUILD / "src" / "broker" / "pillion-broker"
 FAKE_GGML = BUILD / "tests" / "lib" / "ggml"
+DENY = BUILD / "tests" / "lib" / "deny"
 
 MAGIC, VERSION = 0x4E4C4950, 1
 LIST, OPEN = 1, 2
@@ -44,6 +45,11 @@ def processes(needle):
             if any(needle in w.decode(errors="replace") for w in words):
                 found.append(int(entry.name))
     return found
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(what, seconds=10.0):
@@ -129,6 +135,7 @@ class World:
             shutil.copy(FAKE_GGML / name, self.ggml / name)
         self.configure(config)
         self.children = []
+        self.prefix = []
         self.token = self.machine("one", bytes(range(32)))
 
     def configure(self, text):
@@ -148,7 +155,7 @@ class World:
 
     def start(self, *args):
         log = open(self.base / "log", "ab")
-        p = subprocess.Popen([BROKER, *args], env=self.env, stdin=subprocess.DEVNULL, stdout=log,
+        p = subprocess.Popen([*self.prefix, BROKER, *args], env=self.env, stdin=subprocess.DEVNULL, stdout=log,
                              stderr=log)
         self.children.append(p)
         return p
@@ -240,6 +247,34 @@ def world():
 def test_list_names_the_device_as_the_reference_device(world):
     world.broker()
     assert world.devices() == [("Fake", 1, 64 << 20)]
+
+
+def test_calls_that_a_filter_denies_are_not_needed(world):
+    world.prefix = [DENY, "close_range=ENOSYS,openat2=ENOSYS,pidfd_open=EPERM"]
+    p = world.broker()
+    assert world.open().works()
+    p.terminate()
+    assert p.wait(10) == 0
+    assert wait_for(lambda: not processes(str(world.ggml)))
+
+
+def test_broker_without_descriptors_waits_for_them(world):
+    world.prefix = ["prlimit", "--nofile=24"]
+    p = world.broker()
+    silent = [world.stream() for _ in range(60)]
+    before = cpu_seconds(p.pid)
+    time.sleep(1)
+    assert cpu_seconds(p.pid) - before < 0.3, "it spins"
+    for s in silent:
+        s.close()
+    assert wait_for(world.answers) and p.poll() is None
+    assert world.open().works()
+
+
+def test_without_a_filter_for_executors_there_is_no_broker(world):
+    world.prefix = [DENY, "memfd_create=EMFILE"]
+    assert world.start().wait(10) == 1
+    assert "seccomp filter: Too many open files" in world.log()
 
 
 def test_gpu_is_listed_alone_and_the_reference_device_last_on_request(world):

@@ -98,6 +98,51 @@ def alive(pid):
     return os.path.exists(f"/proc/{pid}")
 
 
+# ---- when system calls fail ----
+
+@pytest.fixture
+def under(data):
+    """A command line under a program such as prlimit, which all that it starts is under as well."""
+    all_ = []
+
+    def start(*prefix):
+        all_.append(Pillion(data, as_user=prefix))
+        return all_[-1]
+    yield start
+    for p in all_:
+        p.as_user = []
+        p.close()
+
+
+DENY = host_lib.BUILD / "tests" / "lib" / "deny"
+
+
+def test_calls_that_a_filter_denies_are_not_needed(under):
+    pil = under(DENY, "close_range=ENOSYS,openat2=ENOSYS")
+    assert pil.ok("-e", "echo", "works") == "works\n"
+    pil.ok("--terminate", "debian")
+    assert not pil.running()
+
+
+@pytest.mark.parametrize("prefix", [(DENY, "pidfd_open=EMFILE"), (DENY, "pipe2=EMFILE"), ("prlimit", "--nofile=4"),
+                                    ("prlimit", "--nofile=8"), ("prlimit", "--nofile=12"),
+                                    ("prlimit", "--nofile=20")])
+def test_without_descriptors_no_machine_and_one_line(under, prefix):
+    pil = under(*prefix)
+    done = pil.run("-d", "debian", "-e", "true")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done
+    assert done.stderr.startswith("pillion: start 'debian': ") and done.stderr.endswith("Too many open files\n")
+    pil.as_user = []
+    assert not pil.running()
+    assert pil.ok("-e", "echo", "works") == "works\n"  # nothing in the way was left behind
+
+
+def test_bench_without_descriptors_says_so(under, tiny):
+    done = under("prlimit", "--nofile=6").run("bench", "-m", tiny)
+    assert done.returncode == 1 and "Too many open files" in done.stderr, done
+    assert done.stderr.splitlines()[0].startswith("pillion: bench: ")
+
+
 # ---- commands ----
 
 def test_exit_status_passes_through(shared):
