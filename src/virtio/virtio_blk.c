@@ -12,7 +12,8 @@
  * first are started when they are first needed; where that fails, everything is done in turn.
  *
  * The lock guards the queue, the state, and who leads; it is not held during I/O.  reset() asks for
- * PARKED and waits until no worker has a request in hand.
+ * PARKED and waits until no worker has a request in hand.  It waits on the loop's thread, so what
+ * one request can ask for without end, zeroes, is given up then.
  *
  * A request that makes no sense in itself (no room for header or status) breaks the device; one
  * that asks for the impossible (beyond the end, read only, an I/O error) fails alone. */
@@ -152,15 +153,27 @@ static bool read_cached(struct worker *w)
 	return w->done == w->len;
 }
 
+static bool wanted(struct blk *b)
+{
+	bool running;
+
+	pthread_mutex_lock(&b->lock);
+	running = b->state == BLK_RUNNING;
+	pthread_mutex_unlock(&b->lock);
+	return running;
+}
+
 /* For file systems that cannot make zeroes by fallocate(). */
-static int write_zeroes(int fd, off_t at, off_t len)
+static int write_zeroes(struct blk *b, off_t at, off_t len)
 {
 	static const char zeroes[64 << 10];
 
 	while (len > 0) {
 		size_t n = len < (off_t)sizeof(zeroes) ? (size_t)len : sizeof(zeroes);
-		ssize_t put = pwrite(fd, zeroes, n, at);
+		ssize_t put = wanted(b) ? pwrite(b->fd, zeroes, n, at) : 0;
 
+		if (!put)
+			return -ECANCELED;
 		if (put < 0 && errno != EINTR)
 			return -errno;
 		if (put > 0) {
@@ -193,7 +206,9 @@ static uint8_t clear_range(struct blk *b, uint32_t type,
 		      at, len))
 		rc = -errno;
 	if (rc == -EOPNOTSUPP) /* a discard is only advice */
-		rc = discard ? 0 : write_zeroes(b->fd, at, len);
+		rc = discard ? 0 : write_zeroes(b, at, len);
+	if (rc == -ECANCELED)
+		return VIRTIO_BLK_S_IOERR;
 	return rc ? io_failed(b, discard ? "discard" : "write zeroes", range->sector, -rc)
 		  : VIRTIO_BLK_S_OK;
 }
@@ -209,7 +224,7 @@ static uint8_t clear_ranges(struct worker *w)
 		return VIRTIO_BLK_S_IOERR;
 	iovs_read(w->data, w->n_iov, 0, ranges, w->len);
 	for (size_t i = 0; i < w->len / sizeof(ranges[0]) && status == VIRTIO_BLK_S_OK; i++)
-		status = clear_range(b, w->hdr.type, &ranges[i]);
+		status = wanted(b) ? clear_range(b, w->hdr.type, &ranges[i]) : VIRTIO_BLK_S_IOERR;
 	return status;
 }
 

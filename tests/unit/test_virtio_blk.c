@@ -257,6 +257,34 @@ static void test_reset_waits_for_the_worker(void **state)
 	}
 }
 
+/* A file in memory has no zeroes by fallocate(), so that they are written. */
+static void test_reset_does_not_wait_for_all_the_zeroes_of_a_request(void **state)
+{
+	enum { RANGES = 32, RANGE = 256 << 20 };
+	struct fixture *f = *state;
+	struct virtio_blk_outhdr hdr = {.type = VIRTIO_BLK_T_WRITE_ZEROES};
+	struct virtio_blk_discard_write_zeroes ranges[RANGES];
+	uint64_t status = vdriver_put(&f->d, "\xff", 1);
+
+	assert_int_equal(ftruncate(f->fd, RANGE), 0);
+	create(f, false);
+	for (unsigned i = 0; i < RANGES; i++) /* the same, again and again */
+		ranges[i] = (struct virtio_blk_discard_write_zeroes){.num_sectors = RANGE / SECTOR};
+	vdriver_add(&f->d, 0,
+		    (struct vdriver_buf[]){
+			    {vdriver_put(&f->d, &hdr, sizeof(hdr)), sizeof(hdr), false},
+			    {vdriver_put(&f->d, ranges, sizeof(ranges)), sizeof(ranges), false},
+			    {status, 1, true},
+		    },
+		    3);
+	vdriver_kick(&f->d, 0);
+	while (!blocks(f->fd))
+		usleep(100);
+	vdriver_stop(&f->d);
+	assert_int_equal(*(uint8_t *)vdriver_at(&f->d, status), VIRTIO_BLK_S_IOERR);
+	vdriver_start(&f->d, f->dev, f->dev->offered);
+}
+
 /* Many requests at once, of all kinds, some of which take their time; each has its own part of the
  * image, which it must find as it left it. */
 enum { PARTS = 16, PART_SECTORS = 8, PART = PART_SECTORS * SECTOR };
@@ -384,6 +412,7 @@ int main(void)
 		T(configuration_and_serial),
 		T(requests_without_status_break_the_device_until_reset),
 		T(reset_waits_for_the_worker),
+		T(reset_does_not_wait_for_all_the_zeroes_of_a_request),
 		T(slow_and_fast_requests_overlap),
 		T(bad_images_are_refused),
 	};
