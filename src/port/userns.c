@@ -136,16 +136,13 @@ static int map_ids(pid_t pid, struct pil_err *err)
 
 const char *userns_stage_add(struct userns_stage *stage, const char *source)
 {
-	char *path = stage->path[stage->n];
+	char *place = stage->place[stage->n];
 
 	if (stage->n == USERNS_MAX_STAGES - 1)
 		abort(); /* a bug: all callers know their number */
-	if (getuid() == 0)
-		snprintf(path, sizeof(stage->path[0]), STAGE_DIR "/%d", stage->n);
-	else
-		snprintf(path, sizeof(stage->path[0]), "%s", source);
+	snprintf(place, sizeof(stage->place[0]), STAGE_DIR "/%d", stage->n);
 	stage->source[stage->n++] = source;
-	return path;
+	return getuid() == 0 ? place : source;
 }
 
 static int bind_one(const char *source, const char *target)
@@ -184,7 +181,7 @@ static int bind_stages(const struct userns_stage *stage)
 	if (mount("pillion", STAGE_DIR, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=64k"))
 		return -errno;
 	for (int i = 0; i < stage->n && !ret; i++)
-		ret = bind_one(hidden[i], stage->path[i]);
+		ret = bind_one(hidden[i], stage->place[i]);
 	return ret;
 }
 

@@ -18,14 +18,14 @@ enum { USERNS_MAX_STAGES = 16 };
 
 /* Host paths the program needs.  As root the namespace could not walk to them (a home directory is
  * 0700), so they are bound to a place of their own, in a mount namespace that ends with the
- * program; for others that is not needed.  userns_path() tells where the program finds entry @i. */
+ * program; for others that is not needed. */
 struct userns_stage {
 	const char *source[USERNS_MAX_STAGES]; /* borrowed; folders or files */
-	char path[USERNS_MAX_STAGES][256];
+	char place[USERNS_MAX_STAGES][16];     /* where root's are bound */
 	int n;
 };
 
-/* Adds a path and returns where it will be seen. */
+/* Adds a path and returns where it will be seen: borrowed from @stage, or @source itself. */
 const char *userns_stage_add(struct userns_stage *stage, const char *source);
 
 enum userns_pids {

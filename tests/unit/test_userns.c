@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -142,11 +143,33 @@ static void test_who_started_it_takes_all_with_it(void **state)
 	}
 }
 
+/* Whatever is removed there, say, is what was meant. */
+static void test_a_long_path_is_not_cut(void **state)
+{
+	char path[1024], *end = path;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	for (unsigned i = 0; i < 30; i++)
+		end += sprintf(end, "/folder-%020u", i);
+	pid = fork();
+	if (pid == 0) { /* root's are bound to a short one */
+		struct userns_stage stage = {0};
+
+		_exit((getuid() == 0 && setuid(65534)) ||
+		      strcmp(userns_stage_add(&stage, path), path) != 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_it_is_root_and_the_first_process,
 				       skip_without_namespaces),
+		cmocka_unit_test(test_a_long_path_is_not_cut),
 		cmocka_unit_test_setup(test_missing_program_is_an_error, skip_without_namespaces),
 		cmocka_unit_test_setup(test_what_is_stopped_takes_all_with_it,
 				       skip_without_namespaces),
