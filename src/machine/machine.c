@@ -23,7 +23,7 @@ enum {
 	START_MS = 240000, /* of a machine, whoever starts it: the slowest ready_ms and some */
 	MAX_STARTS = 10,   /* of one that is stopped again before we have connected */
 	STOP_MS = 30000,   /* a microVM has a disk to write */
-	MAX_LOG = 1 << 20,
+	LOG_TAIL = 1 << 20,
 };
 
 extern const struct machine_ops machine_kvm, machine_ns;
@@ -171,16 +171,27 @@ static const char *failure_in(char *log, bool ran)
 	return failure;
 }
 
+/* The end of file @path; heap, NULL: there is none.  A guest may fill megabytes of the log. */
+static char *read_tail(const char *path)
+{
+	_auto_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	char *text = size < 0 ? NULL : malloc(LOG_TAIL + 1);
+	ssize_t n = text ? pread(fd, text, LOG_TAIL, size > LOG_TAIL ? size - LOG_TAIL : 0) : 0;
+
+	if (text)
+		text[n > 0 ? n : 0] = '\0';
+	return text;
+}
+
 void machine_explain_end(const struct state_dirs *dirs, const char *name, bool ran,
 			 struct pil_err *err)
 {
 	_auto_free char *path = str_printf("%s/machines/%s.log", dirs->runtime, name);
-	_auto_free char *log = NULL;
-	const char *failure = NULL;
+	_auto_free char *log = read_tail(path);
+	const char *failure = log ? failure_in(log, ran) : NULL;
 
 	pil_err_hint(err, "see %s", path);
-	if (pil_read_file(path, MAX_LOG, &log) >= 0)
-		failure = failure_in(log, ran);
 	if (failure) {
 		_auto_free char *what = str_printf("%s: %s", err->msg, failure);
 		char safe[sizeof(err->msg)];
