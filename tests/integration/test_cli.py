@@ -259,7 +259,7 @@ def test_default_version_of_the_config_holds_for_install(empty):
 
 # Stands for mmdebstrap: an archive with nothing in it but the name of the library of the ggml that
 # the suite has, by the file SUITE in this program's folder.  No such file: no such suite.
-FAKE_MMDEBSTRAP = r"""#!/bin/sh
+FAKE_SUITES = r"""#!/bin/sh
 set -e
 while case "$1" in -*) ;; *) false ;; esac; do shift; done
 here=$(dirname "$0") suite=$1 archive=$2 tree=$(mktemp -d)
@@ -277,7 +277,7 @@ def debian(empty):
     """Makes Debian's suites have these versions of ggml; the command line then fetches from them."""
     folder = empty.root / "suites"
     folder.mkdir()
-    (folder / "mmdebstrap").write_text(FAKE_MMDEBSTRAP)
+    (folder / "mmdebstrap").write_text(FAKE_SUITES)
     (folder / "mmdebstrap").chmod(0o755)
     empty.env["PATH"] = f"{folder}:{empty.env['PATH']}"
     empty.env["TMPDIR"] = str(empty.root)

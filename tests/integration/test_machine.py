@@ -327,7 +327,7 @@ def test_exposure_of_the_device_path(shared):
 
 
 # Ways to start a program in an environment that is not that of the command.
-CLEAN_STARTS = ("su - root -c env", "env -i su root -c env", "sudo -u nobody env", "env -i /usr/bin/sudo env")
+CLEAN_STARTS = ("su - root -c env", "env -i su root -c env", "sudo -u nobody env", "env -i PATH=/usr/bin /usr/bin/sudo env")
 
 
 @pytest.mark.parametrize("command", CLEAN_STARTS)
