@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -20,6 +21,7 @@
 #include "fake_ggml.h"
 #include "fd.h"
 #include "session.h"
+#include "stream.h"
 
 struct peer {
 	struct gg_device *device;
@@ -782,6 +784,69 @@ static void test_graphs_of_a_session_are_bounded(void **state)
 	wait_until_gone(*state);
 }
 
+static void test_graphs_of_a_machine_are_bounded(void **state)
+{
+	const uint32_t n = WIRE_MAX_TENSORS;
+	struct wire_tensor *t = calloc(n, sizeof(*t)); /* refused, and kept until patched */
+	struct peer p[5];
+	unsigned refused = 0;
+
+	for (uint32_t i = 0; i < 5; i++) {
+		p[i] = connect_peer(*state, "m", 0);
+		for (uint32_t slot = 1; slot <= 4; slot++) {
+			struct wire_graph_define define = {.graph = slot, .n_tensors = n};
+
+			send_op(&p[i], WIRE_OP_GRAPH_DEFINE, &define, t,
+				(uint32_t)(n * sizeof(*t)));
+			refused += fence(&p[i]).failed == WIRE_E_NO_MEMORY;
+		}
+		assert_int_equal(refused, i < 4 ? 0 : 4);
+	}
+	for (uint32_t i = 0; i < 5; i++)
+		close(p[i].fd);
+	free(t);
+	wait_until_gone(*state);
+}
+
+static void *send_large_frame(void *arg)
+{
+	struct peer p = {.fd = *(int *)arg};
+	const uint32_t n = WIRE_MAX_TENSORS / 2;
+	struct wire_tensor *t = calloc(n, sizeof(*t));
+
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 1, .n_tensors = n},
+		t, (uint32_t)(n * sizeof(*t)));
+	free(t);
+	send_op(&p, WIRE_OP_FENCE, &(struct wire_empty){0}, NULL, 0);
+	return NULL;
+}
+
+static void test_room_for_a_large_frame_is_given_back(void **state)
+{
+	struct wire_frame f;
+	struct stream s;
+	const void *fixed;
+	pthread_t sender;
+	size_t before;
+	int pair[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(stream_init(&s, pair[0]), 0);
+	before = s.in_cap;
+	assert_int_equal(pthread_create(&sender, NULL, send_large_frame, &pair[1]), 0);
+	assert_int_equal(stream_next(&s, &f, &fixed), 1);
+	assert_int_equal(stream_tail_skip(&s, &f), 0);
+	assert_true(s.in_cap > before);
+	assert_int_equal(stream_next(&s, &f, &fixed), 1);
+	assert_int_equal(f.op, WIRE_OP_FENCE);
+	pthread_join(sender, NULL);
+	close(pair[1]);
+	assert_int_equal(stream_next(&s, &f, &fixed), 0);
+	assert_int_equal(s.in_cap, before);
+	stream_finish(&s);
+}
+
 /* Graph 5 on buffer 1. */
 static void define_graph(struct peer *p)
 {
@@ -950,6 +1015,8 @@ int main(void)
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),
 		TEST(test_graph_on_a_freed_buffer_is_not_run),
 		TEST(test_graphs_of_a_session_are_bounded),
+		TEST(test_graphs_of_a_machine_are_bounded),
+		TEST(test_room_for_a_large_frame_is_given_back),
 		TEST(test_graph_gives_way_when_others_wait_too_long),
 		TEST(test_graph_ends_with_its_program),
 		TEST(test_moving_much_takes_a_turn),

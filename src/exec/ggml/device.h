@@ -62,6 +62,7 @@ struct account {
 	uint64_t used_bytes;
 	uint64_t shared_bytes;          /* of programs' memory that we have mapped */
 	_Atomic(uint64_t) mapped_bytes; /* of their files, see file_map_open() */
+	_Atomic(uint32_t) n_tensors;    /* of graphs */
 	int64_t virtual_us;             /* device time used, kept comparable between machines */
 	unsigned n_sessions;
 	struct list link; /* gg_device::accounts */

@@ -43,6 +43,7 @@ static void free_storage(struct graphs *g, struct gg_graph *graph)
 	graph->tensors = NULL;
 	graph->index = NULL;
 	g->cap_tensors -= graph->cap_tensors;
+	atomic_fetch_sub(&g->buffers->account->n_tensors, graph->cap_tensors);
 	graph->cap_tensors = 0;
 }
 
@@ -377,11 +378,17 @@ static enum wire_status check(struct graphs *g, struct gg_graph *graph, const ch
 
 static bool reserve(struct graphs *g, struct gg_graph *graph, uint32_t n)
 {
+	_Atomic(uint32_t) *n_of_machine = &g->buffers->account->n_tensors;
+
 	if (n <= graph->cap_tensors)
 		return true;
 	if (n > GRAPHS_MAX_TENSORS - (g->cap_tensors - graph->cap_tensors))
 		return false;
 	free_storage(g, graph);
+	if (atomic_fetch_add(n_of_machine, n) > GRAPHS_MAX_OF_MACHINE - n) {
+		atomic_fetch_sub(n_of_machine, n);
+		return false;
+	}
 	graph->wire = calloc(n, sizeof(*graph->wire));
 	graph->tensors = calloc(n, sizeof(*graph->tensors));
 	graph->index = calloc(n, sizeof(*graph->index));

@@ -12,7 +12,10 @@
 #include "buffers.h"
 #include "wire.h"
 
-enum { GRAPHS_MAX_TENSORS = 4 * WIRE_MAX_TENSORS }; /* of a session: about 200 MiB */
+enum {
+	GRAPHS_MAX_TENSORS = 4 * WIRE_MAX_TENSORS,     /* of a session: about 200 MiB */
+	GRAPHS_MAX_OF_MACHINE = 16 * WIRE_MAX_TENSORS, /* of all its sessions */
+};
 
 struct gg_graph {
 	uint32_t handle; /* 0: slot free */

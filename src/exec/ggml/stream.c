@@ -3,7 +3,8 @@
  * Theory of operation: `in` is one flat buffer.  Unread bytes are moved to its start before reading
  * when the wanted run would not fit behind them; frames are multiples of 8 bytes and the buffer is
  * aligned, so every fixed part can be used where it lies as long as moves keep the alignment.  The
- * buffer grows to the largest frame seen, at most WIRE_MAX_BODY. */
+ * buffer grows to the largest frame seen, at most WIRE_MAX_BODY; what only graphs need is given
+ * back before the next frame. */
 #include "stream.h"
 
 #include <errno.h>
@@ -19,6 +20,7 @@
 #include "fd.h"
 
 #define IN_BYTES (256u << 10)
+#define IN_KEPT  (WIRE_MAX_DATA + (64u << 10))
 
 int stream_init(struct stream *s, int fd)
 {
@@ -116,6 +118,17 @@ static int gather(struct stream *s, size_t want)
 	return 1;
 }
 
+static void shrink(struct stream *s)
+{
+	uint8_t *smaller = realloc(s->in, IN_BYTES);
+
+	if (!smaller)
+		return;
+	s->in = smaller;
+	s->in_cap = IN_BYTES;
+	s->in_pos = s->in_end = 0;
+}
+
 int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed)
 {
 	size_t head;
@@ -123,6 +136,8 @@ int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed)
 
 	if (s->n_fds && s->in_pos == s->in_end)
 		return -EPROTO; /* descriptors that came with no frame of theirs */
+	if (s->in_cap > IN_KEPT && s->in_pos == s->in_end)
+		shrink(s);
 	n = gather(s, sizeof(*frame));
 	if (n <= 0)
 		return n;
