@@ -455,10 +455,52 @@ def test_nothing_in_it_is_root_outside(anyones):
     p.wait(timeout=10)
 
 
+APT = "DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Check-Valid-Until=false"  # of an old mirror
+
+# A repository of one package; apt fetches from it as its own user, as from a mirror.
+MAKE_REPOSITORY = """set -e
+mkdir -p /tmp/repository
+cat >/tmp/repository/hello.deb
+cd /tmp/repository
+dpkg-deb --field hello.deb >Packages
+printf 'Filename: ./hello.deb\\nSize: %s\\nSHA256: %s\\n' "$(stat -c %s hello.deb)" \
+    "$(sha256sum hello.deb | cut -d' ' -f1)" >>Packages
+echo 'deb [trusted=yes] copy:/tmp/repository ./' >/tmp/repository/list
+"""
+FROM_REPOSITORY = "-o Dir::Etc::SourceList=/tmp/repository/list -o Dir::Etc::SourceParts=-"
+
+
+def has_network(pil):
+    return "default" in pil.ok("-e", "ip", "route")
+
+
+def update(pil, apt=APT):
+    done = pil.run("--", f"{apt} --error-on=any update", timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_network_and_names_work(shared):
-    assert "default" in shared.ok("-e", "ip", "route")
-    done = shared.run("--", "apt-get update", timeout=120)
-    assert done.returncode == 0 and "Err:" not in done.stdout + done.stderr, done.stdout + done.stderr
+    assert has_network(shared)
+    update(shared)
+
+
+def test_apt_installs_a_package(anyones, shared):
+    apt = APT
+    if not has_network(anyones):  # a host whose /dev/net/tun is root's alone
+        update(shared)
+        shared.ok("--", f"cd /tmp && {APT} download hello", timeout=120)
+        package = shared.run("--", "cat /tmp/hello_*.deb", text=False).stdout
+        done = anyones.run("-e", "sh", "-c", MAKE_REPOSITORY, input=package, text=False)
+        assert done.returncode == 0, done.stderr
+        apt = f"{APT} {FROM_REPOSITORY}"
+    update(anyones, apt)
+    done = anyones.run("--", f"{apt} install -y hello", timeout=120)
+    try:
+        said = done.stdout + done.stderr
+        assert done.returncode == 0 and "W:" not in said and "unsandboxed" not in said, said
+        assert anyones.ok("-e", "hello") == "Hello, world!\n"
+    finally:
+        anyones.ok("--", f"{apt} purge -y hello")
 
 
 def test_network_comes_back_when_its_server_was_killed(shared):
