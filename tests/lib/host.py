@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import signal
@@ -28,7 +29,12 @@ USER_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or
 CACHE = USER_CACHE / "check"
 PILLION = BUILD / "src" / "cli" / "pillion"
 BROKER = BUILD / "src" / "broker" / "pillion-broker"
-PLUGIN = BUILD / "src" / "guest" / "ggml" / "libggml-pillion.so"
+# programs of Debian's load it, so it must be of a build without sanitizers
+PLUGIN = pathlib.Path(os.environ.get("PILLION_PLUGIN_BUILD", BUILD), "src", "guest", "ggml",
+                      "libggml-pillion.so")
+# What a sanitizer in an executor must know; where leaks are comes from calls its jail denies.
+IN_THE_JAIL = "".join(f"env = {name}={os.environ[name]}:detect_leaks=0\n"
+                      for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if name in os.environ)
 
 GREEDY = ["--temp", "0", "--seed", "1", "-no-cnv", "--ignore-eos", "--no-display-prompt",
           "--no-perf"]
@@ -146,12 +152,14 @@ class Host:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        said = self.broker_log.read_text(errors="replace") if self.broker else ""
         shutil.rmtree(self.root, ignore_errors=True)
+        assert not re.search(r"Sanitizer: |runtime error: ", said), said[-5000:]
 
     def configure(self, text):
         folder = self.root / "config" / "pillion"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config").write_text(text)
+        (folder / "config").write_text(f"{text}[accel]\n{IN_THE_JAIL}")
 
     def start(self, argv, **kwargs):
         process = subprocess.Popen([str(a) for a in argv], env=kwargs.pop("env", self.env),
