@@ -524,22 +524,14 @@ static size_t type_get_alloc_size(union abi_buffer_type *buft, const struct ggml
 
 void devbuf_type_init(struct gdev *dev)
 {
-	if (gplugin.program.generation == ABI_V2)
-		dev->buft.v2 = (struct abi_buffer_type_v2){
-			.get_name = type_get_name,
-			.alloc_buffer = type_alloc_buffer,
-			.get_alignment = type_get_alignment,
-			.get_max_size = type_get_max_size,
-			.get_alloc_size = type_get_alloc_size,
-			.device = &dev->abi,
-		};
-	else
-		dev->buft.v3 = (struct abi_buffer_type_v3){
-			.get_name = type_get_name,
-			.alloc_buffer = type_alloc_buffer,
-			.get_alignment = type_get_alignment,
-			.get_max_size = type_get_max_size,
-			.get_alloc_size = type_get_alloc_size,
-			.device = &dev->abi,
-		};
+	const struct abi_buffer_type_v2 members = {
+		.get_name = type_get_name,
+		.alloc_buffer = type_alloc_buffer,
+		.get_alignment = type_get_alignment,
+		.get_max_size = type_get_max_size,
+		.get_alloc_size = type_get_alloc_size,
+		.device = &dev->abi,
+	};
+
+	gdev_buft_init(&dev->buft, &members);
 }

@@ -84,6 +84,23 @@ const struct gdev_shm *gdev_find_shm(const struct gdev *dev, const void *data, u
 	return NULL;
 }
 
+void gdev_buft_init(union abi_buffer_type *buft, const struct abi_buffer_type_v2 *members)
+{
+	if (gplugin.program.generation == ABI_V2)
+		buft->v2 = *members;
+	else
+		buft->v3 = (struct abi_buffer_type_v3){
+			.get_name = members->get_name,
+			.alloc_buffer = members->alloc_buffer,
+			.get_alignment = members->get_alignment,
+			.get_max_size = members->get_max_size,
+			.get_alloc_size = members->get_alloc_size,
+			.is_host = members->is_host,
+			.device = members->device,
+			.context = members->context,
+		};
+}
+
 bool gdev_buft_is_host(union abi_buffer_type *buft)
 {
 	bool (*is_host)(union abi_buffer_type *) =

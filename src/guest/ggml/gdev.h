@@ -69,6 +69,9 @@ static inline struct gdev *gdev_of(struct ggml_backend_device *abi)
 /* The shared memory that holds all of [@data, @data + @bytes), or NULL. */
 const struct gdev_shm *gdev_find_shm(const struct gdev *dev, const void *data, uint64_t bytes);
 
+/* Makes @buft of @members, in the layout of the program's generation. */
+void gdev_buft_init(union abi_buffer_type *buft, const struct abi_buffer_type_v2 *members);
+
 /* Whether tensors in @buft are in ordinary memory; through the program's own table. */
 bool gdev_buft_is_host(union abi_buffer_type *buft);
 

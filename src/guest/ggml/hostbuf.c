@@ -200,24 +200,15 @@ static bool type_is_host(union abi_buffer_type *buft)
 
 void hostbuf_type_init(struct gdev *dev)
 {
-	if (gplugin.program.generation == ABI_V2)
-		dev->host_buft.v2 = (struct abi_buffer_type_v2){
-			.get_name = type_get_name,
-			.alloc_buffer = type_alloc_buffer,
-			.get_alignment = type_get_alignment,
-			.get_max_size = type_get_max_size,
-			.get_alloc_size = type_get_alloc_size,
-			.is_host = type_is_host,
-			.device = &dev->abi,
-		};
-	else
-		dev->host_buft.v3 = (struct abi_buffer_type_v3){
-			.get_name = type_get_name,
-			.alloc_buffer = type_alloc_buffer,
-			.get_alignment = type_get_alignment,
-			.get_max_size = type_get_max_size,
-			.get_alloc_size = type_get_alloc_size,
-			.is_host = type_is_host,
-			.device = &dev->abi,
-		};
+	const struct abi_buffer_type_v2 members = {
+		.get_name = type_get_name,
+		.alloc_buffer = type_alloc_buffer,
+		.get_alignment = type_get_alignment,
+		.get_max_size = type_get_max_size,
+		.get_alloc_size = type_get_alloc_size,
+		.is_host = type_is_host,
+		.device = &dev->abi,
+	};
+
+	gdev_buft_init(&dev->host_buft, &members);
 }
