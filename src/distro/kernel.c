@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +33,7 @@ void kernel_finish(struct kernel *kernel)
 {
 	free(kernel->vmlinux);
 	free(kernel->initramfs);
+	free(kernel->mismatch);
 	*kernel = (struct kernel){0};
 }
 
@@ -191,6 +193,29 @@ static int prepare_own(const struct state_dirs *dirs, const char *path, char **o
 	return ret;
 }
 
+/* The kit's modules are those of one kernel.  Another one may well have all that it needs built in,
+ * which cannot be seen from here; so this is for when it does not start. */
+static char *find_mismatch(const char *vmlinux, const char *modules)
+{
+	const char *of_modules = modules ? strrchr(modules, '/') + 1 : "?";
+	_auto_fd int fd = open(vmlinux, O_RDONLY | O_CLOEXEC);
+	char version[64] = "of unknown version";
+	struct stat st;
+	void *elf;
+	bool known;
+
+	if (fd < 0 || fstat(fd, &st) || st.st_size <= 0)
+		return NULL;
+	elf = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (elf == MAP_FAILED)
+		return NULL;
+	known = kernel_image_version(elf, (size_t)st.st_size, version, sizeof(version));
+	munmap(elf, (size_t)st.st_size);
+	return known && !strcmp(version, of_modules)
+		       ? NULL
+		       : str_printf("the kernel is %s, the modules are of %s", version, of_modules);
+}
+
 int kernel_prepare(const struct state_dirs *dirs, const char *which,
 		   const struct initramfs_file *files, struct kernel *out, struct pil_err *err)
 {
@@ -211,6 +236,11 @@ int kernel_prepare(const struct state_dirs *dirs, const char *which,
 				   recipe->suite);
 	}
 	ret = own ? prepare_own(dirs, which, &out->vmlinux, err) : 0;
+	if (own && !ret) {
+		_auto_free char *modules = modules_folder(dir);
+
+		out->mismatch = find_mismatch(out->vmlinux, modules);
+	}
 	if (!own)
 		out->vmlinux = str_printf("%s/vmlinux", dir);
 	if (!ret)

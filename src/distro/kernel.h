@@ -11,6 +11,7 @@
 
 struct kernel { /* paths, heap: kernel_finish() */
 	char *vmlinux, *initramfs;
+	char *mismatch; /* one line: why the modules cannot be loaded.  NULL: they can */
 };
 void kernel_finish(struct kernel *kernel);
 

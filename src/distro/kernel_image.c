@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernel_image.h"
 
+#include <ctype.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdbool.h>
@@ -101,4 +102,25 @@ int kernel_image_extract(const uint8_t *image, size_t image_bytes, uint8_t **elf
 	*elf_bytes = bytes;
 	*elf = pil_take_ptr(&out);
 	return 0;
+}
+
+bool kernel_image_version(const uint8_t *elf, size_t elf_bytes, char *out, size_t out_bytes)
+{
+	static const char banner[] = "Linux version ";
+	const uint8_t *end = elf + elf_bytes;
+
+	for (const uint8_t *at = elf;
+	     (at = memmem(at, (size_t)(end - at), banner, strlen(banner)));) {
+		size_t n = 0;
+
+		at += strlen(banner);
+		while (n < (size_t)(end - at) && at[n] > ' ' && at[n] < 0x7f)
+			n++;
+		if (n == 0 || n >= out_bytes || !isdigit(at[0]) || n == (size_t)(end - at))
+			continue;
+		memcpy(out, at, n);
+		out[n] = '\0';
+		return true;
+	}
+	return false;
 }

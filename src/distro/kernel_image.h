@@ -7,6 +7,7 @@
 #ifndef PIL_KERNEL_IMAGE_H
 #define PIL_KERNEL_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,5 +20,9 @@ enum { KERNEL_IMAGE_MAX_BYTES = 512 << 20 }; /* uncompressed */
  * copied.  -ENOEXEC, with what is wrong, for anything else. */
 int kernel_image_extract(const uint8_t *image, size_t image_bytes, uint8_t **elf, size_t *elf_bytes,
 			 struct pil_err *err) PIL_MUST_CHECK;
+
+/* Which version the ELF kernel @elf says it is, "6.12.1-cloud-amd64", in @out; false: it does not.
+ */
+bool kernel_image_version(const uint8_t *elf, size_t elf_bytes, char *out, size_t out_bytes);
 
 #endif

@@ -440,6 +440,19 @@ static void tend(void *state)
 		fs_share_tend(&kvm->shares[i], &kvm->spec->shares[i]);
 }
 
+/* A guest without drivers ends without a word of what it lacks. */
+static void explain_kernel(const struct kernel *kernel, struct pil_err *err)
+{
+	_auto_free char *said = kernel->mismatch ? strdup(err->msg) : NULL;
+
+	if (!said)
+		return;
+	pil_err_say(err, err->code, "%s (%s)", said, kernel->mismatch);
+	pil_err_hint(err, "such a kernel must have built in (=y): PVH, EXT4_FS, VIRTIO_PCI, "
+			  "VIRTIO_BLK, VIRTIO_NET, VIRTIO_CONSOLE, VIRTIO_VSOCKETS, VIRTIO_FS; or "
+			  "kernel = trixie, bookworm, sid");
+}
+
 static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run, int *ready_fd,
 		struct pil_err *err)
 {
@@ -455,6 +468,7 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 	kvm->life_fd = await_guest(s->life_listen_fd, ended_fd, run->due_ms, err);
 	if (kvm->life_fd < 0) {
 		machine_explain_end(run->dirs, run->spec->name, false, err);
+		explain_kernel(&s->kernel, err);
 		return kvm->life_fd;
 	}
 	ret = send_options(kvm->life_fd, kvm, run);
@@ -489,6 +503,8 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	}
 	if (!ret)
 		ret = boot(kvm, &s, run, ready_fd, err);
+	if (ret >= 0 && s.kernel.mismatch)
+		log_info("kernel: %s", s.kernel.mismatch);
 	start_finish(&s); /* disk and swap are pillion-vmm's alone now */
 	if (ret < 0) {
 		if (kvm->vmm > 0) /* it may not have got so far that it would listen to us */

@@ -14,9 +14,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct pil_err err = {0};
 	uint8_t *elf = NULL;
 	size_t elf_bytes = 0;
+	char version[64];
 
 	if (kernel_image_extract(data, size, &elf, &elf_bytes, &err) == 0 &&
 	    (elf_bytes < 4 || memcmp(elf, "\177ELF", 4) != 0))
+		abort();
+	if (kernel_image_version(data, size, version, sizeof(version)) &&
+	    strlen(version) >= sizeof(version))
 		abort();
 	free(elf);
 	return 0;

@@ -13,6 +13,7 @@
 
 #include "config.h"
 #include "fd.h"
+#include "kernel_image.h"
 #include "kit.h"
 #include "mirror.h"
 #include "path.h"
@@ -192,6 +193,25 @@ static void test_mirror_is_the_hosts_own(void **state)
 	assert_string_equal(found, "http://mirror.example/debian");
 }
 
+static bool is_version(const char *text, const char *version)
+{
+	char found[16] = "";
+
+	return kernel_image_version((const uint8_t *)text, strlen(text), found, sizeof(found)) &&
+	       !strcmp(found, version);
+}
+
+static void test_version_of_a_kernel_is_found(void **state)
+{
+	(void)state;
+	assert_true(is_version("..Linux version %s (%s)..Linux version 6.1.0-x (gcc)", "6.1.0-x"));
+	assert_true(
+		is_version("Linux version 6.1.0-much-too-long-for-it (Linux version 6.2\n", "6.2"));
+	assert_false(is_version("Linux version 6.1.0", "6.1.0")); /* cut off */
+	assert_false(is_version("Linux version ", ""));
+	assert_false(is_version("no such thing", ""));
+}
+
 static void make_file_of_tree(const char *name)
 {
 	_auto_free char *lib = str_printf("%s/usr/lib/x86_64-linux-gnu", folder);
@@ -237,6 +257,7 @@ int main(void)
 		TEST(test_defaults_without_a_file),
 		TEST(test_keys_are_read),
 		TEST(test_bad_value_names_its_line),
+		TEST(test_version_of_a_kernel_is_found),
 		TEST(test_shares_are_folders_with_names_of_their_own),
 		TEST(test_registry_accepts_only_whole_and_sane_files),
 		TEST(test_registry_keeps_a_default),

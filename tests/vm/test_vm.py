@@ -380,12 +380,14 @@ def test_bad_disk_is_refused_by_name(outer, what, damage, said):
 
 @pytest.mark.parametrize("text, said", [("memory=900GB\n", "memory = in the config"),
                                         ("kernel=/test/none\n", "/test/none"),
+                                        ("kernel=/test/data/pillion/kits/kernel-bookworm/vmlinux\n",
+                                         "the kernel is 6.1.0-"),
                                         ("kernel=/test/start\n", "/test/start")])
 def test_bad_setting_is_refused_by_name(outer, text, said):
     outer.ok("pillion --shutdown", 60)
     configure(outer, "[wsl2]\n" + text)
     try:
-        done = outer.run("pillion -d bookworm -e true", 60)
+        done = outer.run("pillion -d bookworm -e true", 150)
         assert done.status == 1 and said in done.err and "hint:" in done.err, done
         assert not left(outer)
     finally:
