@@ -37,8 +37,8 @@ struct config {
 	uint64_t default_disk_bytes; /* defaultVhdSize: what a disk can grow to, default 1 TB */
 	enum config_reclaim {
 		CONFIG_RECLAIM_DISABLED,   /* freed memory stays with the machine */
-		CONFIG_RECLAIM_GRADUAL,    /* freed memory goes back to the host */
-		CONFIG_RECLAIM_DROP_CACHE, /* and so do its caches when it has nothing to do */
+		CONFIG_RECLAIM_GRADUAL,    /* it goes back to the host, and so do caches, slowly */
+		CONFIG_RECLAIM_DROP_CACHE, /* all caches at once, when it has nothing to do */
 	} auto_memory_reclaim;             /* autoMemoryReclaim, default gradual */
 
 	char *ggml_dir;            /* [accel] ggml_dir: host folder with libggml; NULL: the kit's */

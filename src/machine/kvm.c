@@ -155,8 +155,11 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 		add_valued(&text, &len, "--idle-ms", idle);
 	if (kvm->has_swap)
 		add_option(&text, &len, "--swap");
-	if (run->config->auto_memory_reclaim == CONFIG_RECLAIM_DROP_CACHE)
-		add_option(&text, &len, "--drop-cache");
+	if (run->config->auto_memory_reclaim != CONFIG_RECLAIM_DISABLED)
+		add_valued(&text, &len, "--reclaim",
+			   run->config->auto_memory_reclaim == CONFIG_RECLAIM_DROP_CACHE
+				   ? "dropCache"
+				   : "gradual");
 	if (run->forward_fd >= 0)
 		add_option(&text, &len, "--forward");
 	for (int i = 0; i < spec->n_shares; i++) {

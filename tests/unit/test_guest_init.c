@@ -18,6 +18,7 @@
 #include "fd.h"
 #include "listeners.h"
 #include "passwd.h"
+#include "reclaim.h"
 #include "setup.h"
 #include "wsl_conf.h"
 
@@ -290,9 +291,54 @@ static void test_cut_answers_of_the_kernel_end_the_reading(void **state)
 	assert_int_equal(end, -1);
 }
 
+static void test_rest_of_the_processors_is_read(void **state)
+{
+	uint64_t busy, total;
+
+	(void)state;
+	assert_true(reclaim_read_stat("cpu  1 2 4 1000 8 16 32 64 0 0\ncpu0 1 2\n", &busy, &total));
+	assert_int_equal(busy, 63);
+	assert_int_equal(total, 1127);
+	assert_false(reclaim_read_stat("cpu  1 2 3\n", &busy, &total));
+	assert_false(reclaim_read_stat("", &busy, &total));
+}
+
+static uint64_t step_mib(unsigned total_mib, unsigned cached_mib, unsigned shmem_mib)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text),
+		 "MemTotal: %u kB\nMemFree: 1 kB\nBuffers: 0 kB\nCached: %u kB\n"
+		 "SwapCached: 9999999 kB\nShmem: %u kB\n",
+		 total_mib << 10, cached_mib << 10, shmem_mib << 10);
+	return reclaim_step_bytes(text) >> 20;
+}
+
+static void test_cache_is_lowered_in_small_steps_to_a_floor(void **state)
+{
+	uint64_t cached = 2000, steps = 0;
+
+	(void)state;
+	assert_int_equal(step_mib(1024, 60, 0), 0);
+	assert_int_equal(step_mib(1024, 70, 0), 6);
+	assert_int_equal(step_mib(1024, 300, 0), 16);
+	assert_int_equal(step_mib(1024, 600, 550), 0); /* what is in /dev/shm is no cache */
+	assert_int_equal(step_mib(4096, 3200, 0), 100);
+	assert_int_equal(step_mib(65536, 60000, 0), 256);
+	assert_int_equal(step_mib(65536, 2000, 0), 0);
+	assert_int_equal(step_mib(1024, 10, 20), 0);
+	assert_int_equal(reclaim_step_bytes(""), 0);
+	for (uint64_t step; (step = step_mib(4096, (unsigned)cached, 0)); steps++)
+		cached -= step;
+	assert_int_equal(cached, 128);
+	assert_in_range(steps, 50, 120); /* of ten seconds: ten to twenty minutes */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_rest_of_the_processors_is_read),
+		cmocka_unit_test(test_cache_is_lowered_in_small_steps_to_a_floor),
 		cmocka_unit_test(test_user_with_groups_and_default_shell),
 		cmocka_unit_test(test_user_by_number_and_without_final_newline),
 		cmocka_unit_test(test_unknown_and_malformed_users_are_not_found),

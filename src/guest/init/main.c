@@ -5,7 +5,7 @@
  *   pillion-init --distro NAME --listen-fd N --life-fd N --ready-fd N [--idle-ms N] [--user NAME]
  *                [--resolv-conf TEXT] [--forward-fd N]                       in a sandbox
  *   pillion-init                                                             in a microVM, where
- *                these options, and --net --token --mount --swap --drop-cache --forward, come from
+ *                these options, and --net --token --mount --swap --reclaim --forward, come from
  *                the host (vm.c)
  *
  * Theory of operation: sets the machine up, then accepts connections; each is a command
@@ -33,21 +33,19 @@
 #include "log.h"
 #include "loop.h"
 #include "guest_session.h"
+#include "reclaim.h"
 #include "setup.h"
 #include "str.h"
 #include "vm.h"
 
-enum {
-	MAX_MOUNTS = 32,
-	DROP_CACHE_MS = 5000, /* after the last command */
-};
+enum { MAX_MOUNTS = 32 };
 
 struct init {
 	struct guest guest;
 	struct loop_source listener, life, signals;
-	struct loop_timer idle, drop;
+	struct loop_timer idle;
 	int64_t idle_ms; /* < 0: never */
-	bool drop_cache;
+	struct reclaim reclaim;
 	const struct vm_options *vm; /* NULL: a sandbox */
 };
 
@@ -55,7 +53,8 @@ struct options {
 	const char *distro, *user, *resolv_conf;
 	int listen_fd, life_fd, ready_fd, forward_fd;
 	int64_t idle_ms;
-	bool drop_cache, forward;
+	bool forward;
+	enum reclaim_how reclaim;
 	struct vm_options vm;
 	const char *mounts[MAX_MOUNTS + 1];
 };
@@ -66,23 +65,12 @@ static void became_idle(struct guest *guest)
 
 	if (init->idle_ms >= 0)
 		loop_timer_arm(guest->loop, &init->idle, init->idle_ms);
-	if (init->drop_cache)
-		loop_timer_arm(guest->loop, &init->drop, DROP_CACHE_MS);
+	reclaim_rest(&init->reclaim);
 }
 
 static void idle_expired(struct loop_timer *timer)
 {
 	loop_stop(container_of(timer, struct init, idle)->guest.loop, 0);
-}
-
-/* Clean pages of files go back to the host, which has the files. */
-static void drop_expired(struct loop_timer *timer)
-{
-	_auto_fd int fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
-
-	(void)timer;
-	if (fd < 0 || write(fd, "1", 1) != 1)
-		log_dbg("drop_caches: %s", strerror(errno));
 }
 
 static void listener_ready(struct loop_source *source, uint32_t events)
@@ -94,7 +82,6 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 	if (fd < 0)
 		return;
 	loop_timer_cancel(&init->idle);
-	loop_timer_cancel(&init->drop);
 	if (init->vm)
 		vm_mend_mounts(init->vm);
 	guest_session_create(&init->guest, fd);
@@ -200,7 +187,7 @@ static bool parse_options(int argc, char **argv, struct options *o)
 		{"token", required_argument, NULL, 't'},
 		{"mount", required_argument, NULL, 'm'},
 		{"swap", no_argument, NULL, 's'},
-		{"drop-cache", no_argument, NULL, 'D'},
+		{"reclaim", required_argument, NULL, 'R'},
 		{"forward", no_argument, NULL, 'F'},
 		{"forward-fd", required_argument, NULL, 'P'},
 		{0},
@@ -239,8 +226,8 @@ static bool parse_options(int argc, char **argv, struct options *o)
 		case 's':
 			o->vm.swap = true;
 			break;
-		case 'D':
-			o->drop_cache = true;
+		case 'R':
+			ok = reclaim_parse(optarg, &o->reclaim);
 			break;
 		case 'F':
 			o->forward = true;
@@ -293,9 +280,7 @@ static bool boot(struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct init init = {.guest.became_idle = became_idle,
-			    .idle.expired = idle_expired,
-			    .drop.expired = drop_expired};
+	struct init init = {.guest.became_idle = became_idle, .idle.expired = idle_expired};
 	bool vm = vm_booted();
 	struct options o;
 	int ret;
@@ -314,7 +299,6 @@ int main(int argc, char **argv)
 	init.guest.distro = o.distro;
 	init.guest.default_user = o.user;
 	init.idle_ms = o.idle_ms;
-	init.drop_cache = o.drop_cache;
 	init.vm = vm ? &o.vm : NULL;
 	setup_machine(&init.guest.conf, o.distro, o.resolv_conf);
 	ret = watch(&init, &o);
@@ -322,6 +306,7 @@ int main(int argc, char **argv)
 		log_err("start the agent: %s", strerror(-ret));
 		return EXIT_FAILURE;
 	}
+	reclaim_begin(&init.reclaim, init.guest.loop, o.reclaim);
 	if (write(o.ready_fd, "", 1) != 1)
 		log_warn("nobody waits for the machine");
 	if (o.forward_fd < 0)
