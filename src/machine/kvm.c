@@ -198,6 +198,7 @@ struct start { /* what start() gathers */
 	struct kernel kernel;
 	char *program, *disk, *life_path, *broker_path;
 	uint64_t memory_mib;
+	int64_t begin_ns; /* for the boot timer; 0: nobody asks for it */
 	int disk_fd, swap_fd, life_listen_fd, card_fd, control_fd;
 };
 
@@ -257,6 +258,8 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 	argv_add(a, "--vsock-connect");
 	argv_addf(a, "%d:%s", BROKER_VSOCK_PORT, s->broker_path);
 	argv_add_all(a, (const char *const[]){"--console-fd", "2", NULL});
+	if (s->begin_ns)
+		argv_addf(a, "--boot-timer=%lld", (long long)s->begin_ns);
 	if (c->nested_virtualization)
 		argv_add(a, "--nested");
 	if (c->auto_memory_reclaim == CONFIG_RECLAIM_DISABLED)
@@ -493,6 +496,8 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 
 	if (!kvm)
 		return pil_err_set(err, ENOMEM, "start a microVM");
+	if (getenv("PILLION_BOOT_TIMER"))
+		s.begin_ns = loop_now_ms() * 1000000;
 	kvm->life_fd = kvm->net_control_fd = -1;
 	kvm->map_loopback = run->config->host_address_loopback;
 	ret = prepare(&s, run, err);

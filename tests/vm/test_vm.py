@@ -101,6 +101,16 @@ def test_machine_has_the_kernel_of_the_kit(outer, machine):
     assert "Running" in outer.ok("pillion --list -v")
 
 
+def test_boot_timer_says_what_a_start_spends_its_time_on(outer):
+    outer.ok("pillion --shutdown", 60)
+    outer.ok("PILLION_BOOT_TIMER=1 pillion -d debian -e true", BOOT)
+    marks = re.findall(r"^boot: (\d+\.\d+) ms (.*)$", log(outer), re.M)
+    assert [what for _, what in marks] == ["main", "in the jail", "memory made", "kernel loaded", "processors made",
+                                           "devices made", "kernel entry", "init", "agent ready"]
+    times = [float(at) for at, _ in marks]
+    assert times == sorted(times) and times[0] < 5000
+
+
 def test_machine_is_set_up_as_a_distribution_expects(machine):
     assert machine("hostname") == "debian\n"
     assert machine("id -un; echo $HOME; pwd") .split() == ["root", "/root", "/root"]
