@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/aio_abi.h>
 #include <linux/vm_sockets.h>
 
 enum {
@@ -31,12 +32,16 @@ enum {
 	SINK_PORT,
 	SOURCE_PORT,
 	ROUND_TRIPS = 1000,
-	BULK_BYTES = 64 << 20,
-	BULK_PASSES = 3,
+	BULK_SECONDS = 2,
+	BULK_PASSES = 2,
 	CHUNK_BYTES = 64 << 10,
 	DISK_BYTES = 128 << 20,
 	SEQUENTIAL_BYTES = 32 << 20,
 	RANDOM_REQUESTS = 1000,
+	DEEP_REQUESTS = 3000,
+	DEPTH = 16,
+	SYNCED_WRITES = 200,
+	BLOCK = 4096,
 };
 
 static double now(void)
@@ -127,34 +132,43 @@ static void round_trips(void)
 	close(fd);
 }
 
-static void bulk_once(void)
+/* For some seconds rather than some bytes: monitors differ by a factor of a hundred. */
+static void send_bulk(void)
 {
 	static char chunk[CHUNK_BYTES];
 	int fd = vsock(SINK_PORT);
-	double start = now();
+	double start = now(), bytes = 0;
 	ssize_t n;
 
-	for (size_t at = 0; at < BULK_BYTES; at += (size_t)n)
+	for (; now() - start < BULK_SECONDS; bytes += (double)n)
 		if ((n = write(fd, chunk, sizeof(chunk))) <= 0)
 			return;
 	shutdown(fd, SHUT_WR);
-	if (read(fd, chunk, 1) != 1) /* all of it has arrived */
-		return;
-	say("vsock_to_host_mb_s", BULK_BYTES / 1e6 / (now() - start));
+	if (read(fd, chunk, 1) == 1) /* all of it has arrived */
+		say("vsock_to_host_mb_s", bytes / 1e6 / (now() - start));
 	close(fd);
-	fd = vsock(SOURCE_PORT);
-	start = now();
-	for (size_t at = 0; at < BULK_BYTES; at += (size_t)n)
+}
+
+static void receive_bulk(void)
+{
+	static char chunk[CHUNK_BYTES];
+	int fd = vsock(SOURCE_PORT);
+	double start = now(), bytes = 0;
+	ssize_t n;
+
+	for (; now() - start < BULK_SECONDS; bytes += (double)n)
 		if ((n = read(fd, chunk, sizeof(chunk))) <= 0)
 			return;
-	say("vsock_to_guest_mb_s", BULK_BYTES / 1e6 / (now() - start));
+	say("vsock_to_guest_mb_s", bytes / 1e6 / (now() - start));
 	close(fd);
 }
 
 static void bulk(void)
 {
-	for (int i = 0; i < BULK_PASSES; i++)
-		bulk_once();
+	for (int i = 0; i < BULK_PASSES; i++) {
+		send_bulk();
+		receive_bulk();
+	}
 }
 
 /* ---- disk ---- */
@@ -171,25 +185,86 @@ static void sequential(int fd, char *buffer, bool writing)
 	say(writing ? "blk_write_mb_s" : "blk_read_mb_s", SEQUENTIAL_BYTES / 1e6 / (now() - start));
 }
 
+/* The same places every time. */
+static off_t random_place(uint32_t *seed)
+{
+	*seed = *seed * 1664525u + 1013904223u;
+	return (off_t)((*seed >> 8) % (DISK_BYTES / BLOCK)) * BLOCK;
+}
+
 static void at_random(int fd, char *buffer, bool writing)
 {
 	uint32_t seed = 1;
 	double start = now();
 
 	for (int i = 0; i < RANDOM_REQUESTS; i++) {
-		off_t at = (off_t)(seed % (DISK_BYTES / 4096)) * 4096;
+		off_t at = random_place(&seed);
 
-		seed = seed * 1664525u + 1013904223u;
-		if ((writing ? pwrite(fd, buffer, 4096, at) : pread(fd, buffer, 4096, at)) != 4096)
+		if ((writing ? pwrite(fd, buffer, BLOCK, at) : pread(fd, buffer, BLOCK, at)) !=
+		    BLOCK)
 			return;
 	}
 	say(writing ? "blk_write_4k_iops" : "blk_read_4k_iops", RANDOM_REQUESTS / (now() - start));
 }
 
+static struct iocb request(int fd, char *buffer, off_t at, bool writing)
+{
+	return (struct iocb){.aio_fildes = (uint32_t)fd,
+			     .aio_lio_opcode = writing ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
+			     .aio_buf = (uint64_t)buffer,
+			     .aio_nbytes = BLOCK,
+			     .aio_offset = at};
+}
+
+/* As at_random(), with DEPTH requests under way at any time; each has a block of @buffer. */
+static void at_random_deep(int fd, char *buffer, bool writing)
+{
+	struct iocb all[DEPTH], *next[DEPTH];
+	struct io_event done[DEPTH];
+	aio_context_t context = 0;
+	uint32_t seed = 1;
+	long n = DEPTH, n_done = 0;
+	double start = now();
+
+	if (syscall(SYS_io_setup, DEPTH, &context))
+		return;
+	for (int i = 0; i < DEPTH; i++)
+		next[i] = &all[i];
+	for (; n_done < DEEP_REQUESTS; n_done += n) {
+		for (int i = 0; i < n; i++)
+			*next[i] = request(fd, buffer + (next[i] - all) * BLOCK,
+					   random_place(&seed), writing);
+		if (syscall(SYS_io_submit, context, n, next) != n)
+			return;
+		n = syscall(SYS_io_getevents, context, 1L, (long)DEPTH, done, NULL);
+		if (n <= 0)
+			return;
+		for (int i = 0; i < n; i++) {
+			if (done[i].res != BLOCK)
+				return;
+			next[i] = (struct iocb *)done[i].obj;
+		}
+	}
+	say(writing ? "blk_write_4k_qd16_iops" : "blk_read_4k_qd16_iops",
+	    (double)n_done / (now() - start));
+	syscall(SYS_io_destroy, context); /* waits for those still under way */
+}
+
+/* What a database does: each write is on the disk before the next. */
+static void synced(int fd, char *buffer)
+{
+	double start = now();
+
+	for (int i = 0; i < SYNCED_WRITES; i++)
+		if (pwrite(fd, buffer, BLOCK, (off_t)i * BLOCK) != BLOCK || fdatasync(fd))
+			return;
+	say("blk_write_sync_iops", SYNCED_WRITES / (now() - start));
+}
+
 static void disk(void)
 {
 	int fd = open_soon("/dev/vda", O_RDWR | O_DIRECT);
-	char *buffer = aligned_alloc(4096, 1 << 20);
+	char *buffer = aligned_alloc(BLOCK, 1 << 20);
 
 	if (fd < 0 || !buffer)
 		return;
@@ -197,7 +272,9 @@ static void disk(void)
 	for (int writing = 1; writing >= 0; writing--) {
 		sequential(fd, buffer, writing);
 		at_random(fd, buffer, writing);
+		at_random_deep(fd, buffer, writing);
 	}
+	synced(fd, buffer);
 }
 
 static bool asked(const char *what)
@@ -232,9 +309,11 @@ int main(void)
 		if (asked("bench=blk"))
 			disk();
 		if (asked("bench=idle")) {
+			mount("share0", "/mnt", "virtiofs", 0, NULL);
 			say("up", 1);
 			poll(NULL, 0, 8000);
 		}
+		say("end", 1);
 		tcdrain(STDOUT_FILENO);
 		poll(NULL, 0, 200);
 	}
