@@ -121,7 +121,7 @@ static void check_alone(const struct request *r, uint8_t status)
 	uint8_t held[MAX_DATA];
 	off_t at = (off_t)r->step.sector * SECTOR;
 
-	if (status != VIRTIO_BLK_S_OK || r->step.shape & SHAPE_FAR ||
+	if (status != VIRTIO_BLK_S_OK || r->step.shape & (SHAPE_FAR | SHAPE_SHORT) ||
 	    r->step.type > VIRTIO_BLK_T_OUT)
 		return;
 	assert(r->data_bytes % SECTOR == 0 && at + r->data_bytes <= IMAGE_BYTES);
