@@ -956,6 +956,64 @@ static void test_scratch_memory_counts(void **state)
 	wait_until_gone(*state);
 }
 
+/* Memory that nobody has touched yet is promised all the same. */
+static void test_machines_together_get_what_the_host_has(void **state)
+{
+	struct peer a = connect_peer(*state, "a", 0), b = connect_peer(*state, "b", 0);
+
+	assert_int_equal(alloc(&a, 1, 32 << 20), WIRE_OK);
+	assert_int_equal(alloc(&b, 1, (32 << 20) - 4096), WIRE_OK);
+	assert_int_equal(alloc(&a, 2, 8192), WIRE_E_NO_MEMORY);
+	assert_int_equal(alloc(&a, 2, 4096), WIRE_OK);
+	send_op(&b, WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = 1}, NULL, 0);
+	assert_int_equal(alloc(&b, 2, 8192), WIRE_OK);
+	close(a.fd);
+	close(b.fd);
+	wait_until_gone(*state);
+}
+
+static void test_weight_in_a_file_takes_memory_when_it_leaves_it(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0), other = connect_peer(*state, "other", 0);
+	static float content[WEIGHT_BYTES / 4];
+	int fd = make_file(content);
+
+	lend_weight(&p, fd);
+	assert_int_equal(alloc(&other, 1, 32 << 20), WIRE_OK);
+	assert_int_equal(alloc(&other, 2, (32 << 20) - 4096), WIRE_OK);
+	send_op(&p, WIRE_OP_FILL, &(struct wire_fill){.buffer = 1, .bytes = 4}, NULL, 0);
+	expect_ended_but(&p, 1);
+	close(p.fd);
+	p = connect_peer(*state, "m", 0);
+	assert_int_equal(alloc(&p, 1, 4096), WIRE_OK);
+	assert_int_equal(alloc(&p, 2, 4096), WIRE_E_NO_MEMORY);
+	close(fd);
+	close(p.fd);
+	close(other.fd);
+	wait_until_gone(*state);
+}
+
+static void test_weight_that_is_larger_converted_pays_for_it(void **state)
+{
+	/* the device asks for 64 bytes more of a matrix with seven rows */
+	struct wire_weight w = {.buffer = 1, .ne = {1024, 7, 1, 1}, .uses = WIRE_USE_MUL_MAT};
+	static float data[7 * 1024];
+
+	for (uint64_t spare = 63; spare <= 64; spare++) {
+		struct peer p = connect_peer(*state, "m", sizeof(data) + spare);
+
+		fake_weights_placed = 0;
+		assert_int_equal(alloc(&p, 1, sizeof(data)), WIRE_OK);
+		send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+		send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1}, data, sizeof(data));
+		assert_int_equal(fence(&p).failed, WIRE_OK);
+		assert_int_equal(fake_weights_placed, spare == 64);
+		assert_int_equal(alloc(&p, 2, spare), spare == 64 ? WIRE_E_NO_MEMORY : WIRE_OK);
+		close(p.fd);
+		wait_until_gone(*state);
+	}
+}
+
 static void test_stopped_reader_does_not_stop_another_session(void **state)
 {
 	struct peer stuck = connect_peer(*state, "a", 0), live = connect_peer(*state, "b", 0);
@@ -1021,6 +1079,9 @@ int main(void)
 		TEST(test_graph_ends_with_its_program),
 		TEST(test_moving_much_takes_a_turn),
 		TEST(test_scratch_memory_counts),
+		TEST(test_machines_together_get_what_the_host_has),
+		TEST(test_weight_in_a_file_takes_memory_when_it_leaves_it),
+		TEST(test_weight_that_is_larger_converted_pays_for_it),
 		TEST(test_stopped_reader_does_not_stop_another_session),
 		TEST(test_an_end_at_any_byte_is_an_end),
 	};

@@ -38,21 +38,47 @@ void buffers_init(struct buffers *b, struct gg_device *device, struct account *a
 	b->n_lost = file_map_n_lost();
 }
 
-static void stop_lending(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
+static char *page_before(char *p)
+{
+	return p - (uintptr_t)p % (uintptr_t)sysconf(_SC_PAGESIZE);
+}
+
+static char *page_after(char *p)
+{
+	return page_before(p + sysconf(_SC_PAGESIZE) - 1);
+}
+
+/* Whole pages of memory of the host go back to the kernel, and are zeroes when they are touched
+ * again.  Costs nothing where none has been.  False: not done. */
+static bool give_pages_back(const struct buffers *b, char *start, uint64_t bytes)
+{
+	char *first = page_after(start), *last = page_before(start + bytes);
+
+	return b->device->reference && b->device->host_memory && first < last &&
+	       madvise(first, (size_t)(last - first), MADV_DONTNEED) == 0;
+}
+
+/* True: there is memory for the weight elsewhere. */
+static bool stop_lending(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
 {
 	if (!w->lent)
-		return;
+		return true;
 	file_map_drop(w->lent);
 	w->lent = NULL;
 	buffer->n_lent--;
 	b->n_lent--;
+	return device_commit(b->device, w->bytes);
 }
 
 static void drop_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
 {
-	if (w->own_buffer)
-		b->device->host->api.ggml_backend_buffer_free(w->own_buffer);
 	stop_lending(b, buffer, w);
+	if (w->own_buffer) {
+		b->device->host->api.ggml_backend_buffer_free(w->own_buffer);
+		account_refund(b->device, b->account, w->own_extra);
+	} else if (w->placed) {
+		give_pages_back(b, w->tensor.data, w->bytes);
+	}
 }
 
 static void release(struct buffers *b, struct gg_buffer *buffer)
@@ -90,32 +116,13 @@ struct gg_buffer *buffers_find(struct buffers *b, uint32_t handle)
 	return b->slots[slot];
 }
 
-static char *page_before(char *p)
-{
-	return p - (uintptr_t)p % (uintptr_t)sysconf(_SC_PAGESIZE);
-}
-
-static char *page_after(char *p)
-{
-	return page_before(p + sysconf(_SC_PAGESIZE) - 1);
-}
-
-/* Whole pages of private memory of ours go back to the kernel, and are zeroes when they are touched
- * again.  Costs nothing where none has been. */
-static bool give_pages_back(char *start, char *end)
-{
-	char *first = page_after(start), *last = page_before(end);
-
-	return first < last && madvise(first, (size_t)(last - first), MADV_DONTNEED) == 0;
-}
-
 /* Nobody may find what another machine left behind: not even large allocations of the C library are
  * always fresh pages. */
 static void clear_new(struct buffers *b, struct gg_buffer *buffer)
 {
 	char *start = buffer->base, *end = start + buffer->bytes;
 
-	if (b->device->reference && b->device->host_memory && give_pages_back(start, end)) {
+	if (give_pages_back(b, start, buffer->bytes)) {
 		memset(start, 0, (size_t)(page_after(start) - start));
 		memset(page_before(end), 0, (size_t)(end - page_before(end)));
 	} else {
@@ -205,11 +212,18 @@ bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_
 /* A lent weight moves to its place in the plain buffer. */
 static void take_back(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
 {
-	if (!w->lent)
+	struct file_map *file = w->lent;
+	const void *data = w->tensor.data;
+
+	if (!file)
 		return;
-	memcpy(buffer->base + w->offset, w->tensor.data, w->bytes);
+	file_map_keep(file);
+	if (stop_lending(b, buffer, w))
+		memcpy(buffer->base + w->offset, data, w->bytes);
+	else
+		b->starved = true;
+	file_map_drop(file);
 	w->tensor.data = buffer->base + w->offset;
-	stop_lending(b, buffer, w);
 	b->epoch++;
 }
 
@@ -237,7 +251,7 @@ void gg_buffer_own(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 		take_back(b, buffer, &buffer->weights[i]);
 }
 
-bool buffers_lost(struct buffers *b)
+static bool file_lost(struct buffers *b)
 {
 	unsigned n_lost = file_map_n_lost();
 
@@ -249,6 +263,13 @@ bool buffers_lost(struct buffers *b)
 			if (file_map_lost(b->slots[i]->weights[j].lent))
 				return true;
 	return false;
+}
+
+const char *buffers_fault(struct buffers *b)
+{
+	if (b->starved)
+		return "no memory for a weight that was in its file";
+	return file_lost(b) ? "its file of weights was cut short" : NULL;
 }
 
 /* Checks the shape and makes the tensor; false: not a weight this device can have. */
@@ -374,6 +395,25 @@ static bool extra_supports(struct gg_device *device, int type, const struct weig
 	return host->api.ggml_backend_dev_supports_op(device->dev, &product);
 }
 
+/* A weight that is larger there than plain has a buffer to itself. */
+static struct ggml_backend_buffer *own_room(struct buffers *b, int type, struct weight *w,
+					    uint64_t bytes, void **data)
+{
+	const struct ggml_api *api = &b->device->host->api;
+	uint64_t extra = bytes - w->bytes;
+
+	if (w->own_buffer || !account_charge(b->device, b->account, extra))
+		return NULL;
+	w->own_buffer = api->ggml_backend_buft_alloc_buffer(b->device->extra[type], bytes);
+	if (!w->own_buffer) {
+		account_refund(b->device, b->account, extra);
+		return NULL;
+	}
+	w->own_extra = extra;
+	*data = api->ggml_backend_buffer_get_base(w->own_buffer);
+	return w->own_buffer;
+}
+
 /* A buffer of extra type @type in which @w may lie, and where; NULL: no memory. */
 static struct ggml_backend_buffer *extra_room(struct buffers *b, struct gg_buffer *buffer, int type,
 					      struct weight *w, void **data)
@@ -384,11 +424,8 @@ static struct ggml_backend_buffer *extra_room(struct buffers *b, struct gg_buffe
 
 	probe.buffer = b->device->extra_probe[type];
 	need = api->ggml_backend_buft_get_alloc_size(b->device->extra[type], &probe);
-	if (need > w->bytes) {
-		w->own_buffer = api->ggml_backend_buft_alloc_buffer(b->device->extra[type], need);
-		*data = w->own_buffer ? api->ggml_backend_buffer_get_base(w->own_buffer) : NULL;
-		return w->own_buffer;
-	}
+	if (need > w->bytes)
+		return own_room(b, type, w, need, data);
 	if (!buffer->shadow[type]) {
 		buffer->shadow[type] =
 			api->ggml_backend_buft_alloc_buffer(b->device->extra[type], buffer->bytes);
@@ -422,10 +459,11 @@ static bool place_weight(struct buffers *b, struct gg_buffer *buffer, struct wei
 		if (!tensor.buffer || api->ggml_backend_buffer_init_tensor(tensor.buffer, &tensor))
 			return false;
 		api->ggml_backend_tensor_set(&tensor, data, 0, w->bytes);
-		stop_lending(b, buffer, w);
+		if (!stop_lending(b, buffer, w))
+			b->starved = true;
 		w->tensor = tensor;
 		w->placed = true;
-		give_pages_back(buffer->base + w->offset, buffer->base + w->offset + w->bytes);
+		give_pages_back(b, buffer->base + w->offset, w->bytes);
 		b->epoch++;
 		return true;
 	}
@@ -500,6 +538,8 @@ static bool lend_weight(struct buffers *b, struct gg_buffer *buffer, struct weig
 	file_map_keep(file); /* it may be the one it lies in */
 	stop_lending(b, buffer, w);
 	w->lent = file;
+	device_uncommit(b->device, w->bytes);
+	give_pages_back(b, buffer->base + w->offset, w->bytes);
 	buffer->n_lent++;
 	b->n_lent++;
 	w->tensor.data = (void *)data; /* nobody writes to it: gg_buffer_own() */

@@ -24,6 +24,7 @@ struct weight {
 		      */
 	struct file_map *lent;                  /* kept: @tensor lies in the program's own file */
 	struct ggml_backend_buffer *own_buffer; /* NULL: in gg_buffer::shadow */
+	uint64_t own_extra;                     /* charged for what that is larger */
 	struct ggml_tensor tensor;
 };
 
@@ -48,6 +49,7 @@ struct buffers {
 	uint32_t n_lent;    /* of them, in files */
 	uint64_t epoch;     /* moves whenever data that was somewhere may be elsewhere, or gone */
 	unsigned n_lost;    /* file_map_n_lost() when we looked last */
+	bool starved;       /* a weight had to leave its file, and there was no memory for it */
 	struct gg_buffer *slots[WIRE_MAX_BUFFERS];
 };
 
@@ -109,7 +111,8 @@ static inline bool buffers_lend(const struct buffers *b)
 	return b->n_lent != 0;
 }
 
-/* Has a file that weights lie in been cut short?  What was computed with them is wrong. */
-bool buffers_lost(struct buffers *b);
+/* Why weights are not what they should be, so that what is computed with them is wrong; NULL: they
+ * are. */
+const char *buffers_fault(struct buffers *b);
 
 #endif

@@ -189,6 +189,14 @@ void account_memory(struct gg_device *device, struct account *account, uint64_t 
 {
 	device_memory(device, free_bytes, total_bytes);
 	pthread_mutex_lock(&device->lock);
+	if (device->reference) {
+		uint64_t left = *total_bytes > device->committed_bytes
+					? *total_bytes - device->committed_bytes
+					: 0;
+
+		if (left < *free_bytes)
+			*free_bytes = left;
+	}
 	if (account->quota_bytes && account->quota_bytes < *total_bytes) {
 		uint64_t left = account->quota_bytes > account->used_bytes
 					? account->quota_bytes - account->used_bytes
@@ -206,15 +214,18 @@ bool account_charge(struct gg_device *device, struct account *account, uint64_t 
 	uint64_t free_bytes, total_bytes;
 	bool ok;
 
-	account_memory(device, account, &free_bytes, &total_bytes);
-	if (device->reference && bytes > free_bytes)
-		return false; /* malloc() would promise it and the kernel would kill us for using it
-			       */
+	device_memory(device, &free_bytes, &total_bytes);
 	pthread_mutex_lock(&device->lock);
 	ok = !account->quota_bytes || (account->used_bytes <= account->quota_bytes &&
 				       bytes <= account->quota_bytes - account->used_bytes);
-	if (ok)
+	/* malloc() would promise it, and the kernel would kill us for using it. */
+	if (device->reference)
+		ok = ok && bytes <= free_bytes && device->committed_bytes <= total_bytes &&
+		     bytes <= total_bytes - device->committed_bytes;
+	if (ok) {
 		account->used_bytes += bytes;
+		device->committed_bytes += bytes;
+	}
 	pthread_mutex_unlock(&device->lock);
 	return ok;
 }
@@ -223,7 +234,28 @@ void account_refund(struct gg_device *device, struct account *account, uint64_t 
 {
 	pthread_mutex_lock(&device->lock);
 	account->used_bytes -= bytes;
+	device->committed_bytes -= bytes;
 	pthread_mutex_unlock(&device->lock);
+}
+
+void device_uncommit(struct gg_device *device, uint64_t bytes)
+{
+	pthread_mutex_lock(&device->lock);
+	device->committed_bytes -= bytes;
+	pthread_mutex_unlock(&device->lock);
+}
+
+bool device_commit(struct gg_device *device, uint64_t bytes)
+{
+	size_t free_bytes = 0, total_bytes = 0;
+	bool ok;
+
+	device->host->api.ggml_backend_dev_memory(device->dev, &free_bytes, &total_bytes);
+	pthread_mutex_lock(&device->lock);
+	device->committed_bytes += bytes;
+	ok = device->committed_bytes <= total_bytes;
+	pthread_mutex_unlock(&device->lock);
+	return ok;
 }
 
 bool account_share(struct gg_device *device, struct account *account, uint64_t bytes)

@@ -46,12 +46,13 @@ struct gg_device {
 	int n_threads;    /* of a reference device */
 	uint64_t alignment, max_buffer;
 
-	pthread_mutex_t lock; /* all below */
-	struct list accounts; /* account::link */
-	struct list waiting;  /* turn::link */
-	struct turn *turn;    /* whose it is; NULL: nobody's */
-	int64_t turn_max_us;  /* when others wait */
-	int64_t virtual_us;   /* account clock of the last turn given */
+	pthread_mutex_t lock;     /* all below */
+	struct list accounts;     /* account::link */
+	struct list waiting;      /* turn::link */
+	struct turn *turn;        /* whose it is; NULL: nobody's */
+	int64_t turn_max_us;      /* when others wait */
+	int64_t virtual_us;       /* account clock of the last turn given */
+	uint64_t committed_bytes; /* of all accounts: what can come to be used of memory */
 	unsigned n_sessions;
 };
 
@@ -78,11 +79,17 @@ void gg_device_destroy(struct gg_device *device); /* NULL is fine */
 struct account *account_get(struct gg_device *device, const char *machine, uint64_t quota_bytes);
 void account_put(struct gg_device *device, struct account *account);
 
-/* Takes @bytes from the machine's share; false when that would go over it. */
+/* Takes @bytes from the machine's share; false when that would go over it, or, on a reference
+ * device, when all machines together could come to use more than the host has. */
 bool account_charge(struct gg_device *device, struct account *account, uint64_t bytes);
 void account_refund(struct gg_device *device, struct account *account, uint64_t bytes);
 
-/* The same for memory that a program shares with us: as much as the device has. */
+/* Of what has been charged, @bytes lie in a program's file for now, and take no memory.  Committing
+ * them again may find that others have taken it: false. */
+void device_uncommit(struct gg_device *device, uint64_t bytes);
+bool device_commit(struct gg_device *device, uint64_t bytes);
+
+/* Takes @bytes of memory that a program shares with us: at most as much as the device has. */
 bool account_share(struct gg_device *device, struct account *account, uint64_t bytes);
 void account_unshare(struct gg_device *device, struct account *account, uint64_t bytes);
 

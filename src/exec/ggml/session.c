@@ -722,6 +722,7 @@ static int serve(struct session *s)
 {
 	struct wire_frame frame;
 	const void *fixed;
+	const char *why;
 	int n;
 
 	if (open_backend(s))
@@ -735,9 +736,9 @@ static int serve(struct session *s)
 		if (n == -EPROTO && log_allowed(&protocol_errors))
 			log_warn("session of %s: bad %s command: ended", s->program,
 				 wire_op_info[frame.op].name);
-		if (buffers_lost(&s->buffers)) {
-			log_warn("session of %s: its file of weights was cut short: ended",
-				 s->program);
+		why = buffers_fault(&s->buffers);
+		if (why) {
+			log_warn("session of %s: %s: ended", s->program, why);
 			n = -EIO;
 		}
 	}
