@@ -11,8 +11,9 @@
  * path touches neither it nor the command line.
  *
  * A hello must be complete within HELLO_MS, and only MAX_PENDING may be under way: when more come,
- * the oldest goes.  A fresh stream is read at once, before it joins them, and programs send their
- * hello as they connect; so machines that dawdle cannot keep another one out.
+ * the oldest goes of the process that has the most (a microVM is one).  A fresh stream is read at
+ * once, before it joins them, and programs send their hello as they connect, and once more if it
+ * was not heard; so machines that dawdle cannot keep another one out.
  *
  * It is started on demand (broker_ensure()), one per user (a lock on broker.pid), and leaves when
  * for --idle-ms there was neither a machine nor a session.  Executors with live sessions stay
@@ -84,6 +85,7 @@ struct client {
 	struct loop_source source;
 	struct loop_timer deadline;
 	struct list link; /* broker::pending */
+	pid_t pid;        /* whose stream it is; 0: of a namespace we cannot see */
 	struct hello hello;
 };
 
@@ -211,15 +213,39 @@ static void client_late(struct loop_timer *timer)
 	client_destroy(c);
 }
 
-static void drop_oldest(struct broker *b)
+static int count_pending(struct broker *b, pid_t pid)
 {
-	mistake(b, "too many unfinished ones, the oldest goes");
-	client_destroy(list_entry(b->pending.next, struct client, link));
+	struct client *c;
+	int n = 0;
+
+	list_for_each (c, &b->pending, link)
+		n += c->pid == pid;
+	return n;
+}
+
+static void drop_one(struct broker *b)
+{
+	struct client *c, *victim = NULL;
+	int most = 0;
+
+	list_for_each (c, &b->pending, link) { /* of equals the oldest */
+		int n = count_pending(b, c->pid);
+
+		if (n > most) {
+			most = n;
+			victim = c;
+		}
+	}
+	mistake(b, "too many unfinished ones, one goes");
+	if (victim)
+		client_destroy(victim);
 }
 
 static void accept_one(struct broker *b, int fd)
 {
 	struct client *c = calloc(1, sizeof(*c));
+	struct ucred peer = {0};
+	socklen_t len = sizeof(peer);
 
 	if (!c) {
 		close(fd);
@@ -227,6 +253,8 @@ static void accept_one(struct broker *b, int fd)
 	}
 	b->used_ms = loop_now_ms();
 	c->broker = b;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0)
+		c->pid = peer.pid;
 	c->source = (struct loop_source){.fd = fd, .ready = client_ready};
 	c->deadline.expired = client_late;
 	list_append(&b->pending, &c->link);
@@ -237,7 +265,7 @@ static void accept_one(struct broker *b, int fd)
 	}
 	loop_timer_arm(b->loop, &c->deadline, HELLO_MS);
 	if (b->n_pending > MAX_PENDING)
-		drop_oldest(b);
+		drop_one(b);
 }
 
 static void listener_ready(struct loop_source *source, uint32_t events)
@@ -253,7 +281,7 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 		} else if (errno != EMFILE && errno != ENFILE && errno != ENOMEM) {
 			return;
 		} else if (b->n_pending) {
-			drop_oldest(b);
+			drop_one(b);
 		} else { /* it stays readable: do not spin on it */
 			loop_remove(source);
 			loop_timer_arm(b->loop, &b->accept_pause, ACCEPT_PAUSE_MS);

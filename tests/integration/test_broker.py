@@ -366,6 +366,23 @@ def test_clients_that_dawdle_delay_nobody(world):
     assert time.monotonic() - start < 4
 
 
+def test_one_process_that_dawdles_drives_out_nobody_else(world):
+    world.broker()
+    mine = world.stream().send(hello(LIST, world.token)[:64])
+    child = os.fork()
+    if child == 0:
+        slow = [world.stream() for _ in range(100)]
+        time.sleep(60)
+        os._exit(len(slow) & 0)
+    try:
+        time.sleep(0.5)
+        mine.send(hello(LIST, world.token)[64:])
+        assert mine.answer()[0] == OK
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_one_that_is_stopped_delays_nobody(world):
     world.broker()
     child = os.fork()

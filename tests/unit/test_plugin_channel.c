@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,6 +51,46 @@ static uint32_t alloc_buffer(struct channel *chan, uint64_t bytes)
 	assert_int_equal(channel_call(chan, WIRE_OP_BUFFER_ALLOC, &alloc, NULL, 0, NULL, NULL),
 			 WIRE_OK);
 	return alloc.buffer;
+}
+
+/* Ends the first stream unheard, and answers the second. */
+static void *deaf_at_first(void *arg)
+{
+	const struct wire_hello_answer answer = {.magic = WIRE_MAGIC, .version = WIRE_VERSION};
+	int listen_fd = *(int *)arg, fd;
+	struct wire_hello hello;
+
+	close(accept(listen_fd, NULL, NULL));
+	fd = accept(listen_fd, NULL, NULL);
+	if (pil_read_all(fd, &hello, sizeof(hello)) || pil_write_all(fd, &answer, sizeof(answer)))
+		abort();
+	close(fd);
+	return NULL;
+}
+
+static void test_broker_that_drops_us_is_asked_again(void **state)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct channel_target target = {0};
+	struct wire_device device;
+	struct pil_err err = {0};
+	pthread_t broker;
+	uint32_t n = 7;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "/tmp/pillion-test-%d", getpid());
+	unlink(addr.sun_path);
+	snprintf(target.broker, sizeof(target.broker), "%s", addr.sun_path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(pthread_create(&broker, NULL, deaf_at_first, &fd), 0);
+	assert_int_equal(channel_list(&target, &device, 1, &n, &err), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(err.code, 0);
+	pthread_join(broker, NULL);
+	unlink(addr.sun_path);
+	close(fd);
 }
 
 static void test_handles_are_never_zero_nor_used_twice(void **state)
@@ -366,6 +408,7 @@ static void test_wrong_answers_end_the_channel(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_broker_that_drops_us_is_asked_again),
 		cmocka_unit_test(test_handles_are_never_zero_nor_used_twice),
 		cmocka_unit_test(test_a_token_costs_one_write_and_one_wait),
 		cmocka_unit_test(test_synchronize_without_work_sends_nothing),

@@ -654,14 +654,35 @@ static int say_hello(int fd, const struct channel_target *target, enum wire_want
 	return 0;
 }
 
+/* A stream on which the broker has said yes.  One that gets too many at once may drop ours before
+ * it has read what we want; it need not do so twice. */
+static int ask_broker(const struct channel_target *target, enum wire_want want, uint32_t device,
+		      struct wire_hello_answer *answer, int *out, struct pil_err *err)
+{
+	for (int tries = 1;; tries++) {
+		_auto_fd int fd = -1;
+		int rc = connect_broker(target, &fd, err);
+
+		if (rc)
+			return rc;
+		rc = say_hello(fd, target, want, device, answer, err);
+		if (!rc)
+			*out = pil_take_fd(&fd);
+		if (tries == 2 || (rc != -EPIPE && rc != -ECONNRESET))
+			return rc;
+		if (err)
+			*err = (struct pil_err){0};
+	}
+}
+
 int channel_list(const struct channel_target *target, struct wire_device *devices, uint32_t max,
 		 uint32_t *n, struct pil_err *err)
 {
 	struct wire_hello_answer answer = {0};
 	_auto_fd int fd = -1;
-	int rc = connect_broker(target, &fd, err);
+	int rc = ask_broker(target, WIRE_WANT_LIST, 0, &answer, &fd, err);
 
-	if (rc || (rc = say_hello(fd, target, WIRE_WANT_LIST, 0, &answer, err)))
+	if (rc)
 		return rc;
 	*n = answer.n_devices < max ? answer.n_devices : max;
 	rc = read_bounded(fd, devices, *n * sizeof(*devices), now_us(), HELLO_TIMEOUT_MS);
@@ -679,9 +700,9 @@ int channel_create(struct channel **out, const struct channel_target *target, ui
 {
 	struct wire_hello_answer answer;
 	_auto_fd int fd = -1;
-	int rc = connect_broker(target, &fd, err);
+	int rc = ask_broker(target, WIRE_WANT_OPEN, index, &answer, &fd, err);
 
-	if (rc || (rc = say_hello(fd, target, WIRE_WANT_OPEN, index, &answer, err)))
+	if (rc)
 		return rc;
 	return channel_create_fd(out, pil_take_fd(&fd), err);
 }
