@@ -545,6 +545,7 @@ int main(int argc, char **argv)
 	int c, ret, ready_fd = -1;
 
 	log_init("pillion-broker");
+	pil_raise_fd_limit();
 	list_init(&b.pending);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'd')

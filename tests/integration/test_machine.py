@@ -8,6 +8,7 @@ import hashlib
 import os
 import pathlib
 import pty
+import resource
 import select
 import shutil
 import signal
@@ -453,6 +454,11 @@ def test_nothing_in_it_is_root_outside(anyones):
         pytest.fail("no pillion-init below the supervisor")
     p.kill()
     p.wait(timeout=10)
+
+
+def test_machine_may_have_half_the_descriptors_of_the_host(shared):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert shared.ok("-e", "sh", "-c", "ulimit -Hn") == f"{hard // 2}\n"
 
 
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -q -o Acquire::Check-Valid-Until=false"  # of an old mirror

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -256,6 +257,22 @@ static bool parse_options(int argc, char **argv, struct options *o)
 	return ok && o->distro;
 }
 
+/* The kernel counts descriptors on their way between processes by user, and our root is the user of
+ * the host that runs the broker: it refuses to send one once there are more than its own limit.  We
+ * must not be able to get it there. */
+static void leave_descriptors_to_the_host(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files))
+		return;
+	files.rlim_max /= 2;
+	if (files.rlim_cur > files.rlim_max)
+		files.rlim_cur = files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		log_warn("limit descriptors: %s", strerror(errno));
+}
+
 /* A microVM: who we are comes from the host.  False: it cannot be started. */
 static bool boot(struct options *o)
 {
@@ -295,6 +312,8 @@ int main(int argc, char **argv)
 		log_err("this program is started by pillion as the first process of a machine");
 		return EXIT_FAILURE;
 	}
+	if (!vm)
+		leave_descriptors_to_the_host();
 	list_init(&init.guest.sessions);
 	init.guest.distro = o.distro;
 	init.guest.default_user = o.user;
