@@ -39,6 +39,31 @@ const char *str_escape(char *out, size_t out_size, const char *in)
 	return out;
 }
 
+/* How many bytes of @in are a control character; those of 8 bits are two in UTF-8. */
+static unsigned control_bytes(const unsigned char *in)
+{
+	if (in[0] == 0xc2 && in[1] >= 0x80 && in[1] < 0xa0)
+		return 2;
+	return in[0] < ' ' || in[0] == 0x7f;
+}
+
+const char *str_escape_controls(char *out, size_t out_size, const char *in)
+{
+	size_t pos = 0;
+
+	while (*in && pos + 9 < out_size) {
+		unsigned n = control_bytes((const unsigned char *)in);
+
+		if (!n)
+			out[pos++] = *in++;
+		for (; n; n--)
+			pos += (size_t)sprintf(out + pos, "\\x%02x", (unsigned char)*in++);
+	}
+	if (out_size)
+		out[pos] = '\0';
+	return out;
+}
+
 bool str_to_u64(const char *text, uint64_t max, uint64_t *out)
 {
 	uint64_t v = 0;

