@@ -15,7 +15,7 @@
  *
  * Isolation is that of a container: shared kernel, user namespace (nothing in the machine is root
  * outside), no access to the host's files but the shares, no host network but what pasta forwards
- * from inside (the host's own loopback is not reachable unless hostAddressLoopback says so). */
+ * from inside (tap.c keeps it from the host's own loopback, unless hostAddressLoopback says so). */
 #include "machine.h"
 
 #include <errno.h>
@@ -37,6 +37,7 @@
 #include "proc.h"
 #include "respawn.h"
 #include "str.h"
+#include "tap.h"
 #include "userns.h"
 
 #define DNS_FORWARD                                                                                \
@@ -287,14 +288,14 @@ static void attach_network(struct ns *ns)
 	await_loopback(ns->init);
 	argv_add_all(&a, (const char *const[]){"pasta", "-f", "-q", "--config-net", "--netns-only",
 					       "-t", "none", "-u", "none", "-T", "none", "-U",
-					       "none", NULL});
+					       "none", "-I", TAP_NAME, NULL});
 	if (!ns->map_loopback)
 		argv_add(&a, "--no-map-gw");
 	if (ns->dns_forward)
 		argv_add_all(&a, (const char *const[]){"--dns-forward", DNS_FORWARD, NULL});
 	argv_add(&a, "--netns");
 	argv_addf(&a, "/proc/self/fd/%d", net_fd);
-	ns->pasta = userns_join_spawn(ns->init, a.v, &opts, &err);
+	ns->pasta = tap_spawn_pasta(ns->init, net_fd, a.v, &opts, &err);
 	if (ns->pasta < 0) {
 		log_warn("network: %s", err.msg);
 		ns->pasta = 0;

@@ -305,8 +305,34 @@ static int offer_tun(void)
 	return ret;
 }
 
-pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts *opts,
-			struct pil_err *err)
+static int join(int ns_fd)
+{
+	int ret = getuid() == 0 && path_exists("/dev/net/tun") ? offer_tun() : 0;
+
+	if (ret)
+		return ret;
+	return setns(ns_fd, CLONE_NEWUSER) || setresgid(0, 0, 0) || setresuid(0, 0, 0) ? -errno : 0;
+}
+
+/* The child of the two below: @argv NULL for none.  Reports what failed. */
+static PIL_NORETURN void enter_joined(int ns_fd, int (*prepare)(void *arg), void *arg,
+				      char *const *argv, const struct proc_opts *opts,
+				      int report_fd)
+{
+	int code = join(ns_fd);
+
+	if (!code && prepare)
+		code = prepare(arg);
+	if (!code && argv)
+		code = proc_exec(argv, opts, report_fd);
+	code = -code;
+	if (write(report_fd, &code, sizeof(code)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+static pid_t fork_joined(pid_t target, int (*prepare)(void *arg), void *arg, char *const *argv,
+			 const struct proc_opts *opts, const char *what, struct pil_err *err)
 {
 	_auto_free char *path = str_printf("/proc/%d/ns/user", target);
 	_auto_fd int ns_fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -314,21 +340,11 @@ pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts 
 	pid_t pid;
 
 	if (ns_fd < 0 || pipe2(report, O_CLOEXEC))
-		return pil_err_set(err, errno, "start '%s' in the namespace of process %d", argv[0],
-				   target);
+		return pil_err_set(err, errno, "%s in the namespace of process %d", what, target);
 	pid = fork();
 	if (pid == 0) {
 		close(report[0]);
-		if (getuid() == 0 && path_exists("/dev/net/tun"))
-			code = -offer_tun();
-		if (!code &&
-		    (setns(ns_fd, CLONE_NEWUSER) || setresgid(0, 0, 0) || setresuid(0, 0, 0)))
-			code = errno;
-		if (!code)
-			code = -proc_exec(argv, opts, report[1]);
-		if (write(report[1], &code, sizeof(code)) < 0)
-			_exit(126);
-		_exit(127);
+		enter_joined(ns_fd, prepare, arg, argv, opts, report[1]);
 	}
 	close(report[1]);
 	if (pid < 0)
@@ -336,9 +352,23 @@ pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts 
 	else if (pil_read_all(report[0], &code, sizeof(code)) == 0)
 		waitpid(pid, NULL, 0);
 	close(report[0]);
-	return code ? pil_err_set(err, code, "start '%s' in the namespace of process %d", argv[0],
-				  target)
+	return code ? pil_err_set(err, code, "%s in the namespace of process %d", what, target)
 		    : pid;
+}
+
+pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts *opts,
+			int (*prepare)(void *arg), void *arg, struct pil_err *err)
+{
+	_auto_free char *what = str_printf("start '%s'", argv[0]);
+
+	return fork_joined(target, prepare, arg, argv, opts, what, err);
+}
+
+int userns_join_call(pid_t target, int (*function)(void *arg), void *arg, struct pil_err *err)
+{
+	pid_t pid = fork_joined(target, function, arg, NULL, NULL, "make something", err);
+
+	return pid < 0 ? pid : 0;
 }
 
 int userns_mkdir(const char *path)

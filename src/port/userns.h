@@ -42,9 +42,13 @@ pid_t userns_spawn(char *const *argv, const struct userns_stage *stage, enum use
 
 /* The same in the user namespace process @target lives in; no stages.  The program may use
  * /dev/net/tun there, whoever the host lets use it: it can make interfaces in that namespace only.
- */
+ * @prepare (may be NULL), which returns 0 or -errno, is called with @arg in there before. */
 pid_t userns_join_spawn(pid_t target, char *const *argv, const struct proc_opts *opts,
-			struct pil_err *err) PIL_MUST_CHECK;
+			int (*prepare)(void *arg), void *arg, struct pil_err *err) PIL_MUST_CHECK;
+
+/* Calls @function with @arg in a child in there, and returns what it does: 0 or -errno. */
+int userns_join_call(pid_t target, int (*function)(void *arg), void *arg,
+		     struct pil_err *err) PIL_MUST_CHECK;
 
 /* Makes folder @path, owned by uid 0 of the namespace.  0 or -errno. */
 int userns_mkdir(const char *path) PIL_MUST_CHECK;

@@ -668,6 +668,46 @@ def test_localhost_of_the_host_is_reached_on_request_only(pil, wanted):
                 assert got.result().returncode != 0
 
 
+# Packets to the host's localhost by the card itself: from a bound socket, which anybody may have,
+# and as frames of root's.  Arguments: card, port.
+TO_LOCALHOST = r"""use Socket qw(:DEFAULT inet_pton); my ($card, $port) = @ARGV;
+sub bound { socket(my $s, $_[0], SOCK_DGRAM, 0) or die; setsockopt($s, 1, 25, $card) or die "$!";
+            send $s, "bound", 0, $_[1] or print "not sent: $!\n" }
+bound(PF_INET, pack_sockaddr_in($port, inet_aton($_))) for "127.0.0.1", "127.1.2.3", "0.0.0.0";
+bound(PF_INET6, pack_sockaddr_in6($port, inet_pton(PF_INET6, $_))) for "::1", "::ffff:127.0.0.1";
+exit if $<;
+my ($index, $mac) = `ip -o link show $card` =~ /^(\d+).*ether ([0-9a-f:]+)/; $mac = pack "H*", $mac =~ s/://gr;
+socket(my $raw, 17, SOCK_RAW, 0) or die;
+for my $to ("127.0.0.1", "127.255.255.254", "0.0.0.0") {
+  my $ip = pack "CCnnnCCna4a4", 0x45, 0, 33, 0, 0, 64, 17, 0, inet_aton("192.0.2.2"), inet_aton($to);
+  my ($sum) = unpack "%32n*", $ip; $sum = ($sum & 0xffff) + ($sum >> 16);
+  substr $ip, 10, 2, pack "n", ~(($sum & 0xffff) + ($sum >> 16)) & 0xffff;
+  my $frame = "\xff" x 6 . $mac . pack("n", 0x800) . $ip . pack("nnnn", 4711, $port, 13, 0) . "frame";
+  send $raw, $frame, 0, pack "SnlSCCx8", 17, 0x800, $index, 0, 0, 6 or die "frame: $!";
+}"""
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_no_packet_of_a_machine_reaches_localhost_of_the_host(pil, again):
+    if again:
+        pil.ok("-e", "true")
+        for pid in host_lib.children(pil.supervisor()):
+            if host_lib.name_of(pid).startswith(("pasta", "passt")):
+                os.kill(pid, signal.SIGKILL)
+        wait_for("no card", lambda: "eth0" not in pil.ok("-e", "cat", "/proc/net/dev"))
+        wait_for("a route", lambda: "default" in pil.ok("-e", "ip", "route"), timeout=20)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("::", 0))
+        port = server.getsockname()[1]
+        for user in ("nobody", "root"):
+            pil.ok("-u", user, "-e", "perl", "-e", TO_LOCALHOST, "eth0", port)
+        server.settimeout(2)
+        with pytest.raises(TimeoutError):
+            got = server.recvfrom(100)
+            pytest.fail(f"{got} came out")
+
+
 # ---- wsl.conf ----
 
 def test_wsl_conf_switches_the_exposure_off(pil):
@@ -874,7 +914,7 @@ def test_rootless_users_machine_has_users_and_a_network(rootless):
     assert rootless.ok("-e", "id", "-u") == "0\n"
     assert rootless.ok("--", "touch /root/x && chown nobody /root/x && stat -c %U /root/x") == "nobody\n"
     if os.access("/dev/net/tun", os.W_OK) and os.stat("/dev/net/tun").st_mode & 0o002:
-        assert "default" in rootless.ok("-e", "ip", "route")
+        assert "dev eth0" in rootless.ok("-e", "ip", "route")
 
 
 def test_rootless_user_without_subuids_is_told_how_to_get_them(rootless):
