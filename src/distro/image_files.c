@@ -12,8 +12,8 @@
  * carried are flags (chattr), and sockets into an image: a socket is nothing without its program.
  *
  * The image is not trusted.  libext2fs checks what it reads; here are bounded the depth (by the
- * length of a path), folders met twice, and the bytes written, which cannot be more than the file
- * system has. */
+ * length of a path), inodes, of which each is met once but for hard links, and the bytes written:
+ * contents, names and attributes together cannot be more than the file system has. */
 #include "image_files.h"
 
 #include <errno.h>
@@ -40,7 +40,12 @@
 #include "fd.h"
 #include "str.h"
 
-enum { CHUNK_BLOCKS = 64, MAX_ENTRIES = 4 << 20, LAST_ID = 65535 };
+enum {
+	CHUNK_BLOCKS = 64,
+	MAX_ENTRIES = 4 << 20,
+	LAST_ID = 65535,
+	ENTRY_BYTES = 8, /* of one in a folder, without its name */
+};
 
 struct link_name { /* in a tsearch() tree: where an inode of several names was first met */
 	ext2_ino_t ino;
@@ -49,7 +54,7 @@ struct link_name { /* in a tsearch() tree: where an inode of several names was f
 
 struct image_files {
 	ext2_filsys fs;
-	ext2fs_inode_bitmap seen; /* folders */
+	ext2fs_inode_bitmap seen; /* inodes that have been met */
 	void *links;              /* tree of struct link_name */
 	char *chunk;              /* CHUNK_BLOCKS blocks */
 	uint64_t left_bytes;      /* that may still be written */
@@ -75,6 +80,15 @@ static int failed(struct image_files *w, const char *what)
 	if (code == ENOSPC || code == EDQUOT)
 		pil_err_hint(w->err, "is there room? df -h");
 	return pil_err_set(w->err, code, "%s '%s'", what, str_escape(path, sizeof(path), w->path));
+}
+
+/* Takes @bytes off what may still be written. */
+static int charge(struct image_files *w, size_t bytes, const char *what)
+{
+	if (bytes > w->left_bytes)
+		return damaged(w, EXT2_ET_FILE_TOO_BIG, what);
+	w->left_bytes -= bytes;
+	return 0;
 }
 
 /* ---- the walk ---- */
@@ -138,6 +152,10 @@ static int walk_file(struct image_files *w, ext2_ino_t ino)
 	code = ext2fs_read_inode_full(w->fs, ino, (struct ext2_inode *)&inode, sizeof(inode));
 	if (code)
 		return damaged(w, code, "the inode");
+	if (ext2fs_test_inode_bitmap2(w->seen, ino) &&
+	    (LINUX_S_ISDIR(inode.i_mode) || inode.i_links_count < 2))
+		return damaged(w, EXT2_ET_DIR_CORRUPTED, "a second name");
+	ext2fs_mark_inode_bitmap2(w->seen, ino);
 	ret = w->visit(w, ino, &inode);
 	if (ret || !LINUX_S_ISDIR(inode.i_mode))
 		return ret;
@@ -157,9 +175,6 @@ static int walk_folder(struct image_files *w, ext2_ino_t ino)
 	errcode_t code;
 	int ret = 0;
 
-	if (ext2fs_test_inode_bitmap2(w->seen, ino))
-		return damaged(w, EXT2_ET_DIR_CORRUPTED, "a second name");
-	ext2fs_mark_inode_bitmap2(w->seen, ino);
 	code = ext2fs_dir_iterate(w->fs, ino, 0, NULL, note_entry, &e);
 	if (code || e.bad)
 		ret = damaged(w, code ? code : EXT2_ET_DIR_CORRUPTED, "the folder");
@@ -171,7 +186,9 @@ static int walk_folder(struct image_files *w, ext2_ino_t ino)
 			break;
 		}
 		sprintf(w->path + length, "/%s", e.v[i].name);
-		ret = walk_file(w, e.v[i].ino);
+		ret = charge(w, ENTRY_BYTES + strlen(e.v[i].name), "the name");
+		if (!ret)
+			ret = walk_file(w, e.v[i].ino);
 		w->path[length] = '\0';
 	}
 	entries_finish(&e);
@@ -268,9 +285,8 @@ static int write_blocks(struct image_files *w, int fd, uint64_t size, uint64_t a
 				continue;
 			if (bytes > size - start)
 				bytes = size - start;
-			if (bytes > w->left_bytes)
-				return damaged(w, EXT2_ET_FILE_TOO_BIG, "the contents");
-			w->left_bytes -= bytes;
+			if (charge(w, bytes, "the contents"))
+				return -EUCLEAN;
 			if (pwrite(fd, block, bytes, (off_t)start) != (ssize_t)bytes)
 				return failed(w, "write");
 		}
@@ -392,6 +408,8 @@ static int make_symlink(struct image_files *w, ext2_ino_t ino, struct ext2_inode
 	if (got != size || memchr(target, '\0', size))
 		return damaged(w, EXT2_ET_FILE_TOO_BIG, "the link");
 	target[size] = '\0';
+	if (charge(w, size, "the link"))
+		return -EUCLEAN;
 	return symlink(target, w->path) ? failed(w, "make link") : 0;
 }
 
@@ -455,7 +473,8 @@ static int set_xattr(char *name, char *value, size_t len, void *data)
 		*ret = damaged(w, code, "an attribute");
 		return XATTR_ABORT;
 	}
-	if (lsetxattr(w->path, name, out, out_len, 0)) {
+	*ret = charge(w, strlen(name) + out_len, "an attribute");
+	if (!*ret && lsetxattr(w->path, name, out, out_len, 0)) {
 		*ret = failed(w, "set an attribute of");
 		if (*ret == -EPERM) {
 			char safe[128], path[256];

@@ -336,6 +336,15 @@ def test_garbage_is_refused(images):
     done = images.tool("to", images.dir)
     assert done.returncode == 1
     assert "the disk is damaged: a second name of './a/b/a'" in done.stderr
+    # a file with more names than it knows of
+    images.disk.unlink()
+    (images.rootfs / "file").touch()
+    own(images, images.rootfs / "file", 0)
+    images.ok("from", 256 * MIB)
+    images.debugfs("ln file more")
+    done = images.tool("to", images.dir)
+    assert done.returncode == 1
+    assert "the disk is damaged: a second name of './more'" in done.stderr
     images.disk.write_bytes(os.urandom(1 << 20))
     done = images.tool("check", images.dir)
     assert "is not an ext4 image" in done.stderr
