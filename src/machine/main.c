@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -36,7 +37,7 @@
 #include "str.h"
 #include "unixsock.h"
 
-enum { TEND_MS = 2000 };
+enum { TEND_MS = 2000, MAX_LOG_BYTES = 16 << 20 };
 
 struct supervisor {
 	struct state_dirs dirs;
@@ -148,6 +149,15 @@ static void open_log(struct supervisor *s)
 		dup2(s->log_fd, STDERR_FILENO);
 }
 
+/* Root of a sandbox can write there. */
+static void bound_log(const struct supervisor *s)
+{
+	struct stat st;
+
+	if (fstat(s->log_fd, &st) == 0 && st.st_size > MAX_LOG_BYTES && ftruncate(s->log_fd, 0))
+		log_dbg("cannot cut the log: %s", strerror(errno));
+}
+
 static int wait_ready(struct supervisor *s, int ready_fd, int64_t due_ms, struct pil_err *err)
 {
 	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
@@ -217,6 +227,7 @@ static void tend(struct supervisor *s)
 {
 	struct pil_err err = {0};
 
+	bound_log(s);
 	if (s->ops->tend)
 		s->ops->tend(s->state);
 	forwarder_tend(&s->forwarder);

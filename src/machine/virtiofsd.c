@@ -6,11 +6,15 @@
  * only, whatever the guest mounts it as.  Both end with the pid namespace that bubblewrap is the
  * first process of.
  *
+ * What it says passes through a pipe that is read now and then, and up to MAX_SAID_BYTES of it go
+ * to the machine's log: that lies in memory, and a virtiofsd in its guest's hands could fill it.
+ *
  * There are two programs of that name with options of their own: the one in C that came with QEMU
  * up to 7, and its successor in Rust. */
 #include "virtiofsd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +30,8 @@
 #include "str.h"
 #include "unixsock.h"
 #include "userns.h"
+
+enum { MAX_SAID_BYTES = 256 << 10, PIPE_READS = 16 };
 
 static const struct program {
 	const char *path;
@@ -59,22 +65,27 @@ static void add_jail(struct argv *a, const char *folder, bool writable)
 					      "--", NULL});
 }
 
-static pid_t spawn(const struct fs_share *fs, const struct machine_share *share,
-		   struct pil_err *err)
+static pid_t spawn(struct fs_share *fs, const struct machine_share *share, struct pil_err *err)
 {
 	const struct program *program = find_program(err);
 	struct userns_stage stage = {0};
 	_auto_argv struct argv a = {0};
 	struct proc_opts opts = {.stdin_fd = -1,
-				 .stdout_fd = STDERR_FILENO,
-				 .stderr_fd = -1,
 				 .keep_fds = &fs->listen_fd,
 				 .n_keep_fds = 1,
 				 .new_session = true,
 				 .die_with_us = true};
+	_auto_fd int say_fd = -1;
+	int fds[2];
 
 	if (!program)
 		return -ENOENT;
+	if (pipe2(fds, O_CLOEXEC))
+		return pil_err_set(err, errno, "start virtiofsd");
+	pil_close_p(&fs->said_fd);
+	fs->said_fd = fds[0];
+	say_fd = opts.stdout_fd = opts.stderr_fd = fds[1];
+	pil_set_nonblock(fs->said_fd, true);
 	add_jail(&a, userns_stage_add(&stage, share->host), share->writable);
 	argv_add(&a, program->path);
 	argv_addf(&a, "--fd=%d", fs->listen_fd);
@@ -88,10 +99,26 @@ static pid_t spawn(const struct fs_share *fs, const struct machine_share *share,
 	return userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
 }
 
+/* Empties the pipe, but does not wait for one who fills it meanwhile. */
+static void pass_on(struct fs_share *fs)
+{
+	char said[4096];
+
+	for (unsigned i = 0; i < PIPE_READS; i++) {
+		ssize_t n = read(fs->said_fd, said, sizeof(said));
+
+		if (n <= 0)
+			return;
+		if (fs->said_bytes < MAX_SAID_BYTES && write(STDERR_FILENO, said, (size_t)n) < 0)
+			return;
+		fs->said_bytes += (size_t)n;
+	}
+}
+
 int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,
 		   const char *dir, struct pil_err *err)
 {
-	*fs = (struct fs_share){.listen_fd = -1};
+	*fs = (struct fs_share){.listen_fd = -1, .said_fd = -1};
 	snprintf(fs->tag, sizeof(fs->tag), "share%d", index);
 	fs->socket = str_printf("%s/%s.sock", dir, fs->tag);
 	fs->listen_fd = unixsock_listen(fs->socket, 1, err);
@@ -110,6 +137,8 @@ void fs_share_tend(struct fs_share *fs, const struct machine_share *share)
 {
 	struct pil_err err = {0};
 
+	if (fs->socket)
+		pass_on(fs);
 	if (!fs->socket || (fs->pid > 0 && proc_wait(fs->pid, 0) == -ETIMEDOUT))
 		return;
 	fs->pid = 0;
@@ -128,9 +157,11 @@ void fs_share_stop(struct fs_share *fs)
 	if (fs->pid > 0)
 		proc_stop(fs->pid, 0);
 	if (fs->socket) {
+		pass_on(fs);
 		unlink(fs->socket);
 		pil_close_p(&fs->listen_fd);
+		pil_close_p(&fs->said_fd);
 	}
 	free(fs->socket);
-	*fs = (struct fs_share){.listen_fd = -1};
+	*fs = (struct fs_share){.listen_fd = -1, .said_fd = -1};
 }

@@ -17,13 +17,16 @@ struct fs_share { /* one of a running machine */
 	int listen_fd; /* stays ours, so that a new server can take over */
 	pid_t pid;     /* 0: its server has ended */
 	struct respawn again;
+	int said_fd; /* what it says comes from here */
+	size_t said_bytes;
 };
 
 /* Makes the socket and starts a server for @share, as share number @index in folder @dir.  When
  * that fails there is no share. */
 int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,
 		   const char *dir, struct pil_err *err) PIL_MUST_CHECK;
-/* Starts a new server if the old one has ended. */
+/* Puts what the server has said into our log, and starts a new one if it has ended.  A server that
+ * says much waits until then. */
 void fs_share_tend(struct fs_share *fs, const struct machine_share *share);
 void fs_share_stop(struct fs_share *fs); /* not started is fine */
 
