@@ -18,7 +18,7 @@ esac
 DEVICE = "0.00.1 I llama_prepare_model_devices: using device Pillion0 (a card) (unknown id) - 100 MiB free\n"
 TRIED = "0.00.1 I load_tensors:     Pillion0 model buffer size =     0.00 MiB\n"
 PLACED = "0.00.2 I load_tensors:     Pillion0 model buffer size =    60.12 MiB\n"
-FALLBACK = "pillion: no device: connect: Connection refused: the program goes on with its CPU\n"
+FALLBACK = "pillion: warn: no device: connect: Connection refused: the program goes on with its CPU\n"
 
 
 @pytest.fixture
