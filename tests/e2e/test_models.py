@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Language models in a real machine: the distro `debian`, entered as a user enters it, with no device
 option and nothing set by hand.  Native is the same binary of the same tree on the host's kernel."""
+import concurrent.futures
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 import host as lib
 
 PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
+TOKENS = 128
 
 
 class Machine:
@@ -40,9 +42,9 @@ class Machine:
                 shutil.copyfile(model, target)
         return f"/mnt/models/{model.name}"
 
-    def completion(self, model, prompt, n, *more):
-        argv = lib.completion(prompt, n, *more)
-        argv[2] = self.share(model)
+    def completion(self, model, prompt):
+        argv = lib.traced_completion(prompt, TOKENS)
+        argv[argv.index("-m") + 1] = self.share(model)
         return ["-d", "debian", "-e", *argv]
 
 
@@ -73,31 +75,35 @@ def test_a_program_inside_sees_the_device_with_nothing_set(machine):
     assert re.search(r"Pillion0: reference device", done.stdout), done.stdout + done.stderr
 
 
+def assert_text_inside_is_native(machine, model, prompt):
+    native = machine.host.run(machine.host.native(*lib.traced_completion(prompt, TOKENS),
+                                                  model=model))
+    inside = machine.pillion(*machine.completion(model, prompt))
+    assert native.returncode == 0, native.stderr[-2000:]
+    assert inside.returncode == 0, inside.stderr[-2000:]
+    assert len(native.stdout) > TOKENS
+    lib.assert_on_device(inside.stderr)
+    lib.assert_same_text(inside, native, TOKENS)
+
+
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_greedy_text_inside_is_native_text(machine, small, prompt):
-    native = machine.host.run(machine.host.native(*lib.completion(prompt, 128), model=small))
-    inside = machine.pillion(*machine.completion(small, prompt, 128))
-    assert inside.returncode == 0, inside.stderr[-2000:]
-    lib.assert_same_text(inside.stdout, native.stdout)
-    assert len(native.stdout.split()) > 64
+    assert_text_inside_is_native(machine, small, prompt)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_greedy_text_of_gemma_inside_is_native_text(machine, gemma, prompt):
-    native = machine.host.run(machine.host.native(*lib.completion(prompt, 128), model=gemma))
-    inside = machine.pillion(*machine.completion(gemma, prompt, 128))
-    assert inside.returncode == 0, inside.stderr[-2000:]
-    lib.assert_same_text(inside.stdout, native.stdout)
-    assert len(native.stdout) > 100
+    assert_text_inside_is_native(machine, gemma, prompt)
 
 
 def test_two_machines_worth_of_programs_at_once(machine, small):
-    argv = [str(lib.PILLION), *machine.completion(small, PROMPTS[0], 128)]
-    running = [subprocess.Popen(argv, env=machine.env, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-               for _ in range(2)]
-    texts = [p.communicate(timeout=180)[0] for p in running]
-    assert [p.returncode for p in running] == [0, 0] and texts[0] == texts[1]
+    argv = machine.completion(small, PROMPTS[0])
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: machine.pillion(*argv), range(2)))
+    for one in done:
+        assert one.returncode == 0, one.stderr[-2000:]
+        lib.assert_on_device(one.stderr)
+    lib.assert_same_text(*done, TOKENS)
 
 
 def test_bench_measures_both_sides_and_leaves_nothing(machine, small, tmp_path):

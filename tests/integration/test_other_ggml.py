@@ -3,13 +3,12 @@
 
 A static program has its CPU back end from the start and loads plugins only when it is asked for a
 device or a list of them; so this one is told the device."""
-import re
-
 import pytest
 
 import host as lib
 
 PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
+TOKENS = 64
 
 
 def argv_with(argv, program):
@@ -22,11 +21,11 @@ def argv_with(argv, program):
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_text_is_as_with_its_own_ggml(host, other_ggml, tiny, prompt):
     host.start_broker()
-    command = lib.completion(prompt, 64)
+    command = lib.traced_completion(prompt, TOKENS)
     native = host.run(argv_with(host.native(*command, model=tiny), other_ggml))
-    inside = host.run(argv_with(host.inside(*command, "-v", "-dev", "Pillion0", model=tiny), other_ggml))
+    inside = host.run(argv_with(host.inside(*command, "-dev", "Pillion0", model=tiny), other_ggml))
     assert native.returncode == 0, native.stderr[-2000:]
     assert inside.returncode == 0, inside.stderr[-2000:]
-    assert re.search(r"Pillion0.* model buffer size", inside.stderr), inside.stderr[-3000:]
-    assert len(native.stdout) > 64
-    lib.assert_same_text(inside.stdout, native.stdout)
+    assert len(native.stdout) > TOKENS
+    lib.assert_on_device(inside.stderr)
+    lib.assert_same_text(inside, native, TOKENS)

@@ -8,6 +8,7 @@ import host as lib
 
 LAVAPIPE = {"GGML_VK_VISIBLE_DEVICES": "0"}
 PROMPTS = ["The old car", "Once upon a time"]
+TOKENS = 32
 
 
 @pytest.fixture
@@ -37,11 +38,13 @@ def test_both_devices_are_listed_and_only_the_cpu_is_called_reference(vulkan):
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_text_is_identical_to_vulkan_outside(vulkan, tiny, prompt):
     device = device_inside(vulkan)
-    command = lib.completion(prompt, 32)
+    command = lib.traced_completion(prompt, TOKENS)
     native = vulkan.run(vulkan.native_on_kit(command[0], *command[1:], "-dev", "Vulkan0",
                                              model=tiny, env=LAVAPIPE), timeout=300)
     inside = vulkan.run(vulkan.inside(*command, "-dev", device, model=tiny), timeout=300)
     assert native.returncode == 0, native.stderr[-2000:]
     assert inside.returncode == 0, inside.stderr[-2000:]
-    assert len(native.stdout.split()) > 16
-    lib.assert_same_text(inside.stdout, native.stdout)
+    assert len(native.stdout) > TOKENS
+    lib.assert_on_device(native.stderr, "Vulkan0")
+    lib.assert_on_device(inside.stderr, device)
+    lib.assert_same_text(inside, native, TOKENS)

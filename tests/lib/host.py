@@ -242,12 +242,32 @@ def completion(prompt, n, *more):
     return ["llama-completion", "-m", "/tmp/model.gguf", "-p", prompt, "-n", str(n), *GREEDY, *more]
 
 
-def assert_same_text(inside, native):
-    """llama-completion prints from a thread it does not wait for at exit, natively as well: under
-    load the last words of a run can be missing.  What both have printed must be identical."""
-    n = min(len(inside), len(native))
-    assert n >= 0.9 * max(len(inside), len(native)), (inside, native)
-    assert inside[:n] == native[:n]
+SPARE = 32  # tokens, see assert_same_text()
+
+
+def traced_completion(prompt, n, *more):
+    """For the assertions below: what it says of itself on stderr is what they look at."""
+    return completion(prompt, n + SPARE, "-v", *more)
+
+
+def assert_on_device(log, device="Pillion0"):
+    """The layers of the model, and not only some, are on that device."""
+    assert re.search(rf"{device} +model buffer size", log), log[-3000:]
+    layers = re.search(r"offloaded (\d+)/(\d+) layers to GPU", log)
+    assert layers and layers[1] == layers[2], log[-3000:]
+
+
+def assert_same_text(inside, native, n):
+    """Both runs of traced_completion() have said the same, and @n tokens of it at least.
+
+    llama-completion prints from a thread it does not wait for at exit, natively as well, so that the
+    last words of a run can be missing.  That thread says `n_remain` before the text of each token.
+    """
+    for done in (inside, native):
+        left = [int(x) for x in re.findall(r"n_remain: (\d+)", done.stderr)]
+        assert left and left[0] - left[-1] >= n, (left[-1:], done.stderr[-2000:])
+    shorter = min(len(inside.stdout), len(native.stdout))
+    assert inside.stdout[:shorter] == native.stdout[:shorter]
 
 
 class Server:
@@ -258,20 +278,23 @@ class Server:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
         argv = getattr(host, side)("llama-server", "-m", "/tmp/model.gguf", "--host", "127.0.0.1",
-                                   "--port", str(self.port), *args, model=model)
+                                   "--port", str(self.port), "-lv", "4", *args, model=model)
         self.log = open(host.root / f"server-{side}-{self.port}.log", "w+")
         self.process = host.start(argv, stdout=self.log, stderr=self.log)
         wait_for("llama-server is ready", self._ready, timeout=60)
 
     def _ready(self):
         if self.process.poll() is not None:
-            self.log.seek(0)
-            raise AssertionError(f"llama-server ended: {self.log.read()[-2000:]}")
+            raise AssertionError(f"llama-server ended: {self.said()[-2000:]}")
         try:
             return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health",
                                           timeout=5).status == 200
         except OSError:
             return False
+
+    def said(self):
+        self.log.seek(0)
+        return self.log.read()
 
     def complete(self, prompt, n, **more):
         body = {"prompt": prompt, "n_predict": n, "temperature": 0, "seed": 1, "n_probs": 1,
