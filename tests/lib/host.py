@@ -122,6 +122,20 @@ def memory_of(pid):
     return parts.get("Pss_Anon", 0), parts.get("Pss_File", 0), parts.get("Pss_Shmem", 0)
 
 
+def mapping_of(pid, path):
+    """(proportional, resident) KiB of that file in the process."""
+    inode = os.stat(path).st_ino
+    sizes = {"Pss": 0, "Rss": 0}
+    ours = False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, *values = line.split()
+        if "-" in name and len(values) >= 4:
+            ours = int(values[3]) == inode
+        elif ours and name.rstrip(":") in sizes:
+            sizes[name.rstrip(":")] += int(values[0])
+    return sizes["Pss"], sizes["Rss"]
+
+
 class Host:
     def __init__(self, tree):
         self.tree = tree
