@@ -83,6 +83,23 @@ def test_without_a_broker_the_program_goes_on_and_one_line_says_why(host, tiny):
     assert len(lines) == 1 and "broker.sock" in lines[0], lines
 
 
+def test_an_unknown_ggml_is_refused_in_one_line_and_the_program_goes_on(pair, tiny):
+    library, = pathlib.Path(pair.tree, "usr/lib").glob("*/libggml-base.so.0.*")
+    own = b"\0%s\0" % library.name.partition(".so.")[2].encode()
+    assert library.read_bytes().count(own) == 1
+    other = pair.root / library.name
+    other.write_bytes(library.read_bytes().replace(own, b"\0%-*b\0" % (len(own) - 2, b"0.28.0")))
+    command = lib.traced_completion("a", TOKENS)
+    inside = pair.run(lib.bind(pair.inside(*command, model=tiny), other,
+                               "/" / library.relative_to(pair.tree)))
+    native = pair.run(pair.native(*command, model=tiny))
+    assert text_of(inside) and text_of(native)
+    lib.assert_same_text(inside, native, TOKENS)
+    lines = lines_of_pillion(inside)
+    assert len(lines) == 1 and "0.28.0" in lines[0] and "0.25 to 0.27" in lines[0], lines
+    assert not pair.executors()
+
+
 def test_a_wrong_token_gets_no_device(pair, tiny):
     pair.machine("one")
     wrong = pair.root / "wrong"

@@ -136,6 +136,12 @@ def mapping_of(pid, path):
     return sizes["Pss"], sizes["Rss"]
 
 
+def bind(argv, source, target):
+    """The command of Host.native() or Host.inside(), with one more file in its tree."""
+    at = argv.index("--")
+    return [*argv[:at], "--ro-bind", source, target, *argv[at:]]
+
+
 class Host:
     def __init__(self, tree):
         self.tree = tree
