@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Broker, executor and plugin under Debian's llama.cpp, without a machine around them."""
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import re
@@ -14,6 +15,7 @@ import host as lib
 
 PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
 TOKENS = 128
+KILLS = 20
 
 
 @pytest.fixture
@@ -156,6 +158,52 @@ def test_a_killed_broker_leaves_the_program_running_and_the_next_one_works(pair,
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+
+def crashed(status):
+    """What bwrap says of a program that ended by a signal of its own making."""
+    return abs(status) % 128 in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)
+
+
+def kill_executor(host):
+    """With the jail around it, which may be all there is of it yet."""
+    for pid in lib.children(host.broker.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def kill_broker(host):
+    host.broker.kill()
+    host.broker.wait()
+
+
+@pytest.mark.parametrize("kill", [kill_executor, kill_broker])
+def test_killed_at_any_moment_of_a_run_it_harms_no_program(pair, tiny, small, kill):
+    argv = pair.inside(*lib.completion("The", 48), model=small)
+    text_of(pair.run(argv))  # the second time everything is warm, as it will be
+    begin = time.monotonic()
+    whole = text_of(pair.run(argv)).split()
+    duration = time.monotonic() - begin
+    for delay in (duration * i / KILLS for i in range(KILLS)):
+        process = pair.start(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(delay)
+        executors = lib.children(pair.broker.pid)
+        kill(pair)
+        begin = time.monotonic()
+        text, err = process.communicate(timeout=60)
+        took = time.monotonic() - begin
+        print(f"killed after {delay:.2f} s: status {process.returncode} {took:.2f} s later")
+        assert not crashed(process.returncode), err
+        # what has lost nothing goes on to its end; ggml reports a loss with the next graph, so that
+        # the program makes a word of the zeroes that it has read
+        assert took < 2 or process.returncode == 0, err
+        words = text.split() if process.returncode == 0 else text.split()[:-1]
+        assert words == whole[:len(words)]
+        lib.wait_for("the executors leave", lambda: not any(map(lib.name_of, executors)))
+        pair.restart_broker()  # who dies young over and over would have to wait
+        done = pair.run(pair.inside(*lib.completion("a", 4, "-v"), model=tiny))
+        assert text_of(done)
+        lib.assert_on_device(done.stderr)
 
 
 def test_a_stopped_client_does_not_stop_another(pair, tiny):

@@ -199,6 +199,11 @@ class Host:
                 return sock.exists() and s.connect_ex(str(sock)) == 0
         wait_for("the broker answers", answers)
 
+    def restart_broker(self):
+        self.broker.terminate()
+        self.broker.wait(timeout=10)
+        self.start_broker()
+
     def executors(self):
         """Pids of the executor processes themselves (not of the jail around them)."""
         return [p for p in children(self.broker.pid) if name_of(p) == "pillion-exec"]
