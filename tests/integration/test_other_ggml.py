@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A program with ggml 0.26, statically linked, on an executor with ggml 0.27.
+"""A program with ggml 0.25 (whose tables are of the second generation) or 0.26 (of the third, as
+Debian's), statically linked, on an executor with ggml 0.27.
 
 A static program has its CPU back end from the start and loads plugins only when it is asked for a
 device or a list of them; so this one is told the device."""
@@ -12,10 +13,9 @@ TOKENS = 64
 
 
 def argv_with(argv, program):
-    """Binds the program into the tree that a `native` or `inside` command runs in."""
-    at = argv.index("--")
-    return [*argv[:at], "--ro-bind", program, "/tmp/llama-completion", "--",
-            "/tmp/llama-completion", *argv[at + 2:]]
+    argv = lib.bind(argv, program, "/tmp/llama-completion")
+    argv[argv.index("--") + 1] = "/tmp/llama-completion"
+    return argv
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
