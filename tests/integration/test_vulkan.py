@@ -7,8 +7,8 @@ import pytest
 import host as lib
 
 LAVAPIPE = {"GGML_VK_VISIBLE_DEVICES": "0"}
-PROMPTS = ["The old car", "Once upon a time"]
-TOKENS = 32
+PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
+TOKENS = 128
 
 
 @pytest.fixture
@@ -46,5 +46,21 @@ def test_text_is_identical_to_vulkan_outside(vulkan, tiny, prompt):
     assert inside.returncode == 0, inside.stderr[-2000:]
     assert len(native.stdout) > TOKENS
     lib.assert_on_device(native.stderr, "Vulkan0")
+    lib.assert_on_device(inside.stderr, device)
+    lib.assert_same_text(inside, native, TOKENS)
+
+
+def test_a_model_on_both_devices_is_the_same_as_on_cpu_and_vulkan_outside(vulkan, tiny):
+    """Two of its four layers on the reference device, the others and the output on Vulkan."""
+    device = device_inside(vulkan)
+    reference = "Pillion1" if device == "Pillion0" else "Pillion0"
+    command = lib.traced_completion(PROMPTS[0], TOKENS)
+    native = vulkan.run(vulkan.native_on_kit(command[0], *command[1:], "-dev", "Vulkan0", "-ngl",
+                                             "3", model=tiny, env=LAVAPIPE), timeout=300)
+    inside = vulkan.run(vulkan.inside(*command, "-dev", f"{reference},{device}", "-ts", "2,3",
+                                      model=tiny), timeout=300)
+    assert native.returncode == 0, native.stderr[-2000:]
+    assert inside.returncode == 0, inside.stderr[-2000:]
+    lib.assert_on_device(inside.stderr, reference)
     lib.assert_on_device(inside.stderr, device)
     lib.assert_same_text(inside, native, TOKENS)
