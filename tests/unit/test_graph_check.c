@@ -691,7 +691,7 @@ static void test_a_sort_is_an_index_for_its_views_alone(void **state)
 	x = input(OP_F32, 32, 1, 1);
 	sorted = as_node(input(OP_I32, 32, 1, 1), WIRE_T_ARGSORT, x, 0, 0);
 	v = view(WIRE_T_VIEW, sorted, 4, 1, 1, 0);
-	rows = node(WIRE_T_GET_ROWS, 16, 4, 1, table, v);
+	node(WIRE_T_GET_ROWS, 16, 4, 1, table, v);
 	assert_passes();
 	other = input(OP_I32, 4, 1, 1);
 	at(other)->offset = at(sorted)->offset + 64;
