@@ -43,6 +43,11 @@ int vm_add_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
 	return 0;
 }
 
+void vm_remove_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
+{
+	(void)vm, (void)gpa, (void)event_fd;
+}
+
 void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data)
 {
 	(void)vm, (void)addr, (void)data;
