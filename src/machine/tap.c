@@ -164,7 +164,8 @@ pid_t tap_spawn_pasta(pid_t target, int net_fd, char *const *argv, const struct 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return say(-errno, err);
 	read_fd = pair[0];
-	write_fd = child.answer_fd = pair[1];
+	write_fd = pair[1];
+	child.answer_fd = write_fd;
 	ret = userns_join_call(target, make_card, &child, err);
 	if (ret)
 		return say(ret, err);

@@ -84,7 +84,8 @@ static pid_t spawn(struct fs_share *fs, const struct machine_share *share, struc
 		return pil_err_set(err, errno, "start virtiofsd");
 	pil_close_p(&fs->said_fd);
 	fs->said_fd = fds[0];
-	say_fd = opts.stdout_fd = opts.stderr_fd = fds[1];
+	say_fd = fds[1];
+	opts.stdout_fd = opts.stderr_fd = say_fd;
 	pil_set_nonblock(fs->said_fd, true);
 	add_jail(&a, userns_stage_add(&stage, share->host), share->writable);
 	argv_add(&a, program->path);
