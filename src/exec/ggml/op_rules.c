@@ -1557,7 +1557,7 @@ static uint64_t shared_scratch(const struct op_args *a)
 	case WIRE_T_MUL_MAT:
 		return converted(x, y);
 	case WIRE_T_MUL_MAT_ID: /* and the rows of each expert */
-		return converted(x, y) + (uint64_t)x->ne[2] * (64 + (uint64_t)elems(a->src[2]) * 8);
+		return converted(x, y) + (uint64_t)x->ne[2] * (72 + (uint64_t)elems(a->src[2]) * 8);
 	case WIRE_T_CONV_TRANSPOSE_1D:
 	case WIRE_T_CONV_TRANSPOSE_2D:
 		return (uint64_t)elems(x) * unit(a, x) + (uint64_t)elems(y) * unit(a, x);
@@ -1569,10 +1569,25 @@ static uint64_t shared_scratch(const struct op_args *a)
 	}
 }
 
-static bool keeps_rows(const struct wire_tensor *d)
+static uint64_t thread_scratch(const struct op_args *a)
 {
-	return (op_rules[d->op].flags & OP_ROW_SCRATCH) || d->op == WIRE_T_CPY ||
-	       d->op == WIRE_T_DUP;
+	const struct wire_tensor *x = a->src[0], *d = a->dst;
+	uint64_t dk, dv;
+
+	switch (d->op) {
+	case WIRE_T_FLASH_ATTN_EXT: /* a tile of queries and keys, or a part of all heads */
+		dk = (uint64_t)a->src[1]->ne[0];
+		dv = (uint64_t)a->src[2]->ne[0];
+		return 4 * (128 * (64 + dk + dv) + (uint64_t)x->ne[2] * (2 + dv));
+	case WIRE_T_GATED_DELTA_NET:
+		dv = (uint64_t)a->src[2]->ne[0];
+		return 4 * (dv + dv * dv);
+	case WIRE_T_CPY:
+	case WIRE_T_DUP:
+		return (uint64_t)d->ne[0] * 4;
+	default:
+		return op_rules[d->op].flags & OP_ROW_SCRATCH ? (uint64_t)x->ne[0] * 4 : 0;
+	}
 }
 
 static uint64_t times(uint64_t x, uint64_t y)
@@ -1595,8 +1610,7 @@ struct op_cost op_rule_cost(const struct op_args *a)
 		uint64_t sources = (uint64_t)elems(a->src[0]);
 
 		cost.work = cost.work < sources ? sources : cost.work;
-		if (keeps_rows(a->dst))
-			cost.thread_scratch = (uint64_t)a->src[0]->ne[0] * 4;
+		cost.thread_scratch = thread_scratch(a);
 	}
 	return cost;
 }
