@@ -9,6 +9,7 @@
 
 #include "compiler.h"
 #include "err.h"
+#include "kit.h"
 #include "state.h"
 
 struct cli {
@@ -30,6 +31,9 @@ extern const struct cmd *const cmd_all[]; /* alphabetical, NULL-terminated */
 
 /* No command of the table: a program or a shell in a machine. */
 int cmd_run(struct cli *cli, int argc, char **argv);
+
+/* --update; --install --no-distribution */
+int cmd_update_kits(struct cli *cli, enum kit_wish wish);
 
 int cli_fail(const struct pil_err *err);               /* prints, returns 1; 130 for EINTR */
 int cli_usage(const struct cmd *cmd, const char *why); /* prints, returns 1 */

@@ -10,11 +10,11 @@
 #include "config.h"
 #include "fd.h"
 #include "form.h"
-#include "kit.h"
 #include "machine.h"
 #include "path.h"
 #include "recipe.h"
 #include "registry.h"
+#include "runtime_kit.h"
 #include "str.h"
 #include "tree.h"
 
@@ -126,12 +126,12 @@ static int install(struct cli *cli, const struct recipe *recipe, const char *nam
 		return ret;
 	registry_announce(lock_fd, "Installing", name, version);
 	tree_sweep(&cli->dirs);
-	ret = form_kits(&cli->dirs, version, config, err);
+	ret = form_kits(&cli->dirs, version, config, KIT_THERE, NULL, err);
 	if (ret < 0)
 		return ret;
 	ret = tree_install(&cli->dirs, recipe, dir, err);
 	if (!ret) {
-		kit_warn_of_ggml(&cli->dirs, config->ggml_dir, name);
+		runtime_kit_warn(&cli->dirs, config->ggml_dir, name);
 		ret = form_change(&cli->dirs, &distro, version, config, err);
 	}
 	if (ret) {
@@ -170,7 +170,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	if (ret)
 		return ret;
 	if (o.no_distribution)
-		return cmd_update.run(cli, 1, argv);
+		return cmd_update_kits(cli, KIT_THERE);
 	if (o.flavor && !(recipe = recipe_find(o.flavor)))
 		return unknown_flavor();
 	name = o.name ? o.name : recipe->name;

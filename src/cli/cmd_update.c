@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,9 +8,10 @@
 #include "config.h"
 #include "fd.h"
 #include "form.h"
-#include "kit.h"
+#include "kernel.h"
 #include "machine.h"
 #include "registry.h"
+#include "runtime_kit.h"
 #include "str.h"
 
 /* Do microVMs run here, or are there any? */
@@ -26,11 +28,30 @@ static unsigned needed_version(const struct state_dirs *dirs)
 	return version;
 }
 
-static int update(struct cli *cli)
+/* @done: enum kit_done, -1: the kit is not needed; @of: the package it is for, NULL: unknown */
+static void say(const char *title, int done, const char *of, enum kit_wish wish)
+{
+	static const char *const what[] = {[KIT_KEPT] = "the most recent version is already there",
+					   [KIT_MADE] = "installed",
+					   [KIT_RENEWED] = "updated",
+					   [KIT_HELD] = "kept, as nothing newer would do"};
+
+	static_assert(ARRAY_SIZE(what) == KIT_NUM_DONE, "what");
+	if (done < 0)
+		return;
+	printf("%s: %s", title,
+	       done == KIT_KEPT && wish == KIT_THERE ? "already there" : what[done]);
+	if (of)
+		printf(" (%s)", of);
+	putchar('\n');
+}
+
+int cmd_update_kits(struct cli *cli, enum kit_wish wish)
 {
 	_auto_free char *path = str_printf("%s/config", cli->dirs.config);
 	_auto_fd int lock_fd = -1;
 	struct config config;
+	struct form_kits done;
 	struct pil_err err = {0};
 	int ret = config_load(&config, path, &err);
 
@@ -38,15 +59,21 @@ static int update(struct cli *cli)
 		return cli_fail(&err);
 	lock_fd = registry_lock(&cli->dirs, &err);
 	ret = lock_fd < 0 ? lock_fd
-			  : form_kits(&cli->dirs, needed_version(&cli->dirs), &config, &err);
-	if (ret >= 0)
-		kit_warn_of_ggml(&cli->dirs, config.ggml_dir, NULL);
+			  : form_kits(&cli->dirs, needed_version(&cli->dirs), &config, wish, &done,
+				      &err);
+	if (ret == 0) {
+		_auto_free char *runtime = runtime_kit_packaged(&cli->dirs);
+		_auto_free char *kernel = kernel_kit_packaged(&cli->dirs, done.suite);
+
+		say("Runtime kit", done.runtime, runtime, wish);
+		say("Guest kernel", done.kernel, kernel, wish);
+		if (done.runtime == KIT_RENEWED || done.kernel == KIT_RENEWED)
+			puts("What runs keeps what it was started with: pillion --shutdown ends "
+			     "it.");
+		runtime_kit_warn(&cli->dirs, config.ggml_dir, NULL);
+	}
 	config_finish(&config);
-	if (ret < 0)
-		return cli_fail(&err);
-	puts(ret ? "The kits have been installed."
-		 : "The most recent version of the kits is already installed.");
-	return 0;
+	return ret ? cli_fail(&err) : 0;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -68,7 +95,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	}
 	if (optind < argc)
 		return cli_usage(&cmd_update, "it takes no names");
-	return update(cli);
+	return cmd_update_kits(cli, KIT_NEWEST);
 }
 
 const struct cmd cmd_update = {"--update", NULL, "",

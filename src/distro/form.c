@@ -10,21 +10,25 @@
 #include "fd.h"
 #include "image.h"
 #include "kernel.h"
-#include "kit.h"
 #include "log.h"
 #include "path.h"
+#include "runtime_kit.h"
 #include "str.h"
 #include "userns.h"
 
 int form_kits(const struct state_dirs *dirs, unsigned version, const struct config *config,
-	      struct pil_err *err)
+	      enum kit_wish wish, struct form_kits *done, struct pil_err *err)
 {
 	bool own = config->kernel && strchr(config->kernel, '/'); /* it uses the kit's modules */
-	int made = kit_ensure(dirs, err), kernel = 0;
+	const char *suite = own ? NULL : config->kernel;
+	struct form_kits ignored;
+	int ret = runtime_kit_ensure(dirs, wish, err);
 
-	if (made >= 0 && version == 2)
-		kernel = kernel_kit_ensure(dirs, own ? NULL : config->kernel, err);
-	return made < 0 ? made : kernel < 0 ? kernel : made || kernel;
+	done = done ? done : &ignored;
+	*done = (struct form_kits){.suite = suite, .runtime = ret, .kernel = -1};
+	if (ret >= 0 && version == 2)
+		done->kernel = ret = kernel_kit_ensure(dirs, suite, wish, err);
+	return ret < 0 ? ret : 0;
 }
 
 /* What is left of another form than the recorded one is out of date. */
@@ -48,7 +52,7 @@ int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned v
 	_auto_free char *disk = str_printf("%s/" IMAGE_NAME, dir);
 	_auto_fd int disk_fd = -1; /* until the disk is removed: nobody starts from it */
 	bool there = path_exists(version == 2 ? disk : rootfs) && distro->version == version;
-	int ret = form_kits(dirs, version, config, err);
+	int ret = form_kits(dirs, version, config, KIT_THERE, NULL, err);
 
 	if (ret < 0)
 		return ret;

@@ -7,6 +7,7 @@
 
 #include "compiler.h"
 #include "err.h"
+#include "kit.h"
 #include "registry.h"
 #include "state.h"
 
@@ -19,8 +20,14 @@ struct config;
 int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned version,
 		const struct config *config, struct pil_err *err) PIL_MUST_CHECK;
 
-/* The kits for machines of @version, as the config wants them.  1: something was made. */
+struct form_kits {
+	const char *suite;   /* of the kernel, the config's; NULL: the default */
+	int runtime, kernel; /* enum kit_done; -1: not needed */
+};
+
+/* Sees to the kits for machines of @version, as the config wants them.  @done: what it did; may be
+ * NULL. */
 int form_kits(const struct state_dirs *dirs, unsigned version, const struct config *config,
-	      struct pil_err *err) PIL_MUST_CHECK;
+	      enum kit_wish wish, struct form_kits *done, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: a kit is kits/kernel-SUITE: the tree of its recipe (rootfs/kit/vmlinuz and
- * rootfs/kit/modules/VERSION), the kernel extracted from it (vmlinux), the recipe's key (stamp,
- * written last), and the initramfs with a line that names all that went into it
- * (initramfs.inputs).  The initramfs depends on pillion's own files, so it is looked after at each
- * start of a machine; two starts at once write the same, each beside the other, and rename.
+ * Theory of operation: a kit (kit.c) is kits/kernel-SUITE: the tree of its recipe
+ * (rootfs/kit/vmlinuz and rootfs/kit/modules/VERSION), the kernel extracted from it (vmlinux), and
+ * the initramfs with a line that names all that went into it (initramfs.inputs).  The initramfs
+ * depends on pillion's own files, so it is looked after at each start of a machine; two starts at
+ * once write the same, each beside the other, and rename.
  *
  * A kernel named by path is extracted into the cache if it is compressed, under a name made of its
  * inode, size and time. */
@@ -25,7 +25,6 @@
 #include "path.h"
 #include "recipe.h"
 #include "str.h"
-#include "tree.h"
 
 enum { MAX_VMLINUZ_BYTES = 256 << 20 };
 
@@ -81,33 +80,33 @@ static int extract(const char *from, const char *to, struct pil_err *err)
 	return 0;
 }
 
-int kernel_kit_ensure(const struct state_dirs *dirs, const char *suite, struct pil_err *err)
+static int finish_kit(const char *dir, struct pil_err *err)
+{
+	_auto_free char *vmlinuz = str_printf("%s/rootfs/kit/vmlinuz", dir);
+	_auto_free char *vmlinux = str_printf("%s/vmlinux", dir);
+
+	return extract(vmlinuz, vmlinux, err);
+}
+
+int kernel_kit_ensure(const struct state_dirs *dirs, const char *suite, enum kit_wish wish,
+		      struct pil_err *err)
 {
 	const struct recipe *recipe = kit_recipe(suite);
 	_auto_free char *dir = NULL;
-	_auto_free char *stamp = NULL;
-	_auto_free char *vmlinuz = NULL;
-	_auto_free char *vmlinux = NULL;
-	_auto_free char *old = NULL;
-	char key[9];
-	int ret;
 
 	if (!recipe)
 		return unknown_suite(suite, err);
 	dir = kit_folder(dirs, recipe);
-	stamp = str_printf("%s/stamp", dir);
-	vmlinuz = str_printf("%s/rootfs/kit/vmlinuz", dir);
-	vmlinux = str_printf("%s/vmlinux", dir);
-	recipe_key(recipe, key);
-	if (pil_read_file(stamp, 64, &old) > 0 && !strcmp(old, key) && path_exists(vmlinux))
-		return 0;
-	unlink(stamp);
-	ret = tree_install(dirs, recipe, dir, err);
-	if (!ret)
-		ret = extract(vmlinuz, vmlinux, err);
-	if (!ret && (ret = pil_write_file(stamp, 0600, key, strlen(key))))
-		pil_err_set(err, -ret, "write '%s'", stamp);
-	return ret ? ret : 1;
+	return kit_ensure(dirs, &(struct kit){.recipe = recipe, .dir = dir, .finish = finish_kit},
+			  wish, err);
+}
+
+char *kernel_kit_packaged(const struct state_dirs *dirs, const char *suite)
+{
+	const struct recipe *recipe = kit_recipe(suite);
+	_auto_free char *dir = recipe ? kit_folder(dirs, recipe) : NULL;
+
+	return dir ? kit_packaged(&(struct kit){.recipe = recipe, .dir = dir}) : NULL;
 }
 
 /* ---- at each start ---- */

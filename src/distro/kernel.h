@@ -7,6 +7,7 @@
 #include "compiler.h"
 #include "err.h"
 #include "initramfs.h"
+#include "kit.h"
 #include "state.h"
 
 struct kernel { /* paths, heap: kernel_finish() */
@@ -15,10 +16,12 @@ struct kernel { /* paths, heap: kernel_finish() */
 };
 void kernel_finish(struct kernel *kernel);
 
-/* Fetches the kit of @suite ("trixie", see recipes_kernel; NULL: the first of them) if it is not
- * there as its recipe says.  Called with registry_lock() held.  Returns 1 when it was made. */
-int kernel_kit_ensure(const struct state_dirs *dirs, const char *suite,
+/* kit_ensure() for the kit of @suite ("trixie", see recipes_kernel; NULL: the first of them). */
+int kernel_kit_ensure(const struct state_dirs *dirs, const char *suite, enum kit_wish wish,
 		      struct pil_err *err) PIL_MUST_CHECK;
+
+/* kit_packaged() of it; heap. */
+char *kernel_kit_packaged(const struct state_dirs *dirs, const char *suite);
 
 /* The kernel a machine boots, and an initramfs with @files in it, made anew when a file of it has
  * changed.  @which is a suite as above, or the path of a vmlinux or vmlinuz that goes with the

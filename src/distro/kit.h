@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kit.h -- the runtime kit: the tree in which executors are jailed, with ggml and its back ends. */
+ * kit.h -- kits: trees that the host side needs, in kits/NAME of the data folder.
+ *
+ * Called with registry_lock() held, where not said otherwise. */
 #ifndef PIL_KIT_H
 #define PIL_KIT_H
 
@@ -8,23 +10,40 @@
 
 #include "compiler.h"
 #include "err.h"
+#include "recipe.h"
 #include "state.h"
 
-enum { KIT_VERSION_BYTES = 32 };
+enum kit_wish {
+	KIT_THERE,  /* any that is made by its recipe */
+	KIT_NEWEST, /* of the packages that the mirror has now */
+};
 
-/* Makes or renews the kit if it is not what one of its recipes says, with a ggml that this pillion
- * knows if any of them has one.  Returns 1 when it was made.  registry_lock() is held. */
-int kit_ensure(const struct state_dirs *dirs, struct pil_err *err) PIL_MUST_CHECK;
+enum kit_done {
+	KIT_KEPT,
+	KIT_MADE,
+	KIT_RENEWED,
+	KIT_HELD, /* a newer one could be had, but not used */
+	KIT_NUM_DONE,
+};
 
-/* Tells people on standard error when there will be no device because the ggml of the kit (unless
- * executors use that in @ggml_dir) or that in the tree of @distro is unknown.  Either may be NULL.
- */
-void kit_warn_of_ggml(const struct state_dirs *dirs, const char *ggml_dir, const char *distro);
+struct kit {
+	const struct recipe *recipe;
+	const char *dir; /* borrowed */
+	/* Makes what else belongs into the kit, in @dir with the tree, or refuses it (-errno); may
+	 * be NULL. */
+	int (*finish)(const char *dir, struct pil_err *err);
+};
 
-/* The version of ggml in the tree @rootfs, such as "0.27.0"; @out holds KIT_VERSION_BYTES.  False
- * if it has none. */
-bool kit_ggml_version(const char *rootfs, char *out);
+/* Sees to it that @kit is there as wished.  A new one is made beside the old one and takes its
+ * place at once; what still runs from the old one keeps the files it has open.  Returns enum
+ * kit_done, or -errno with the old one as it was. */
+int kit_ensure(const struct state_dirs *dirs, const struct kit *kit, enum kit_wish wish,
+	       struct pil_err *err) PIL_MUST_CHECK;
 
-bool kit_ggml_known(const char *version);
+/* Is there a kit in @kit->dir, made by @kit->recipe?  No lock is needed. */
+bool kit_is_whole(const struct kit *kit);
+
+/* "NAME VERSION" of the package that @kit is for; heap, NULL: unknown.  No lock is needed. */
+char *kit_packaged(const struct kit *kit);
 
 #endif

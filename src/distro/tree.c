@@ -11,8 +11,9 @@
  * and SIGHUP are caught while a child works: it is ended first, and the caller gets -EINTR and
  * cleans up.
  *
- * A renewed kit takes the place of the old one in two renames, after all that can fail or take
- * long; executors that still run from the old tree keep it until they end or need a file anew. */
+ * What a kit is made of is known from a dry run of mmdebstrap, which fetches the mirror's indexes
+ * and names each package with its version.  That list lies beside the archive (written last) and in
+ * each kit made of it: where the mirror's differs there is something newer. */
 #include "tree.h"
 
 #include <dirent.h>
@@ -38,6 +39,7 @@
 #include "userns.h"
 
 enum { BUILD_TIMEOUT_MS = 30 * 60 * 1000, UNPACK_TIMEOUT_MS = 10 * 60 * 1000 };
+enum { MAX_LIST_BYTES = 1 << 20 };
 #define MIB             ((uint64_t)1 << 20)
 #define FULL_DISK_BYTES (4 * MIB) /* less than this is left: that was the reason */
 
@@ -267,10 +269,13 @@ static char *make_scratch(const char *trees, struct pil_err *err)
 
 /* ---- building the archive ---- */
 
-static void add_build_options(struct argv *a, const struct recipe *recipe, bool expired_ok)
+static void add_build_options(struct argv *a, const struct recipe *recipe, bool dry,
+			      bool expired_ok)
 {
 	argv_add_all(a, (const char *const[]){"mmdebstrap", "--format=tar", NULL});
-	argv_add(a, recipe->extract ? "--variant=extract" : "--variant=apt");
+	argv_add(a, recipe->extract || dry ? "--variant=extract" : "--variant=apt");
+	if (dry)
+		argv_add_all(a, (const char *const[]){"--simulate", "--verbose", NULL});
 	if (recipe->extract)
 		argv_addf(a, "--extract-hook=%s", recipe->extract);
 	argv_add(a, getuid() == 0 ? "--mode=root" : "--mode=unshare");
@@ -292,7 +297,9 @@ static void add_build_options(struct argv *a, const struct recipe *recipe, bool 
 struct build {
 	const struct recipe *recipe;
 	struct place places[NUM_PLACES];
-	char *mirror, *part, *log_path, *scratch;
+	bool dry;   /* nothing is made: what it would be made of is in the log */
+	char *part; /* unless dry */
+	char *mirror, *log_path, *scratch;
 };
 
 static void build_finish(struct build *b)
@@ -315,7 +322,8 @@ static int run_build(const struct build *b, bool expired_ok, struct pil_err *err
 	_auto_fd int build_err = -1;
 	_auto_fd int guard_fd = -1;
 	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = STDERR_FILENO, .new_session = true};
-	struct proc_opts tee_opts = {.stdout_fd = STDERR_FILENO,
+	_auto_fd int null_fd = b->dry ? open("/dev/null", O_WRONLY | O_CLOEXEC) : -1;
+	struct proc_opts tee_opts = {.stdout_fd = null_fd >= 0 ? null_fd : STDERR_FILENO,
 				     .stderr_fd = -1,
 				     .new_session = true};
 	int fds[2], status;
@@ -323,8 +331,9 @@ static int run_build(const struct build *b, bool expired_ok, struct pil_err *err
 
 	argv_add(&a, "env");
 	argv_addf(&a, "TMPDIR=%s", b->scratch);
-	add_build_options(&a, b->recipe, expired_ok);
-	argv_add_all(&a, (const char *const[]){b->recipe->suite, b->part, NULL});
+	add_build_options(&a, b->recipe, b->dry, expired_ok);
+	argv_add_all(&a,
+		     (const char *const[]){b->recipe->suite, b->dry ? "/dev/null" : b->part, NULL});
 	argv_addf(&a, "deb %s %s main", b->mirror, b->recipe->suite);
 	if (b->recipe->more)
 		argv_addf(&a, "deb %s %s main", b->mirror, b->recipe->more);
@@ -398,7 +407,8 @@ static int run_builds(const struct build *b, struct pil_err *err)
 	static bool expired_ok; /* an index found expired is not asked for twice */
 	int status;
 
-	fprintf(stderr, "Fetching %s ...\n", b->recipe->title);
+	fprintf(stderr, b->dry ? "Asking the mirror for %s ...\n" : "Fetching %s ...\n",
+		b->recipe->title);
 	status = run_build(b, expired_ok, err);
 	if (status > 0 && !expired_ok && !interrupted && log_says(b->log_path, expired)) {
 		fputs("The mirror's index is past its date of validity: going on with its "
@@ -414,38 +424,160 @@ static int run_builds(const struct build *b, struct pil_err *err)
 	return status > 0 ? explain_build_failure(b, status, err) : status;
 }
 
-static int build_archive(const struct state_dirs *dirs, const struct recipe *recipe,
-			 const char *trees, const char *tar_path, struct pil_err *err)
+/* Everything that works in scratch folders does so with this lock held. */
+static int lock_trees(const char *trees, struct pil_err *err)
 {
-	_auto_free char *lock_path = str_printf("%s/lock", trees);
-	_auto_fd int lock_fd = state_lock_patiently(lock_path, "another pillion fetches a tree",
-						    BUILD_TIMEOUT_MS, err);
-	struct build b = {
-		.recipe = recipe,
-		.places = {[PLACE_SCRATCH] = {scratch_base(), "TMPDIR", 64 * MIB, 1536 * MIB},
-			   [PLACE_CACHE] = {dirs->cache, "XDG_CACHE_HOME", 16 * MIB, 256 * MIB}}};
-	const struct place *place;
-	int ret;
+	_auto_free char *path = str_printf("%s/lock", trees);
 
-	if (lock_fd < 0)
-		return lock_fd;
-	if (path_exists(tar_path)) /* the other one's */
-		return 0;
+	return state_lock_patiently(path, "another pillion fetches a tree", BUILD_TIMEOUT_MS, err);
+}
+
+static int build(struct build *b, const struct state_dirs *dirs, const char *trees,
+		 struct pil_err *err)
+{
+	const struct place *place;
+
+	b->places[PLACE_SCRATCH] = (struct place){scratch_base(), "TMPDIR", 64 * MIB, 1536 * MIB};
+	b->places[PLACE_CACHE] = (struct place){dirs->cache, "XDG_CACHE_HOME", 16 * MIB, 256 * MIB};
 	remove_old_scratches(trees);
-	place = hopeless(b.places);
+	place = hopeless(b->places);
 	if (place)
-		return say_full("make", recipe->title, place->dir, place->variable, err);
-	ret = -ENOENT;
-	if ((b.mirror = mirror_find(err))) {
-		b.part = str_printf("%s.part.tar.zst", tar_path);
-		b.log_path = str_printf("%s/mmdebstrap.log", dirs->cache);
-		b.scratch = make_scratch(trees, err);
-		ret = b.scratch ? run_builds(&b, err) : -EIO;
+		return say_full("make", b->recipe->title, place->dir, place->variable, err);
+	b->mirror = mirror_find(err);
+	if (!b->mirror)
+		return -ENOENT;
+	b->log_path = str_printf("%s/mmdebstrap.log", dirs->cache);
+	b->scratch = make_scratch(trees, err);
+	return b->scratch ? run_builds(b, err) : -EIO;
+}
+
+static char *archive_path(const struct state_dirs *dirs, const struct recipe *recipe)
+{
+	char key[9];
+
+	recipe_key(recipe, key);
+	return str_printf("%s/trees/%s-%s.tar.zst", dirs->cache, recipe->name, key);
+}
+
+static bool file_says(const char *path, const char *text)
+{
+	_auto_free char *there = NULL;
+
+	return pil_read_file(path, MAX_LIST_BYTES, &there) >= 0 && !strcmp(there, text);
+}
+
+/* Makes the archive if it is not there, or is of other packages than @packages (NULL: any will
+ * do). */
+static int build_archive(const struct state_dirs *dirs, const struct recipe *recipe,
+			 const char *trees, const char *tar_path, const char *packages,
+			 struct pil_err *err)
+{
+	_auto_free char *list = str_printf("%s.packages", tar_path);
+	_auto_fd int lock_fd = lock_trees(trees, err);
+	struct build b = {.recipe = recipe, .part = str_printf("%s.part.tar.zst", tar_path)};
+	int ret = lock_fd < 0 ? lock_fd : 0;
+
+	/* perhaps it is the other one's, who had the lock */
+	if (!ret && !(path_exists(tar_path) && (!packages || file_says(list, packages)))) {
+		ret = build(&b, dirs, trees, err);
+		if (!ret)
+			unlink(list);
+		if (!ret && rename(b.part, tar_path))
+			ret = pil_err_set(err, errno, "store '%s'", tar_path);
+		if (!ret && packages && pil_write_file(list, 0644, packages, strlen(packages)))
+			log_dbg("'%s' is not written: the next update fetches anew", list);
 	}
-	if (!ret && rename(b.part, tar_path))
-		ret = pil_err_set(err, errno, "store '%s'", tar_path);
 	build_finish(&b);
 	return ret;
+}
+
+/* ---- what it is made of ---- */
+
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+char *tree_list_packages(char *log)
+{
+	_auto_free char **lines = NULL;
+	size_t n = 0, bytes = 0;
+	char *text = NULL, *rest;
+	FILE *out;
+
+	for (char *line = strtok_r(log, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		char *version = strncmp(line, "Inst ", 5) ? NULL : strchr(line, '(');
+
+		if (!version)
+			continue;
+		lines = reallocarray(lines, n + 1, sizeof(*lines));
+		if (!lines)
+			abort();
+		line += 5;
+		lines[n++] = line;
+		line[strcspn(line, " ")] = '\0';
+		version++; /* moved to behind the name, whatever was between */
+		version[strcspn(version, " )")] = '\0';
+		bytes = strlen(line);
+		line[bytes] = ' ';
+		memmove(line + bytes + 1, version, strlen(version) + 1);
+	}
+	if (n)
+		qsort(lines, n, sizeof(*lines), by_text);
+	out = open_memstream(&text, &bytes);
+	for (size_t i = 0; out && i < n; i++)
+		fprintf(out, "%s\n", lines[i]);
+	if (out)
+		fclose(out);
+	return text;
+}
+
+static char *ask_mirror(const struct state_dirs *dirs, const struct recipe *recipe,
+			struct pil_err *err)
+{
+	_auto_free char *trees = str_printf("%s/trees", dirs->cache);
+	_auto_fd int lock_fd = -1;
+	_auto_free char *log = NULL;
+	struct build b = {.recipe = recipe, .dry = true};
+	char *list = NULL;
+	int ret = path_mkdirs(trees, 0755);
+
+	if (ret) {
+		pil_err_set(err, -ret, "make folder '%s'", trees);
+		return NULL;
+	}
+	lock_fd = lock_trees(trees, err);
+	if (lock_fd >= 0 && build(&b, dirs, trees, err) == 0) {
+		if (pil_read_file(b.log_path, 16 << 20, &log) > 0)
+			list = tree_list_packages(log);
+		if (!list || !list[0])
+			pil_err_say(err, EIO, "make %s: mmdebstrap names no packages",
+				    recipe->title);
+	}
+	build_finish(&b);
+	if (list && !list[0])
+		pil_free_p(&list);
+	return list;
+}
+
+char *tree_packages(const struct state_dirs *dirs, const struct recipe *recipe, struct pil_err *err)
+{
+	struct signals signals;
+	char *list;
+
+	if (check_programs(err))
+		return NULL;
+	signals_catch(&signals);
+	list = ask_mirror(dirs, recipe, err);
+	signals_restore(&signals);
+	return list;
+}
+
+bool tree_has_archive(const struct state_dirs *dirs, const struct recipe *recipe)
+{
+	_auto_free char *path = archive_path(dirs, recipe);
+
+	return path_exists(path);
 }
 
 /* ---- unpacking ---- */
@@ -511,22 +643,34 @@ static int replace_tree(const char *part, const char *rootfs, struct pil_err *er
 	return userns_remove_tree(old, err);
 }
 
+/* Notes in @dir what its tree is made of, as far as that is known. */
+static void note_packages(const char *tar_path, const char *dir)
+{
+	_auto_free char *from = str_printf("%s.packages", tar_path);
+	_auto_free char *to = str_printf("%s/packages", dir);
+	_auto_free char *list = NULL;
+
+	if (pil_read_file(from, MAX_LIST_BYTES, &list) < 0)
+		unlink(to);
+	else if (pil_write_file(to, 0644, list, strlen(list)))
+		log_dbg("'%s' is not written: the next update makes the tree anew", to);
+}
+
 static int install(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
-		   struct pil_err *err)
+		   const char *packages, struct pil_err *err)
 {
 	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *part = str_printf("%s/rootfs.part", dir);
 	_auto_free char *old = str_printf("%s/rootfs.old", dir);
 	_auto_free char *trees = str_printf("%s/trees", dirs->cache);
-	_auto_free char *tar_path = NULL;
-	char key[9];
-	int ret;
+	_auto_free char *tar_path = archive_path(dirs, recipe);
+	int ret = path_mkdirs(trees, 0755);
 
-	recipe_key(recipe, key);
-	tar_path = str_printf("%s/%s-%s.tar.zst", trees, recipe->name, key);
-	if ((ret = path_mkdirs(trees, 0755)))
+	if (ret)
 		return pil_err_set(err, -ret, "make folder '%s'", trees);
-	if (!path_exists(tar_path) && (ret = build_archive(dirs, recipe, trees, tar_path, err)))
+	if (packages || !path_exists(tar_path))
+		ret = build_archive(dirs, recipe, trees, tar_path, packages, err);
+	if (ret)
 		return ret;
 	if ((ret = path_mkdirs(dir, 0755)))
 		return pil_err_set(err, -ret, "make folder '%s'", dir);
@@ -535,11 +679,13 @@ static int install(const struct state_dirs *dirs, const struct recipe *recipe, c
 		ret = userns_remove_tree(part, err);
 	if (!ret)
 		ret = unpack(dirs, tar_path, part, recipe->title, err);
+	if (!ret)
+		note_packages(tar_path, dir);
 	return ret ? ret : replace_tree(part, rootfs, err);
 }
 
-int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
-		 struct pil_err *err)
+int tree_install_of(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
+		    const char *packages, struct pil_err *err)
 {
 	struct signals signals;
 	int ret = check_programs(err);
@@ -547,7 +693,7 @@ int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, con
 	if (ret)
 		return ret;
 	signals_catch(&signals);
-	ret = install(dirs, recipe, dir, err);
+	ret = install(dirs, recipe, dir, packages, err);
 	if (ret) {
 		_auto_free char *part = str_printf("%s/rootfs.part", dir);
 
@@ -556,6 +702,12 @@ int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, con
 	}
 	signals_restore(&signals);
 	return ret;
+}
+
+int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
+		 struct pil_err *err)
+{
+	return tree_install_of(dirs, recipe, dir, NULL, err);
 }
 
 int tree_remove(const char *dir, struct pil_err *err)

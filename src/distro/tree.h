@@ -9,6 +9,8 @@
 #ifndef PIL_TREE_H
 #define PIL_TREE_H
 
+#include <stdbool.h>
+
 #include "compiler.h"
 #include "err.h"
 #include "recipe.h"
@@ -19,6 +21,22 @@
  * of these, called with registry_lock() held. */
 int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
 		 struct pil_err *err) PIL_MUST_CHECK;
+
+/* The same of the packages that tree_packages() has named (NULL: those of the archive that is
+ * there, or the newest), which it notes in @dir/packages. */
+int tree_install_of(const struct state_dirs *dirs, const struct recipe *recipe, const char *dir,
+		    const char *packages, struct pil_err *err) PIL_MUST_CHECK;
+
+/* What the mirror would make @recipe of now: a line "NAME VERSION" per package, sorted.  Takes some
+ * seconds.  Heap; NULL with the reason in @err. */
+char *tree_packages(const struct state_dirs *dirs, const struct recipe *recipe,
+		    struct pil_err *err) PIL_MUST_CHECK;
+
+/* The same out of what mmdebstrap says, which it changes.  For tests. */
+char *tree_list_packages(char *log);
+
+/* Is an archive of @recipe in the cache? */
+bool tree_has_archive(const struct state_dirs *dirs, const struct recipe *recipe);
 
 /* Removes @dir with all trees in it. */
 int tree_remove(const char *dir, struct pil_err *err) PIL_MUST_CHECK;

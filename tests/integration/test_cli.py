@@ -257,17 +257,27 @@ def test_default_version_of_the_config_holds_for_install(empty):
     assert done.returncode == 1 and "line 2" in done.stderr
 
 
-# Stands for mmdebstrap: an archive with nothing in it but the name of the library of the ggml that
-# the suite has, by the file SUITE in this program's folder.  No such file: no such suite.
+# Stands for mmdebstrap: packages of one version, by the file SUITE in this program's folder, and an
+# archive with nothing in it but what tells the versions of ggml and the kernel.  No such file: no
+# such suite.
 FAKE_SUITES = r"""#!/bin/sh
 set -e
-while case "$1" in -*) ;; *) false ;; esac; do shift; done
-here=$(dirname "$0") suite=$1 archive=$2 tree=$(mktemp -d)
-trap 'rm -rf "$tree"' EXIT
+simulate=
+while case "$1" in --simulate) simulate=1 ;; -*) ;; *) false ;; esac; do shift; done
+here=$(dirname "$0") suite=$1 archive=$2
 [ -f "$here/$suite" ] || { echo "E: $suite does not have a Release file" >&2; exit 1; }
+version=$(cat "$here/$suite")
+if [ "$simulate" ]; then
+    echo "Inst libggml0 ($version Debian:$suite [amd64]) []" >&2
+    echo "Inst linux-image-cloud-amd64 ($version Debian:$suite [amd64])" >&2
+    exit
+fi
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
 echo "$@" >>"$here/calls"
-mkdir -p "$tree/usr/lib/x86_64-linux-gnu"
-: >"$tree/usr/lib/x86_64-linux-gnu/libggml-base.so.$(cat "$here/$suite")"
+mkdir -p "$tree/usr/lib/x86_64-linux-gnu" "$tree/kit/modules/$version"
+: >"$tree/usr/lib/x86_64-linux-gnu/libggml-base.so.$version"
+{ printf '\177ELF'; head -c 9000 /dev/zero; echo "$version"; } >"$tree/kit/vmlinuz"
 tar --create --zstd --file "$archive" --directory "$tree" .
 """
 
@@ -288,6 +298,10 @@ def debian(empty):
             (folder / suite).write_text(version)
         return empty
     yield has
+
+
+def suites_fetched(cli):
+    return [call.split()[0] for call in (cli.root / "suites" / "calls").read_text().splitlines()]
 
 
 def ggml_of_kit(cli):
@@ -312,7 +326,25 @@ def test_kit_falls_back_to_a_suite_with_a_known_ggml(debian):
     assert "'debian' has ggml 0.28.0" in done.stderr  # there, programs come with their ggml
     assert "the runtime kit has" not in done.stderr
     done = cli.run("--update")
-    assert done.returncode == 0 and "already installed" in done.stdout and done.stderr == ""
+    assert done.stdout == "Runtime kit: the most recent version is already there (libggml0 0.27.0)\n"
+    assert "ggml 0." not in done.stderr and suites_fetched(cli).count("trixie") == 1
+
+
+def test_update_to_a_suite_with_an_unknown_ggml_keeps_one_that_is_known(debian):
+    def update(**versions):
+        done = debian(**versions).run("--update")
+        assert done.returncode == 0, done
+        return done.stdout.splitlines()[0]
+
+    cli = debian(sid="0.26.0", trixie="0.26.1")
+    assert update() == "Runtime kit: installed (libggml0 0.26.0)"
+    assert update(sid="0.28.0") == "Runtime kit: updated (libggml0 0.26.1)"
+    assert update(trixie="0.26.2") == "Runtime kit: updated (libggml0 0.26.2)"
+    stamp = (cli.data / "kits" / "runtime" / "stamp").stat().st_ino
+    assert update(trixie="0.28.1") == "Runtime kit: kept, as nothing newer would do (libggml0 0.26.2)"
+    assert ggml_of_kit(cli) == ["0.26.2"]
+    assert (cli.data / "kits" / "runtime" / "stamp").stat().st_ino == stamp
+    assert [p.name for p in (cli.data / "kits").iterdir()] == ["runtime"]
 
 
 @pytest.mark.parametrize("others", [{"trixie": "0.29.0"}, {}])
@@ -328,6 +360,56 @@ def test_ggml_that_is_unknown_everywhere_is_told(debian, others):
     config.parent.mkdir(exist_ok=True)
     config.write_text("[accel]\nggml_dir = /opt/llama.cpp/build/bin\n")
     assert told not in cli.run("--update").stderr  # as the hint said
+
+
+def test_update_follows_the_mirror_and_says_what_it_did(debian):
+    cli = debian()
+    distro = cli.data / "distros" / "disk"
+    distro.mkdir(parents=True)
+    (distro / "distro.json").write_text('{"name":"disk","flavor":"debian","version":2,"defaultUid":0}')
+    kits = cli.data / "kits"
+
+    def update(version):
+        done = debian(sid=version, trixie=version).run("--update")
+        assert done.returncode == 0, done.stderr
+        assert ggml_of_kit(cli) == [version]
+        assert (kits / "kernel-trixie" / "vmlinux").read_text().endswith(f"{version}\n")
+        assert sorted(p.name for p in kits.iterdir()) == ["kernel-trixie", "runtime"]
+        return done.stdout.splitlines()
+
+    assert update("0.26.0") == ["Runtime kit: installed (libggml0 0.26.0)",
+                                "Guest kernel: installed (linux-image-cloud-amd64 0.26.0)"]
+    running = open(kits / "kernel-trixie" / "vmlinux", "rb")
+    assert update("0.26.0") == [
+        "Runtime kit: the most recent version is already there (libggml0 0.26.0)",
+        "Guest kernel: the most recent version is already there (linux-image-cloud-amd64 0.26.0)"]
+    assert update("0.26.1")[:2] == ["Runtime kit: updated (libggml0 0.26.1)",
+                                    "Guest kernel: updated (linux-image-cloud-amd64 0.26.1)"]
+    assert running.read().endswith(b"0.26.0\n")
+    assert suites_fetched(cli) == ["sid", "trixie"] * 2
+    (kits / "runtime" / "packages").unlink()  # the archive knows
+    assert update("0.26.1")[0] == "Runtime kit: updated (libggml0 0.26.1)"
+    assert suites_fetched(cli) == ["sid", "trixie"] * 2
+
+    (cli.root / "suites" / "mmdebstrap").write_text(
+        "#!/bin/sh\necho 'E: Could not resolve the mirror' >&2\nexit 1\n")
+    done = cli.run("--update")
+    assert done.returncode == 1
+    assert "the Debian mirror cannot be reached" in done.stderr
+    assert cli.run("--install", "--no-distribution").stdout.splitlines() == [
+        "Runtime kit: already there (libggml0 0.26.1)",
+        "Guest kernel: already there (linux-image-cloud-amd64 0.26.1)"]
+
+
+def test_kit_of_before_packages_were_noted_serves_until_it_is_updated(debian):
+    cli = debian(sid="0.26.0")
+    assert cli.run("--update").returncode == 0
+    for noted in (*cli.root.rglob("packages"), *cli.root.rglob("*.packages")):
+        noted.unlink()
+    done = cli.run("--install", "--no-distribution")
+    assert (done.stdout, done.stderr) == ("Runtime kit: already there\n", "")
+    assert cli.run("--update").stdout.startswith("Runtime kit: updated (libggml0 0.26.0)\n")
+    assert suites_fetched(cli) == ["sid", "sid"]
 
 
 def test_machine_that_never_answers_is_given_up(installed):

@@ -16,11 +16,11 @@
 #include "fd.h"
 #include "image.h"
 #include "kernel.h"
-#include "kit.h"
 #include "log.h"
 #include "path.h"
 #include "recipe.h"
 #include "registry.h"
+#include "runtime_kit.h"
 #include "state.h"
 #include "str.h"
 #include "tree.h"
@@ -66,9 +66,9 @@ static int make_distro(const struct state_dirs *dirs, const char *name, const ch
 static int run(const struct state_dirs *dirs, int argc, char **argv, struct pil_err *err)
 {
 	if (argc == 3 && !strcmp(argv[1], "kernel"))
-		return kernel_kit_ensure(dirs, argv[2], err);
+		return kernel_kit_ensure(dirs, argv[2], KIT_THERE, err);
 	if (argc == 2 && !strcmp(argv[1], "runtime"))
-		return kit_ensure(dirs, err);
+		return runtime_kit_ensure(dirs, KIT_THERE, err);
 	if (argc == 4 && !strcmp(argv[1], "distro"))
 		return make_distro(dirs, argv[2], argv[3], err);
 	if (argc == 5 && !strcmp(argv[1], "disk")) {

@@ -14,11 +14,12 @@
 #include "config.h"
 #include "fd.h"
 #include "kernel_image.h"
-#include "kit.h"
 #include "mirror.h"
 #include "path.h"
 #include "registry.h"
+#include "runtime_kit.h"
 #include "str.h"
+#include "tree.h"
 
 static char folder[] = "/tmp/pillion-test-XXXXXX";
 
@@ -218,17 +219,17 @@ static void make_file_of_tree(const char *name)
 
 static void test_ggml_of_a_tree_is_found_by_its_file(void **state)
 {
-	char version[KIT_VERSION_BYTES];
+	char version[RUNTIME_KIT_VERSION_BYTES];
 
 	(void)state;
-	assert_false(kit_ggml_version(folder, version));
+	assert_false(runtime_kit_ggml_version(folder, version));
 	make_file_of_tree("libggml-base.so.0");
 	make_file_of_tree("libggml.so.0.27.0");
 	make_file_of_tree("libggml-base.so.0.a.\033[31m");
 	make_file_of_tree("libggml-base.so.0.27.0000000000000000000000000000000000000");
-	assert_false(kit_ggml_version(folder, version));
+	assert_false(runtime_kit_ggml_version(folder, version));
 	make_file_of_tree("libggml-base.so.0.28.1");
-	assert_true(kit_ggml_version(folder, version));
+	assert_true(runtime_kit_ggml_version(folder, version));
 	assert_string_equal(version, "0.28.1");
 }
 
@@ -240,9 +241,24 @@ static void test_ggml_beyond_the_known_ones_is_unknown(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
-		assert_true(kit_ggml_known(known[i]));
+		assert_true(runtime_kit_ggml_known(known[i]));
 	for (size_t i = 0; i < ARRAY_SIZE(unknown); i++)
-		assert_false(kit_ggml_known(unknown[i]));
+		assert_false(runtime_kit_ggml_known(unknown[i]));
+}
+
+static void test_packages_of_a_dry_run_are_listed(void **state)
+{
+	char log[] = "I: simulate downloading packages with apt...\n"
+		     "Inst libc6 (2.41-12+deb13u5 Debian:13.8/stable [amd64]) []\n"
+		     "Inst base-files [12] (13.8 Debian:13.8/stable [amd64])\n"
+		     "Inst broken\nInst half (\nConf libc6 (2.41-12)\nInst apt (3.0)\n",
+	     none[] = "E: nothing\n";
+	_auto_free char *list = tree_list_packages(log);
+	_auto_free char *empty = tree_list_packages(none);
+
+	(void)state;
+	assert_string_equal(list, "apt 3.0\nbase-files 13.8\nhalf \nlibc6 2.41-12+deb13u5\n");
+	assert_string_equal(empty, "");
 }
 
 int main(void)
@@ -253,6 +269,7 @@ int main(void)
 		TEST(test_keys_are_read),
 		TEST(test_bad_value_names_its_line),
 		TEST(test_version_of_a_kernel_is_found),
+		TEST(test_packages_of_a_dry_run_are_listed),
 		TEST(test_shares_are_folders_with_names_of_their_own),
 		TEST(test_registry_accepts_only_whole_and_sane_files),
 		TEST(test_registry_keeps_a_default),
