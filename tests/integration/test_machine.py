@@ -3,26 +3,22 @@
 import concurrent.futures
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import os
 import pathlib
-import pty
 import resource
-import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import tempfile
-import termios
 import time
 
 import pytest
 
 import host as host_lib
 from host import wait_for
+from terminal import Terminal, check_shell
 
 
 DEFAULTS = "[wsl2]\nvmIdleTimeout=60000\n"
@@ -321,56 +317,8 @@ def test_background_process_does_not_hold_the_command(shared):
 
 # ---- terminal ----
 
-class Terminal:
-    def __init__(self, pil, *args, rows=30, cols=100):
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.chdir("/")
-            argv = pil.argv(*args)
-            os.execvpe(argv[0], argv, {**pil.env, "TERM": "xterm"})
-        self.resize(rows, cols)
-        self.seen = ""
-
-    def resize(self, rows, cols):
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
-
-    def expect(self, text, timeout=15):
-        end = time.monotonic() + timeout
-        while text not in self.seen:
-            assert time.monotonic() < end, f"no {text!r} in {self.seen!r}"
-            if select.select([self.fd], [], [], 0.2)[0]:
-                try:
-                    self.seen += os.read(self.fd, 65536).decode(errors="replace")
-                except OSError:
-                    assert text in self.seen, self.seen
-        self.seen = self.seen.split(text, 1)[1]
-
-    def send(self, text):
-        os.write(self.fd, text.encode())
-
-    def wait(self):
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(status)
-
-
 def test_shell_on_a_terminal(anyones):
-    t = Terminal(anyones)
-    t.expect("root@debian")
-    t.send("stty size; tty\n")
-    t.expect("30 100")
-    t.expect("/dev/pts/")
-    t.resize(40, 120)
-    time.sleep(0.3)
-    t.send("stty size\n")
-    t.expect("40 120")
-    t.send("sleep 100\n")
-    time.sleep(0.5)
-    t.send("\x03")
-    t.send("echo $?$?\n")
-    t.expect("130130")
-    t.send("exit 9\n")
-    assert t.wait() == 9
+    check_shell(Terminal(anyones.argv(), anyones.env))
 
 
 # ---- what a machine is like inside ----

@@ -38,8 +38,8 @@ KERNEL = "bookworm"  # of the outer computer
 SYSTEM = ("bookworm", "python3,passt,e2fsprogs,uidmap,bubblewrap,zstd,iproute2,procps,util-linux,"
           "libarchive13,libjansson4,libsmartcols1,libinih1,libseccomp2,libext2fs2,libcom-err2,"
           "qemu-system-common")
-MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "tun", "irqbypass", "kvm",
-           "kvm-amd"]
+MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "tun", "loop", "irqbypass",
+           "kvm", "kvm-amd"]
 PROGRAMS = {"cli": ["pillion"], "broker": ["pillion-broker"], "exec": ["pillion-exec"],
             "machine": ["pillion-machine", "pillion-forward"], "vmm": ["pillion-vmm"], "distro": ["pillion-image"],
             "guest/init": ["pillion-init"], "guest/ggml": ["libggml-pillion.so"]}

@@ -10,13 +10,15 @@ import time
 import outer as outer_lib
 import pytest
 
-from host import COUNTER
+import terminal
+from host import COUNTER, assert_same_text
 
 MIB = 1 << 20
 CONFIG = "[wsl2]\nmemory=1GB\nvmIdleTimeout=3600000\n"
 BOOT = 330  # seconds: a machine that does not start has said so by then
 RESET = "perl -e 'syscall(169, 0xfee1dead, 672274793, 0x01234567, 0)'"  # reboot(2)
 PASST = "pidof passt passt.avx2"  # it has a program per processor
+FOLDER_CAPS = 0x880401df  # those that src/machine/virtiofsd.c adds
 PARTS = "pillion-machine pillion-vmm pillion-forward passt passt.avx2 virtiofsd bwrap"
 
 
@@ -25,7 +27,8 @@ def outer(tiny):
     why = outer_lib.missing()
     if why:
         pytest.skip(why)
-    o = outer_lib.Outer(kernels=("trixie", "bookworm", "sid"), runtime=True, files=[tiny],
+    o = outer_lib.Outer(kernels=("trixie", "bookworm", "sid"), runtime=True,
+                        files=[tiny, terminal.__file__],
                         distros=(("debian", "debian"), ("bookworm", "bookworm")))
     configure(o, CONFIG)
     yield o
@@ -66,8 +69,43 @@ def left(outer):
     return outer.run(f"for p in $(pidof {PARTS}); do echo $p $(tr '\\0' ' ' </proc/$p/cmdline | cut -c-70); done").out
 
 
+def disk(name="debian"):
+    return f"/test/data/pillion/distros/{name}/disk.ext4"
+
+
 def fsck(outer, name="debian"):
-    return outer.run(f"e2fsck -fn /test/data/pillion/distros/{name}/disk.ext4", 120)
+    return outer.run(f"e2fsck -fn {disk(name)}", 120)
+
+
+def status_of(outer, pid):
+    return dict(re.findall(r"^(\w+):\s*(.*)$", outer.ok(f"cat /proc/{pid}/status"), re.M))
+
+
+def shared_with_host(outer, pid):
+    """What a process sees of the host: namespaces that are not its own, and the root folder."""
+    return outer.ok(f"for n in user mnt net ipc uts pid; do [ $(readlink /proc/{pid}/ns/$n) != $(readlink /proc/1/ns/$n) ]"
+                    f" || echo $n; done; [ $(stat -Lc %d:%i /proc/{pid}/root) != $(stat -c %d:%i /) ] || echo root").split()
+
+
+def check_jails(outer):
+    """passt and virtiofsd of a running machine: neither is root, nor sees the host."""
+    for pid in outer.ok(PASST).split():
+        status = status_of(outer, pid)
+        assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1", status
+        assert int(status["CapPrm"], 16) == int(status["CapEff"], 16) == 0, status
+        assert status["Uid"].split()[0] != "0"
+        assert not {"user", "mnt", "root"} & set(shared_with_host(outer, pid))
+        assert outer.ok(f"ls -A /proc/{pid}/root") == ""
+    folder_servers = outer.ok("pidof virtiofsd").split()
+    for pid in folder_servers:
+        status = status_of(outer, pid)
+        assert status["Seccomp"] == "2" and status["Uid"].split()[0] != "0", status
+        assert int(status["CapEff"], 16) & ~FOLDER_CAPS == 0, status  # in a namespace of its own
+        assert shared_with_host(outer, pid) == []
+        # nothing of the host in its root, and nothing of the folder to be written
+        seen = outer.ok(f"ls /proc/{pid}/root").split()
+        assert not {"test", "home", "etc", "root"} & set(seen), seen
+    assert folder_servers
 
 
 def wait_for(what, condition, timeout):
@@ -139,6 +177,22 @@ def test_exit_status_user_and_folder(outer, machine):
     assert outer.ok("pillion -d debian -u nobody -e id -un") == "nobody\n"
     assert outer.ok("pillion -d debian --cd /usr -e pwd") == "/usr\n"
     assert outer.run("pillion -d debian -e /no/such").status == 127
+
+
+def test_shell_on_a_terminal_is_as_in_a_sandbox(outer, machine):
+    outer.ok("python3 /test/terminal.py pillion -d debian", 120)
+
+
+def test_signals_reach_the_command(outer, machine):
+    said = outer.ok("pillion -d debian -e sh -c 'trap \"echo got; exit 5\" TERM; echo ready; while :; do sleep 0.2; done'"
+                    " >/tmp/said & until grep -q ready /tmp/said; do sleep 0.2; done; kill -TERM $!; wait $!;"
+                    " echo $?; cat /tmp/said")
+    assert said.split() == ["5", "ready", "got"]
+    assert outer.run("pillion -d debian -e sh -c 'kill -9 $$'").status == 128 + 9
+    outer.ok("pillion -d debian -e sh -c 'echo ready; exec sleep 987' >/tmp/ready &"
+             " until grep -q ready /tmp/ready; do sleep 0.2; done; kill -9 $!")
+    wait_for("the command of a killed client ends",
+             lambda: outer.run("pillion -d debian -e pgrep -f '^sleep 987'").status == 1, 20)
 
 
 def test_many_commands_at_once(outer, machine):
@@ -232,18 +286,8 @@ def test_folder_of_the_host_is_seen_and_not_written(outer, machine):
              == "from the host\n", 60)
 
 
-def test_llama_computes_through_the_broker_as_without(outer, machine, tiny):
-    outer.ok(f"pillion -d debian -- 'cat >/root/tiny.gguf' </test/{tiny.name}", 60)
-    options = ("-m /root/tiny.gguf -p 'Once upon a time' -n 24 --temp 0 --seed 1 -no-cnv --ignore-eos"
-               " --no-display-prompt --no-perf -t 1 2>/dev/null </dev/null")
-    devices = machine("llama-completion --list-devices 2>/dev/null", 180)
-    assert "Pillion0: reference device (host CPU" in devices
-    before = ticks(outer, "pillion-exec")
-    inside = machine(f"llama-completion {options}", 300)
-    assert ticks(outer, "pillion-exec") > before + 50
-    plain = machine(f"env -u GGML_BACKEND_PATH llama-completion {options}", 300)
-    assert len(inside) > 24
-    assert inside == plain
+def test_network_and_folders_are_served_from_jails(outer, machine):
+    check_jails(outer)
 
 
 def test_idle_machine_leaves_the_processors_alone(outer, machine):
@@ -295,37 +339,77 @@ def test_terminate_powers_off_and_files_persist(outer, machine):
         ["kept", "300", "300"]
 
 
-@pytest.mark.parametrize("jailed", [True, False])
-def test_killed_monitor_loses_nothing_that_was_synced(outer, machine, jailed):
-    """kill -9 in the middle of writes."""
+def test_llama_computes_through_the_broker_as_outside(outer, machine, tiny):
+    """The text of the same program in the same tree on the same weights, without any machine."""
+    options = ("-p 'Once upon a time' -n 24 --temp 0 --seed 1 -no-cnv --ignore-eos"
+               " --no-display-prompt --no-perf -t 1 2>/dev/null </dev/null")
+    outer.ok(f"pillion -d debian -- 'cat >/root/tiny.gguf' </test/{tiny.name}", 60)
+    devices = machine("llama-completion --list-devices 2>/dev/null", 180)
+    assert "Pillion0: reference device (host CPU" in devices
+    before = ticks(outer, "pillion-exec")
+    inside = machine(f"llama-completion -m /root/tiny.gguf {options}", 300)
+    assert ticks(outer, "pillion-exec") > before + 50
+    assert len(inside) > 24
     outer.ok("pillion --terminate debian", 60)
-    mounts = outer.ok("cat /proc/mounts")
-    machine("rm -rf /root/w; mkdir /root/w; sync", BOOT)
-    outer.ok("rm -f /tmp/status")
-    outer.ok("cat >/tmp/writer; : >/tmp/synced", text="""cd /root/w
+    outside = outer.ok(f"mkdir -p /tmp/tree && /test/busybox mount -o ro,loop {disk()} /tmp/tree && bwrap --ro-bind /tmp/tree / --dev /dev"
+                       f" --proc /proc --tmpfs /tmp --ro-bind /test/{tiny.name} /tmp/tiny.gguf --"
+                       f" llama-completion -m /tmp/tiny.gguf {options}; /test/busybox umount /tmp/tree", 300)
+    assert_same_text(inside, outside)
+
+
+WRITER = """cd /root/w
 i=0
 while :; do
 	i=$((i + 1))
 	head -c 20000 /dev/urandom >f$i
+	digest=$(sha256sum <f$i)
 	sync
-	echo $i
-done""")
-    outer.ok("setsid sh -c 'pillion -d debian -- \"$(cat /tmp/writer)\" >/tmp/synced 2>/tmp/why;"
-             " echo $? >/tmp/status' >/dev/null 2>&1 </dev/null &")
-    wait_for("some files", lambda: len(outer.ok("cat /tmp/synced").split()) >= 12, 120)
-    outer.ok(f"kill -9 {monitor(outer, jailed)}")
-    wait_for("the command's end", lambda: outer.run("cat /tmp/status").out, 30)
-    assert outer.ok("cat /tmp/status") != "0\n"
-    synced = [int(n) for n in outer.ok("cat /tmp/synced").split()]
+	echo $i $digest
+done"""
+
+
+def kill_while_starting(outer):
+    """The process that waits for the machine, in the middle of the kernel's boot."""
+    outer.ok("(setsid pillion -d debian -e true >/dev/null 2>&1 </dev/null &)", env={"PILLION_LOG": "info"})
+    wait_for("the monitor", lambda: len(outer.run("pidof pillion-vmm").out.split()) == 2, 30)
+    time.sleep(3)
+    outer.ok(f"kill -9 {monitor(outer, jailed=False)}")
     wait_for("nothing left", lambda: not left(outer), 30)
+
+
+def check_files(outer):
+    """What a machine that has ended leaves: its disk."""
     assert outer.run("ls /test/data/pillion/distros/debian").out.split() == ["disk.ext4", "distro.json"]
     assert outer.run("ls -A /run/test/pillion/machines/debian 2>/dev/null").out == ""
+
+
+@pytest.mark.parametrize("victim", ["monitor", "supervisor"])
+def test_killed_machine_loses_nothing_that_was_synced(outer, victim):
+    """kill -9 in the middle of writes, and of the start that follows."""
+    outer.run("pillion --terminate debian", 60)
+    mounts = outer.ok("cat /proc/mounts")
+    outer.ok("pillion -d debian -- 'rm -rf /root/w; mkdir /root/w; sync'", BOOT)
+    outer.ok("rm -f /tmp/status; cat >/tmp/writer; : >/tmp/synced", text=WRITER)
+    outer.ok("setsid sh -c 'pillion -d debian -- \"$(cat /tmp/writer)\" >/tmp/synced 2>/tmp/why;"
+             " echo $? >/tmp/status' >/dev/null 2>&1 </dev/null &")
+    wait_for("some files", lambda: outer.ok("cat /tmp/synced").count("\n") >= 12, 120)
+    outer.ok("kill -9 " + (str(monitor(outer)) if victim == "monitor" else "$(pidof pillion-machine)"))
+    wait_for("the command's end", lambda: outer.run("cat /tmp/status").out, 30)
+    assert outer.ok("cat /tmp/status") != "0\n"
+    synced = [line.split()[:2] for line in outer.ok("cat /tmp/synced").splitlines(keepends=True) if line.endswith("-\n")]
+    wait_for("nothing left", lambda: not left(outer), 30)
+    if victim == "monitor":  # else nobody could clean up
+        check_files(outer)
     assert outer.ok("cat /proc/mounts") == mounts
+    assert "needs_recovery" in outer.ok(f"dumpe2fs -h {disk()}")
+    kill_while_starting(outer)
+    assert "was in use; looking through it" in log(outer)
     outer.ok("pillion -d debian -e true", BOOT)
-    sizes = machine("cd /root/w; stat -c '%n %s' f*")
-    there = dict(line.split() for line in sizes.splitlines())
-    assert all(there.get(f"f{n}") == "20000" for n in synced), (synced, there)
+    there = dict(line.split("  ")[::-1] for line in
+                 outer.ok("pillion -d debian -- 'cd /root/w; sha256sum f*'").splitlines())
+    assert [(n, there.get(f"f{n}")) for n, _ in synced] == [tuple(s) for s in synced]
     outer.ok("pillion --terminate debian", 60)
+    check_files(outer)
     checked = fsck(outer)
     assert checked.status == 0, checked
 
@@ -497,6 +581,7 @@ def test_rootless_user_has_microvms(outer):
     assert ok("-d bookworm -e cat /mnt/models/note") == "shared\n"
     owners = outer.ok("ps -o user= -p $(pidof pillion-vmm | tr ' ' ,)").split()
     assert set(owners) == {"tester"}
+    check_jails(outer)
     assert "completed successfully" in ok("--terminate bookworm")
     assert not left(outer)
     checked = outer.run("e2fsck -fn /test/user/data/pillion/distros/bookworm/disk.ext4", 120)
