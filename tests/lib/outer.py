@@ -51,7 +51,7 @@ INIT = """#!/busybox sh
 /busybox mount -t sysfs sys /sys
 for m in /modules/*; do
 	options=
-	case $m in *kvm_amd*) options="nested=0 avic=0" ;; esac
+	case $m in *kvm_amd*) options="nested=1 avic=0" ;; esac
 	/busybox insmod $m $options || echo "outer: $m does not load"
 done
 for i in 1 2 3 4 5 6 7 8 9 10; do

@@ -136,6 +136,7 @@ def test_machine_has_the_kernel_of_the_kit(outer, machine):
     assert re.match(r"6\.1[0-9]\..*-cloud-amd64\n", machine("uname -r"))
     assert machine("nproc") == "1\n"
     assert int(machine("awk '/MemTotal/ { print $2 }' /proc/meminfo")) > 900 << 10
+    assert "svm" not in machine("grep ^flags /proc/cpuinfo").split()
     assert "Running" in outer.ok("pillion --list -v")
 
 
@@ -488,6 +489,47 @@ def test_bad_setting_is_refused_by_name(outer, text, said):
         configure(outer, CONFIG)
 
 
+SETTINGS = """[wsl2]
+memory=700MB
+swap=96MB
+processors=1
+kernelCommandLine=pillion.test=1 loglevel=5
+nestedVirtualization=true
+autoMemoryReclaim=disabled
+localhostForwarding=false
+vmIdleTimeout=4000
+"""
+
+
+def test_settings_reach_the_machine(outer):
+    """All of them at once; the last of them ends it."""
+    def run(command, timeout=60):
+        return outer.ok(f"pillion -d bookworm -- {quote(command)}", timeout)
+
+    outer.ok("pillion --shutdown", 60)
+    configure(outer, SETTINGS)
+    try:
+        cmdline = run("cat /proc/cmdline", BOOT)
+        assert " pillion.test=1 loglevel=5" in cmdline
+        assert 600 << 10 < int(run("awk '/MemTotal/ { print $2 }' /proc/meminfo")) < 700 << 10
+        swaps = run("cat /proc/swaps").splitlines()
+        assert re.match(r"/dev/vdb\s+partition\s+(9[0-9]{4})\s", swaps[1]) and len(swaps) == 2, swaps
+        assert run("nproc") == "1\n"
+        assert "svm" in run("grep ^flags /proc/cpuinfo").split()
+        assert "0x0005" not in run("cat /sys/bus/virtio/devices/*/device")  # no balloon
+        outer.ok("pillion -d bookworm -- 'exec sleep 200' >/dev/null 2>&1 </dev/null &")
+        run(f"(setsid perl -e {quote(COUNTER)} 127.0.0.1 8913 >/dev/null 2>&1 </dev/null &)")
+        wait_for("the port inside", lambda: ":8913 " in run("ss -ltn"), 40)
+        time.sleep(2)  # it would be announced by now
+        assert ":8913 " not in outer.ok("ss -ltn")
+        run("pkill perl; pkill sleep")
+        wait_for("an idle machine stops", lambda: not left(outer), 60)
+        assert "Stopped" in outer.ok("pillion --list -v")
+        assert fsck(outer, "bookworm").status == 0
+    finally:
+        configure(outer, CONFIG)
+
+
 def test_two_machines_at_once_have_a_kernel_each(outer, machine):
     """Debian 12 beside sid."""
     outer.ok("pillion -d bookworm -e true", BOOT)
@@ -532,6 +574,8 @@ def test_machine_has_the_processors_it_was_given(outer):
                         " do i=\\$((i+1)); done; echo done\") & done; wait'", 120)
             assert said.split() == ["done", "done"]
             assert "completed successfully" in o.ok("pillion --terminate bookworm", 60)
+            configure(o, CONFIG + "processors=1\n")
+            assert o.ok("pillion -d bookworm -e nproc", BOOT) == "1\n"
             return
         except outer_lib.Lost:
             if last:
@@ -549,7 +593,10 @@ def test_version_changes_both_ways_and_nothing_is_lost(outer):
     assert re.search(r"bookworm\s+Stopped\s+1", outer.ok("pillion --list -v"))
     assert outer.ok(look, 120) == "/root/mine 1000 1000 640 1234567890.123456789\n"
     outer.ok("pillion --terminate bookworm", 60)
+    configure(outer, CONFIG + "defaultVhdSize=8GB\n")
     outer.ok("pillion --set-version bookworm 2", 300)
+    configure(outer, CONFIG)
+    assert outer.ok(f"stat -c %s {disk('bookworm')}") == f"{8 << 30}\n"
     assert outer.ok(look, BOOT) == "/root/mine 1000 1000 640 1234567890.123456789\n"
     assert outer.ok("pillion -d bookworm -e stat -c '%F %t:%T' /root/null") == \
         "character special file 1:3\n"
