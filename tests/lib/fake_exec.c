@@ -232,7 +232,7 @@ static void *serve(void *arg)
 			x->reads++;
 			continue;
 		}
-		x->count[f.op]++;
+		__atomic_add_fetch(&x->count[f.op], 1, __ATOMIC_SEQ_CST);
 		on_frame(x, f.op, in + sizeof(f), f.body_bytes, n_fds && f.n_fds ? fds[0] : -1);
 		if (f.n_fds && n_fds)
 			memmove(fds, fds + 1, sizeof(*fds) * (size_t)--n_fds);
