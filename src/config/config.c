@@ -41,7 +41,7 @@ static bool is_share_name(const struct config *c, const char *name)
 /* PATH, PATH:ro, PATH:rw */
 static bool set_share(struct config *c, const char *value)
 {
-	_auto_free char *path = strdup(value);
+	_auto_free char *path = str_printf("%s", value);
 	char *colon = strrchr(path, ':');
 	bool writable = colon && !strcmp(colon, ":rw");
 	size_t len;
