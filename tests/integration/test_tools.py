@@ -53,8 +53,9 @@ class Fetch:
         self.models = folder / "pillion" / "models"
 
     def start(self):
-        return subprocess.Popen([sys.executable, self.script], env=self.env, text=True, start_new_session=True,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # who runs the tests in the background may have them ignore SIGINT, which is inherited
+        return subprocess.Popen(["env", "--default-signal=INT", sys.executable, self.script], env=self.env, text=True,
+                                start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def files(self):
         return sorted(p.name.removeprefix("gemma-3-270m-q4_k_m.") for p in self.models.iterdir())

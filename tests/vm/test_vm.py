@@ -11,7 +11,7 @@ import outer as outer_lib
 import pytest
 
 import terminal
-from host import COUNTER, assert_same_text
+from host import COUNTER
 
 MIB = 1 << 20
 CONFIG = "[wsl2]\nmemory=1GB\nvmIdleTimeout=3600000\n"
@@ -65,8 +65,8 @@ def monitor(outer, jailed=True):
 
 
 def left(outer):
-    """The processes of machines that there are."""
-    return outer.run(f"for p in $(pidof {PARTS}); do echo $p $(tr '\\0' ' ' </proc/$p/cmdline | cut -c-70); done").out
+    """The processes of machines that there are; an executor, which has a bwrap too, outlives them."""
+    return outer.run(f"for p in $(pidof {PARTS}); do grep -aq executor /proc/$p/cmdline || echo $p $(tr '\\0' ' ' </proc/$p/cmdline | cut -c-70); done").out
 
 
 def disk(name="debian"):
@@ -114,6 +114,14 @@ def wait_for(what, condition, timeout):
         assert time.monotonic() < end, f"{what}: not within {timeout} s"
         time.sleep(0.3)
     return got
+
+
+def wait_until_gone(outer):
+    try:
+        wait_for("nothing left", lambda: not left(outer), 30)
+    except AssertionError as e:
+        all_ = outer.run("ps -eo pid,ppid,stat,wchan:24,args | grep -v ' \\['").out
+        raise AssertionError(f"{e}: {left(outer)}\n{all_}\n{log(outer)[-3000:]}") from None
 
 
 def ticks(outer, program):
@@ -355,7 +363,8 @@ def test_llama_computes_through_the_broker_as_outside(outer, machine, tiny):
     outside = outer.ok(f"mkdir -p /tmp/tree && /test/busybox mount -o ro,loop {disk()} /tmp/tree && bwrap --ro-bind /tmp/tree / --dev /dev"
                        f" --proc /proc --tmpfs /tmp --ro-bind /test/{tiny.name} /tmp/tiny.gguf --"
                        f" llama-completion -m /tmp/tiny.gguf {options}; /test/busybox umount /tmp/tree", 300)
-    assert_same_text(inside, outside)
+    shorter = min(len(inside), len(outside))  # the last words can be missing, see assert_same_text()
+    assert shorter > 24 and inside[:shorter] == outside[:shorter], (inside, outside)
 
 
 WRITER = """cd /root/w
@@ -375,7 +384,7 @@ def kill_while_starting(outer):
     wait_for("the monitor", lambda: len(outer.run("pidof pillion-vmm").out.split()) == 2, 30)
     time.sleep(3)
     outer.ok(f"kill -9 {monitor(outer, jailed=False)}")
-    wait_for("nothing left", lambda: not left(outer), 30)
+    wait_until_gone(outer)
 
 
 def check_files(outer):
@@ -398,7 +407,7 @@ def test_killed_machine_loses_nothing_that_was_synced(outer, victim):
     wait_for("the command's end", lambda: outer.run("cat /tmp/status").out, 30)
     assert outer.ok("cat /tmp/status") != "0\n"
     synced = [line.split()[:2] for line in outer.ok("cat /tmp/synced").splitlines(keepends=True) if line.endswith("-\n")]
-    wait_for("nothing left", lambda: not left(outer), 30)
+    wait_until_gone(outer)
     if victim == "monitor":  # else nobody could clean up
         check_files(outer)
     assert outer.ok("cat /proc/mounts") == mounts
