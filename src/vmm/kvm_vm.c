@@ -6,8 +6,9 @@
  * vhost-user peer must see it: then it is a memfd.
  *
  * The interrupt controllers are KVM's.  Devices have message-signalled interrupts only, and send
- * them with KVM_SIGNAL_MSI: routes and irqfds would save no system call (the sender is always this
- * process) and cost a kernel-wide grace period each time the guest sets up a vector. */
+ * them with KVM_SIGNAL_MSI: routes and irqfds would save no system call where the sender is this
+ * process, as it is for all but folders, and cost a kernel-wide grace period each time the guest
+ * sets up a vector. */
 #include "kvm_vm.h"
 
 #include <assert.h>
