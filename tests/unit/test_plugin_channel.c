@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -253,6 +255,36 @@ static void test_the_end_of_an_executor_is_noticed_at_the_mailbox(void **state)
 	close_fake(chan, &x);
 }
 
+static void on_alarm(int signo)
+{
+	(void)signo;
+}
+
+/* Waits of a program with a timer are interrupted before they are over. */
+static void test_signals_do_not_hide_the_end_of_an_executor(void **state)
+{
+	const struct itimerval often = {{0, 50000}, {0, 50000}}, off = {0};
+	struct fake_exec x = {.flags = WIRE_WELCOME_SHM | WIRE_WELCOME_REFERENCE};
+	static const struct wire_empty none;
+	struct channel *chan = open_fake(&x);
+	int64_t start;
+
+	(void)state;
+	signal(SIGALRM, on_alarm);
+	x.die_after = 1;
+	channel_call(chan, WIRE_OP_FENCE, &none, NULL, 0, NULL, NULL);
+	chan->dead = false; /* sent before its end was known: only waiting is left */
+	chan->failed = 0;
+	chan->seq++;
+	channel_expect(chan, WIRE_OP_FENCE, NULL, NULL);
+	start = now_ms();
+	setitimer(ITIMER_REAL, &often, NULL);
+	assert_false(channel_wait(chan, chan->seq));
+	setitimer(ITIMER_REAL, &off, NULL);
+	assert_true(now_ms() - start < 2000);
+	close_fake(chan, &x);
+}
+
 static void upload_through(uint32_t flags, bool shared, bool whole)
 {
 	enum { BYTES = 70 << 20, WHOLE = 21 << 20 };
@@ -416,6 +448,7 @@ int main(void)
 		cmocka_unit_test(test_much_in_both_directions_does_not_block),
 		cmocka_unit_test(test_more_answers_than_the_ring_holds),
 		cmocka_unit_test(test_the_end_of_an_executor_is_noticed_at_the_mailbox),
+		cmocka_unit_test(test_signals_do_not_hide_the_end_of_an_executor),
 		cmocka_unit_test(test_uploads_arrive_whole),
 		cmocka_unit_test(test_an_end_at_any_byte_is_noticed),
 		cmocka_unit_test(test_wrong_answers_end_the_channel),

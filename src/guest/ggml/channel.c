@@ -207,12 +207,14 @@ static bool executor_ended(const struct channel *chan)
 	return poll(&p, 1, 0) > 0;
 }
 
-/* Waits until the mailbox holds an answer not taken yet. */
+/* Waits until the mailbox holds an answer not taken yet.  Looks at the stream by the clock, and not
+ * when futex(2) says that it waited in vain: signals, or wakes for nothing, could keep it from
+ * that. */
 static bool await_post(struct channel *chan)
 {
 	static const struct timespec watch = {.tv_nsec = WATCH_MS * 1000000L};
 	bool spin = !(chan->welcome.flags & WIRE_WELCOME_REFERENCE);
-	int64_t start = now_us();
+	int64_t start = now_us(), looked = start, now;
 
 	while (spin && !posted(chan))
 		spin = now_us() - start < SPIN_US;
@@ -220,15 +222,19 @@ static bool await_post(struct channel *chan)
 		__atomic_store_n(&chan->mailbox->asleep, 1, __ATOMIC_SEQ_CST);
 		if (posted(chan))
 			break;
-		if (syscall(SYS_futex, &chan->mailbox->posted, FUTEX_WAIT, chan->taken, &watch,
-			    NULL, 0) == 0 ||
-		    errno != ETIMEDOUT)
+		syscall(SYS_futex, &chan->mailbox->posted, FUTEX_WAIT, chan->taken, &watch, NULL,
+			0);
+		if (posted(chan))
+			break;
+		now = now_us();
+		if (now - looked < WATCH_MS * 1000)
 			continue;
+		looked = now;
 		if (executor_ended(chan) && !posted(chan)) {
 			channel_fail(chan, "its executor ended");
 			return false;
 		}
-		if (now_us() - start > (int64_t)chan->stall_ms * 1000) {
+		if (now - start > (int64_t)chan->stall_ms * 1000) {
 			channel_fail(chan, "no answer for %d s", chan->stall_ms / 1000);
 			return false;
 		}
