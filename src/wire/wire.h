@@ -354,23 +354,9 @@ struct wire_graph_free {
 };
 
 enum wire_shm_kind {
-	WIRE_SHM_MEMORY = 0,  /* a memfd, sealed against shrinking: written and read by both */
-	WIRE_SHM_FILE = 1,    /* a regular file that holds weights: for SET_SHM only */
-	WIRE_SHM_MAILBOX = 2, /* a memfd as above, holding a struct wire_mailbox, zeroes at first */
+	WIRE_SHM_MEMORY = 0, /* a memfd, sealed against shrinking: written and read by both */
+	WIRE_SHM_FILE = 1,   /* a regular file that holds weights: for SET_SHM only */
 };
-
-/* Where answers are left once it has been added: no more on the stream, which carries only the data
- * behind them.  The executor counts @posted up after each; a program that sets @asleep before it
- * waits for that in futex(2) is woken.  A program has at most this many answers outstanding. */
-enum { WIRE_MAILBOX_ANSWERS = 512 };
-
-struct wire_mailbox {
-	uint32_t posted;
-	uint32_t asleep;
-	uint32_t reserved[14];
-	struct wire_answer answers[WIRE_MAILBOX_ANSWERS]; /* [posted % WIRE_MAILBOX_ANSWERS] next */
-};
-static_assert(sizeof(struct wire_mailbox) == 64 + WIRE_MAILBOX_ANSWERS * 24, "wire_mailbox");
 
 /* Comes with one descriptor, of at least @bytes. */
 struct wire_shm_add {

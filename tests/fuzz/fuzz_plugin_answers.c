@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What an executor answers, read by the plugin's channel: after a good welcome the input is the
- * stream of answers to a fixed set of questions; or what lies in its mailbox, and their data. */
+ * stream of answers to a fixed set of questions. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,18 +35,6 @@ static void ask(struct channel *chan)
 	}
 }
 
-static void fill_mailbox(struct channel *chan, const uint8_t *data, size_t size)
-{
-	const size_t room = sizeof(chan->mailbox->answers);
-
-	if (chan->mailbox)
-		return;
-	chan->mailbox = mmap(NULL, sizeof(*chan->mailbox), PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	memcpy(chan->mailbox->answers, data, size < room ? size : room);
-	chan->mailbox->posted = WIRE_MAILBOX_ANSWERS;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct wire_welcome welcome;
@@ -64,11 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size > 1 && pil_write_all(pair[0], data + 1, size - 1))
 		abort();
 	shutdown(pair[0], SHUT_WR);
-	if (channel_create_fd(&chan, pair[1], NULL) == 0) {
-		if (data[0] & 8)
-			fill_mailbox(chan, data, size);
+	if (channel_create_fd(&chan, pair[1], NULL) == 0)
 		ask(chan);
-	}
 	channel_destroy(chan);
 	close(pair[0]);
 	return 0;

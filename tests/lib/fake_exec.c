@@ -5,10 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#include <linux/futex.h>
 
 #include "fd.h"
 
@@ -47,18 +44,8 @@ static void answer(struct fake_exec *x, uint16_t op, const void *data, uint32_t 
 {
 	struct wire_answer a = {.op = op, .value = value, .body_bytes = bytes, .failed = x->failed};
 	struct iovec iov[2] = {{&a, sizeof(a)}, {(void *)data, bytes}};
-	struct wire_mailbox *m = x->mailbox;
 
 	x->failed = 0;
-	if (m) {
-		m->answers[m->posted % WIRE_MAILBOX_ANSWERS] = a;
-		__atomic_add_fetch(&m->posted, 1, __ATOMIC_SEQ_CST);
-		if (__atomic_exchange_n(&m->asleep, 0, __ATOMIC_SEQ_CST))
-			syscall(SYS_futex, &m->posted, FUTEX_WAKE, 1, NULL, NULL, 0);
-		if (bytes && pil_sendv_all(x->fd, iov + 1, 1))
-			x->die_after = 1;
-		return;
-	}
 	if (pil_sendv_all(x->fd, iov, bytes ? 2 : 1))
 		x->die_after = 1;
 }
@@ -72,11 +59,6 @@ static void add_shm(struct fake_exec *x, const struct wire_shm_add *c, int fd)
 	if (fd < 0 || x->shm[slot] == MAP_FAILED)
 		x->bad = true;
 	close(fd);
-}
-
-static uint32_t slot_of_shm(const struct wire_shm_add *c)
-{
-	return wire_slot(c->shm);
 }
 
 static void on_rows(struct fake_exec *x, uint16_t op, const struct wire_set_2d *c,
@@ -176,8 +158,6 @@ static void on_frame(struct fake_exec *x, uint16_t op, const void *body, uint32_
 	case WIRE_OP_SHM_ADD:
 		add_shm(x, body, fd);
 		answer(x, op, NULL, 0, 0);
-		if (((const struct wire_shm_add *)body)->kind == WIRE_SHM_MAILBOX)
-			x->mailbox = (void *)x->shm[slot_of_shm(body)];
 		break;
 	case WIRE_OP_MEMORY:
 		answer(x, op, &(struct wire_memory){7, 8}, sizeof(struct wire_memory), 0);
@@ -232,7 +212,7 @@ static void *serve(void *arg)
 			x->reads++;
 			continue;
 		}
-		__atomic_add_fetch(&x->count[f.op], 1, __ATOMIC_SEQ_CST);
+		x->count[f.op]++;
 		on_frame(x, f.op, in + sizeof(f), f.body_bytes, n_fds && f.n_fds ? fds[0] : -1);
 		if (f.n_fds && n_fds)
 			memmove(fds, fds + 1, sizeof(*fds) * (size_t)--n_fds);

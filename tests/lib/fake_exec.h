@@ -33,18 +33,10 @@ struct fake_exec {
 	uint16_t failed;
 	uint8_t *shm[WIRE_MAX_SHM];
 	uint64_t shm_bytes[WIRE_MAX_SHM];
-	struct wire_mailbox *mailbox; /* one of them */
 };
 
 /* The welcome it sends, with the types F32, Q8_0 and I32. */
 void fake_exec_welcome(struct wire_welcome *w, uint32_t flags);
-
-/* How many of @op it has seen.  An answer in the mailbox orders what was before it, but lies at two
- * addresses, which ThreadSanitizer does not see through: hence an atomic. */
-static inline unsigned fake_exec_count(const struct fake_exec *x, enum wire_op op)
-{
-	return __atomic_load_n(&x->count[op], __ATOMIC_SEQ_CST);
-}
 
 /* Starts it in a thread; returns the program's end of the stream. */
 int fake_exec_start(struct fake_exec *x);

@@ -123,7 +123,7 @@ static void move_data(enum abi_generation generation, uint32_t flags)
 	r.backend->iface.get_tensor_async(r.backend, &t, pinned, 0, 4 * N);
 	r.backend->iface.synchronize(r.backend);
 	assert_memory_equal(data, pinned, 4 * N);
-	assert_int_equal(fake_exec_count(&r.x, WIRE_OP_GET_SHM), flags & WIRE_WELCOME_SHM ? 1 : 0);
+	assert_int_equal(r.x.count[WIRE_OP_GET_SHM], flags & WIRE_WELCOME_SHM ? 1 : 0);
 
 	pinned[5] = 123;
 	r.backend->iface.set_tensor_async(r.backend, &u, pinned, 0, 4 * N);

@@ -8,14 +8,10 @@
 
 #include <cmocka.h>
 
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fake_ggml.h"
@@ -291,94 +287,6 @@ static void test_shared_memory_must_be_sealed(void **state)
 	wait_until_gone(*state);
 }
 
-static int send_shm(struct peer *p, uint32_t shm, uint32_t kind, uint64_t bytes, int fd)
-{
-	struct {
-		struct wire_frame f;
-		struct wire_shm_add c;
-	} add = {{WIRE_OP_SHM_ADD, 1, sizeof(add.c)}, {.shm = shm, .kind = kind, .bytes = bytes}};
-
-	return pil_send_fds(p->fd, &add, sizeof(add), &fd, 1);
-}
-
-static struct wire_mailbox *open_mailbox(struct peer *p, int *fd)
-{
-	struct wire_mailbox *m;
-
-	*fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	assert_int_equal(ftruncate(*fd, sizeof(*m)), 0);
-	assert_int_equal(fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
-	m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
-	assert_ptr_not_equal(m, MAP_FAILED);
-	assert_int_equal(send_shm(p, 9, WIRE_SHM_MAILBOX, sizeof(*m), *fd), 0);
-	assert_int_equal(expect_answer(p, WIRE_OP_SHM_ADD).status, WIRE_OK);
-	return m;
-}
-
-static const struct wire_answer *expect_post(struct wire_mailbox *m, uint32_t n)
-{
-	struct timespec limit = {.tv_sec = 5};
-
-	for (uint32_t was; (was = __atomic_load_n(&m->posted, __ATOMIC_SEQ_CST)) < n;) {
-		__atomic_store_n(&m->asleep, 1, __ATOMIC_SEQ_CST);
-		if (__atomic_load_n(&m->posted, __ATOMIC_SEQ_CST) == was)
-			assert_true(syscall(SYS_futex, &m->posted, FUTEX_WAIT, was, &limit, NULL,
-					    0) == 0 ||
-				    errno == EAGAIN);
-	}
-	return &m->answers[(n - 1) % WIRE_MAILBOX_ANSWERS];
-}
-
-static void test_answers_come_by_mailbox_and_their_data_by_stream(void **state)
-{
-	struct peer p = connect_peer(*state, "m", 0);
-	char back[8] = "";
-	int fd;
-	struct wire_mailbox *m = open_mailbox(&p, &fd);
-	uint32_t n = 0;
-
-	send_op(&p, WIRE_OP_BUFFER_ALLOC, &(struct wire_buffer_alloc){.buffer = 1, .bytes = 64},
-		NULL, 0);
-	assert_int_equal(expect_post(m, ++n)->op, WIRE_OP_BUFFER_ALLOC);
-	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1}, "letters", 8);
-	send_op(&p, WIRE_OP_GET, &(struct wire_get){.buffer = 1, .bytes = 8}, NULL, 0);
-	assert_int_equal(expect_post(m, ++n)->body_bytes, 8);
-	assert_int_equal(pil_read_all(p.fd, back, 8), 0);
-	assert_string_equal(back, "letters");
-	for (int i = 0; i < 2 * WIRE_MAILBOX_ANSWERS; i++) { /* round the ring, in batches */
-		for (int j = 0; j < 3; j++)
-			send_op(&p, WIRE_OP_FENCE, &(struct wire_empty){0}, NULL, 0);
-		n += 3;
-		assert_int_equal(expect_post(m, n)->op, WIRE_OP_FENCE);
-	}
-	munmap(m, sizeof(*m));
-	close(fd);
-	close(p.fd);
-	wait_until_gone(*state);
-}
-
-static void test_a_mailbox_is_one_is_large_enough_and_stays(void **state)
-{
-	for (int wrong = 0; wrong < 3; wrong++) {
-		struct peer p = connect_peer(*state, "m", 0);
-		int fd, ret = 0;
-		struct wire_mailbox *m = open_mailbox(&p, &fd);
-
-		m->posted = 77; /* ours to spoil: the executor has its own count */
-		if (wrong == 0)
-			ret = send_shm(&p, 10, WIRE_SHM_MAILBOX, sizeof(*m), fd);
-		else if (wrong == 1)
-			ret = send_shm(&p, 10, WIRE_SHM_MAILBOX, sizeof(*m) - 1, fd);
-		else
-			send_op(&p, WIRE_OP_SHM_DROP, &(struct wire_shm_drop){.shm = 9}, NULL, 0);
-		assert_int_equal(ret, 0);
-		expect_ended(&p);
-		munmap(m, sizeof(*m));
-		close(fd);
-		close(p.fd);
-	}
-}
-
 static void test_descriptor_that_no_frame_claims_ends_the_session(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
@@ -412,7 +320,12 @@ static int make_file(float *content)
 
 static enum wire_status add_file(struct peer *p, int fd, uint32_t kind, uint64_t bytes)
 {
-	assert_int_equal(send_shm(p, 1, kind, bytes, fd), 0);
+	struct {
+		struct wire_frame f;
+		struct wire_shm_add c;
+	} add = {{WIRE_OP_SHM_ADD, 1, sizeof(add.c)}, {.shm = 1, .kind = kind, .bytes = bytes}};
+
+	assert_int_equal(pil_send_fds(p->fd, &add, sizeof(add), &fd, 1), 0);
 	return expect_answer(p, WIRE_OP_SHM_ADD).status;
 }
 
@@ -1063,8 +976,6 @@ int main(void)
 		TEST(test_stale_handle_ends_the_session),
 		TEST(test_whole_weight_goes_where_the_device_wants_it),
 		TEST(test_shared_memory_must_be_sealed),
-		TEST(test_answers_come_by_mailbox_and_their_data_by_stream),
-		TEST(test_a_mailbox_is_one_is_large_enough_and_stays),
 		TEST(test_descriptor_that_no_frame_claims_ends_the_session),
 		TEST(test_weight_in_a_file_stays_there),
 		TEST(test_indices_do_not_stay_in_a_file),

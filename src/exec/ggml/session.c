@@ -448,25 +448,16 @@ static int on_shm_add(struct session *s, const struct wire_frame *f, const struc
 	struct wire_shm_add add = *c;
 	struct shm shm = {.handle = add.shm, .bytes = add.bytes};
 	enum wire_status status = WIRE_E_UNSUPPORTED;
-	int ret;
 
 	if (fd < 0 || add.shm == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle || add.bytes == 0)
 		return -EPROTO;
-	if (add.kind == WIRE_SHM_MAILBOX &&
-	    (s->stream.mailbox || add.bytes < sizeof(*s->stream.mailbox)))
-		return -EPROTO;
 	if (s->shm_ok && add.kind == WIRE_SHM_FILE)
 		status = add_file(s, &shm, &add, fd);
-	else if (s->shm_ok && (add.kind == WIRE_SHM_MEMORY || add.kind == WIRE_SHM_MAILBOX))
+	else if (s->shm_ok && add.kind == WIRE_SHM_MEMORY)
 		status = add_memory(s, &shm, &add, fd);
 	if (status == WIRE_OK)
 		s->shm[slot] = shm;
-	ret = answer(s, f->op, status);
-	if (ret || status != WIRE_OK || add.kind != WIRE_SHM_MAILBOX)
-		return ret;
-	ret = stream_flush(&s->stream); /* the last one that goes over the stream */
-	s->stream.mailbox = (struct wire_mailbox *)(void *)shm.base;
-	return ret;
+	return answer(s, f->op, status);
 }
 
 static void drop_shm(struct session *s, struct shm *shm)
@@ -484,7 +475,7 @@ static int on_shm_drop(struct session *s, const struct wire_frame *f, const stru
 	struct shm *shm = find_shm(s, c->shm);
 
 	(void)f;
-	if (!shm || (s->stream.mailbox && shm->base == (char *)s->stream.mailbox))
+	if (!shm)
 		return -EPROTO;
 	drop_shm(s, shm);
 	return 0;

@@ -12,10 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#include <linux/futex.h>
 
 #include "fd.h"
 
@@ -107,7 +104,7 @@ static int gather(struct stream *s, size_t want)
 			s->in_pos = s->in_end = 0;
 		if (!make_room(s, want))
 			return -ENOMEM;
-		if ((s->out_len || s->unheard) && (err = stream_flush(s)))
+		if (s->out_len && (err = stream_flush(s)))
 			return err;
 		n = receive(s);
 		if (n == 0)
@@ -200,29 +197,10 @@ int stream_tail_skip(struct stream *s, const struct wire_frame *frame)
 	return stream_tail(s, frame) || !tail_bytes(frame) ? 0 : -EPIPE;
 }
 
-/* ---- answers ---- */
-
-static void post(struct stream *s, const struct wire_answer *answer)
-{
-	s->mailbox->answers[s->posted % WIRE_MAILBOX_ANSWERS] = *answer;
-	__atomic_store_n(&s->mailbox->posted, ++s->posted, __ATOMIC_SEQ_CST);
-	s->unheard = true;
-}
-
-static void wake(struct stream *s)
-{
-	if (!s->mailbox || !s->unheard)
-		return;
-	s->unheard = false;
-	if (__atomic_exchange_n(&s->mailbox->asleep, 0, __ATOMIC_SEQ_CST))
-		syscall(SYS_futex, &s->mailbox->posted, FUTEX_WAKE, 1, NULL, NULL, 0);
-}
-
 int stream_flush(struct stream *s)
 {
 	struct iovec iov = {.iov_base = s->out, .iov_len = s->out_len};
 
-	wake(s);
 	s->out_len = 0;
 	return iov.iov_len ? pil_sendv_all(s->fd, &iov, 1) : 0;
 }
@@ -232,14 +210,6 @@ int stream_answer(struct stream *s, const struct wire_answer *answer, const void
 	struct iovec iov[2];
 	int err;
 
-	if (s->mailbox) {
-		post(s, answer);
-		if (!len)
-			return 0;
-		wake(s); /* it must take the data, or we would wait for each other */
-		iov[0] = (struct iovec){.iov_base = (void *)data, .iov_len = len};
-		return pil_sendv_all(s->fd, iov, 1);
-	}
 	if (s->out_len + sizeof(*answer) > sizeof(s->out) && (err = stream_flush(s)))
 		return err;
 	memcpy(s->out + s->out_len, answer, sizeof(*answer));

@@ -4,8 +4,7 @@
  *
  * Reading gathers whatever has arrived with one system call and hands out frames in place.  Answers
  * gather too and leave with the data of a GET, or when there is nothing more to read: one wake-up
- * and one write per batch of commands.  With a mailbox (wire.h) that is a futex instead of a write,
- * which costs half as much at both ends. */
+ * and one write per batch of commands. */
 #ifndef PIL_STREAM_H
 #define PIL_STREAM_H
 
@@ -25,9 +24,6 @@ struct stream {
 	int n_fds;
 	uint8_t out[STREAM_OUT_BYTES];
 	size_t out_len;
-	struct wire_mailbox *mailbox; /* borrowed; NULL: answers go over the stream */
-	uint32_t posted;              /* into it; our own count, which nobody can change */
-	bool unheard;                 /* some of that may not have been noticed */
 };
 
 int stream_init(struct stream *s, int fd); /* takes @fd; 0 or -errno */

@@ -12,10 +12,6 @@
  * are taken in as well, otherwise an executor that is blocked on writing an answer would never read
  * the rest of our commands.
  *
- * Where both ends can share memory, answers come by a mailbox (wire.h) and only the data behind
- * them by the stream: waiting is one futex(2) instead of poll(2) and recv(2).  The end of an
- * executor does not wake us there, so the stream is looked at every WATCH_MS.
- *
  * What comes back is not trusted: an answer must be the one expected, with exactly the data asked
  * for, else the channel ends.  Nothing is allocated on behalf of the peer. */
 #include "channel.h"
@@ -28,24 +24,20 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/futex.h>
 #include <linux/vm_sockets.h>
 
 #include "fd.h"
 #include "log.h"
-#include "shared_memory.h"
 
 enum {
 	HELLO_TIMEOUT_MS = 2000,
 	OPEN_TIMEOUT_MS = 20000,   /* an executor may have to start, with a driver to load */
 	STALL_TIMEOUT_MS = 600000, /* one command on a very slow device */
 	SLICE_MS = 1000,
-	WATCH_MS = 250,
 	SPIN_US = 50,
 	SLOT_USED = 1 << 15,
 	SLOT_GENERATIONS = 1 << 12, /* what fits above WIRE_SLOT_BITS */
@@ -195,61 +187,6 @@ static bool receive_row(struct channel *chan, char *row, uint64_t len)
 	return true;
 }
 
-static bool posted(const struct channel *chan)
-{
-	return __atomic_load_n(&chan->mailbox->posted, __ATOMIC_SEQ_CST) != chan->taken;
-}
-
-static bool executor_ended(const struct channel *chan)
-{
-	struct pollfd p = {.fd = chan->fd, .events = POLLRDHUP};
-
-	return poll(&p, 1, 0) > 0;
-}
-
-/* Waits until the mailbox holds an answer not taken yet.  Looks at the stream by the clock, and not
- * when futex(2) says that it waited in vain: signals, or wakes for nothing, could keep it from
- * that. */
-static bool await_post(struct channel *chan)
-{
-	static const struct timespec watch = {.tv_nsec = WATCH_MS * 1000000L};
-	bool spin = !(chan->welcome.flags & WIRE_WELCOME_REFERENCE);
-	int64_t start = now_us(), looked = start, now;
-
-	while (spin && !posted(chan))
-		spin = now_us() - start < SPIN_US;
-	while (!posted(chan)) {
-		__atomic_store_n(&chan->mailbox->asleep, 1, __ATOMIC_SEQ_CST);
-		if (posted(chan))
-			break;
-		syscall(SYS_futex, &chan->mailbox->posted, FUTEX_WAIT, chan->taken, &watch, NULL,
-			0);
-		if (posted(chan))
-			break;
-		now = now_us();
-		if (now - looked < WATCH_MS * 1000)
-			continue;
-		looked = now;
-		if (executor_ended(chan) && !posted(chan)) {
-			channel_fail(chan, "its executor ended");
-			return false;
-		}
-		if (now - start > (int64_t)chan->stall_ms * 1000) {
-			channel_fail(chan, "no answer for %d s", chan->stall_ms / 1000);
-			return false;
-		}
-	}
-	return true;
-}
-
-static bool take_post(struct channel *chan, struct wire_answer *answer)
-{
-	if (!await_post(chan))
-		return false;
-	*answer = chan->mailbox->answers[chan->taken++ % WIRE_MAILBOX_ANSWERS];
-	return true;
-}
-
 static bool receive_header(struct channel *chan, struct wire_answer *answer)
 {
 	uint32_t have = chan->in_len - chan->in_pos;
@@ -288,7 +225,7 @@ static bool receive_answer(struct channel *chan)
 	struct wire_answer answer;
 	uint64_t want;
 
-	if (!(chan->mailbox ? take_post(chan, &answer) : receive_header(chan, &answer)))
+	if (!receive_header(chan, &answer))
 		return false;
 	want = answer.status == WIRE_OK ? p->dest.n_rows * p->dest.row_bytes : 0;
 	if (answer.op != p->op || answer.status >= WIRE_NUM_STATUSES ||
@@ -547,26 +484,6 @@ void channel_shm_drop(struct channel *chan, uint32_t shm)
 	channel_slot_give(&chan->shms, shm);
 }
 
-/* Without one, because memory is short or the executor does not know it, answers stay on the
- * stream.
- */
-static void open_mailbox(struct channel *chan)
-{
-	const uint64_t bytes = sizeof(*chan->mailbox);
-	_auto_fd int fd = -1;
-	void *map = NULL;
-
-	if (!(chan->welcome.flags & WIRE_WELCOME_SHM))
-		return;
-	fd = shared_memory_create("pillion-answers", bytes, &map);
-	if (fd < 0)
-		return;
-	if (channel_shm_add(chan, fd, bytes, WIRE_SHM_MAILBOX))
-		chan->mailbox = map;
-	else
-		munmap(map, bytes);
-}
-
 /* ---- opening ---- */
 
 union broker_address {
@@ -764,7 +681,6 @@ int channel_create_fd(struct channel **out, int fd, struct pil_err *err)
 		channel_destroy(chan);
 		return rc;
 	}
-	open_mailbox(chan);
 	*out = chan;
 	return 0;
 }
@@ -774,8 +690,6 @@ void channel_destroy(struct channel *chan)
 	if (!chan)
 		return;
 	close(chan->fd);
-	if (chan->mailbox)
-		munmap(chan->mailbox, sizeof(*chan->mailbox));
 	free(chan->out);
 	free(chan->in);
 	free(chan->buffers.generation);

@@ -21,7 +21,7 @@
 #include "wire.h"
 
 enum {
-	CHANNEL_MAX_PENDING = WIRE_MAILBOX_ANSWERS,
+	CHANNEL_MAX_PENDING = 512,
 	CHANNEL_OUT_BYTES = 256 << 10,
 	CHANNEL_IN_BYTES = 64 << 10,
 	CHANNEL_MAX_INLINE = 64 << 10, /* data of at most this is copied into the queue */
@@ -68,9 +68,6 @@ struct channel {
 	uint64_t done; /* all up to here are known to be carried out */
 	uint64_t need; /* channel_synchronize() must wait for this one */
 	uint64_t sent; /* all up to here were handed to the kernel */
-
-	struct wire_mailbox *mailbox; /* ours and the executor's; NULL: it answers on the stream */
-	uint32_t taken;               /* of the answers in it */
 
 	struct channel_pending pending[CHANNEL_MAX_PENDING];
 	uint32_t pending_first, n_pending;

@@ -13,7 +13,6 @@
 #include "channel.h"
 #include "fd.h"
 #include "gdev.h"
-#include "shared_memory.h"
 
 struct hostbuf {
 	struct gdev *dev;
@@ -38,7 +37,7 @@ static bool share_begin(struct hostbuf *buf)
 
 	if (!chan || !(chan->welcome.flags & WIRE_WELCOME_SHM))
 		return false;
-	fd = shared_memory_create("pillion-host", buf->bytes, &map);
+	fd = upload_shm_create("pillion-host", buf->bytes, &map);
 	if (fd < 0)
 		return false;
 	pthread_mutex_lock(&chan->lock);

@@ -10,6 +10,8 @@
  * and maps it too.  Without shared memory the data goes from where it lies into the socket. */
 #include "upload.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,7 +20,21 @@
 #include "channel.h"
 #include "fd.h"
 #include "mapped_file.h"
-#include "shared_memory.h"
+
+int upload_shm_create(const char *name, uint64_t bytes, void **map)
+{
+	_auto_fd int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *p;
+
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		return -errno;
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	*map = p;
+	return pil_take_fd(&fd);
+}
 
 static void staging_create(struct upload *up, struct channel *chan)
 {
@@ -29,7 +45,7 @@ static void staging_create(struct upload *up, struct channel *chan)
 	up->tried = true;
 	if (!(chan->welcome.flags & WIRE_WELCOME_SHM))
 		return;
-	fd = shared_memory_create("pillion-upload", bytes, &map);
+	fd = upload_shm_create("pillion-upload", bytes, &map);
 	if (fd < 0)
 		return;
 	up->shm = channel_shm_add(chan, fd, bytes, WIRE_SHM_MEMORY);

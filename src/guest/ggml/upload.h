@@ -57,4 +57,7 @@ void upload_set(struct upload *up, struct channel *chan, const struct wire_set *
 /* Unmaps the staging memory; its channel is gone or going. */
 void upload_finish(struct upload *up);
 
+/* A memfd of @bytes, sealed against shrinking and mapped shared; -errno, or the descriptor. */
+int upload_shm_create(const char *name, uint64_t bytes, void **map);
+
 #endif
