@@ -12,44 +12,28 @@
 #include "session.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <linux/magic.h>
 
 #include "buffers.h"
 #include "fd.h"
 #include "graphs.h"
 #include "log.h"
+#include "shms.h"
 #include "str.h"
 #include "stream.h"
-
-#ifndef F_ADD_SEALS /* glibc has it under fcntl-linux.h with _GNU_SOURCE; musl too */
-#error "no file seals"
-#endif
 
 enum {
 	FOLLOW_US = 4000,     /* graphs faster than this run where the program does */
 	LONG_RUN_US = 100000, /* after one as long we see whether its program is still there */
 	ASKED_PER_LOOK = 32,  /* nodes of a graph that runs, per look at the clock */
 	LONG_BYTES = 1 << 20, /* moving as many takes the device as a graph does */
-};
-
-struct shm {
-	uint32_t handle; /* 0: slot free */
-	char *base;      /* NULL: a file */
-	uint64_t bytes;
-	struct file_map *file;
 };
 
 struct session {
@@ -60,7 +44,7 @@ struct session {
 	struct stream stream;
 	struct buffers buffers;
 	struct graphs graphs;
-	struct shm shm[WIRE_MAX_SHM];
+	struct shms shms;
 	bool shm_ok;
 	uint16_t failed;     /* first failure since the last answer */
 	uint32_t device_us;  /* device time since the last answer */
@@ -390,106 +374,26 @@ static int on_copy(struct session *s, const struct wire_frame *f, const struct w
 
 /* ---- shared memory ---- */
 
-static struct shm *find_shm(struct session *s, uint32_t handle)
-{
-	uint32_t slot = wire_slot(handle);
-
-	if (handle == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle != handle)
-		return NULL;
-	return &s->shm[slot];
-}
-
-/* The peer keeps the descriptor and can write at any time, which is only data.
- * What it must not be able to do is make us fault: hence sealed against shrinking, and nothing but
- * plain shared memory.
- */
-static bool shm_acceptable(int fd, uint64_t bytes)
-{
-	struct statfs fs;
-	struct stat st;
-	int seals = fcntl(fd, F_GET_SEALS);
-
-	return seals >= 0 && (seals & F_SEAL_SHRINK) && fstatfs(fd, &fs) == 0 &&
-	       fs.f_type == TMPFS_MAGIC && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-	       st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
-}
-
-static enum wire_status add_file(struct session *s, struct shm *shm, const struct wire_shm_add *c,
-				 int fd)
-{
-	if (!file_map_acceptable(fd, c->bytes))
-		return WIRE_E_UNSUPPORTED;
-	shm->file = file_map_open(fd, c->bytes, &s->account->mapped_bytes);
-	return shm->file ? WIRE_OK : WIRE_E_NO_MEMORY;
-}
-
-static enum wire_status add_memory(struct session *s, struct shm *shm, const struct wire_shm_add *c,
-				   int fd)
-{
-	void *base;
-
-	if (!shm_acceptable(fd, c->bytes))
-		return WIRE_E_UNSUPPORTED;
-	if (!account_share(s->device, s->account, c->bytes))
-		return WIRE_E_NO_MEMORY;
-	base = mmap(NULL, c->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (base == MAP_FAILED) {
-		account_unshare(s->device, s->account, c->bytes);
-		return WIRE_E_NO_MEMORY;
-	}
-	shm->base = base;
-	return WIRE_OK;
-}
-
 static int on_shm_add(struct session *s, const struct wire_frame *f, const struct wire_shm_add *c)
 {
 	_auto_fd int fd = stream_claim_fd(&s->stream);
-	uint32_t slot = wire_slot(c->shm);
-	struct wire_shm_add add = *c;
-	struct shm shm = {.handle = add.shm, .bytes = add.bytes};
-	enum wire_status status = WIRE_E_UNSUPPORTED;
+	enum wire_status status;
 
-	if (fd < 0 || add.shm == 0 || slot >= WIRE_MAX_SHM || s->shm[slot].handle || add.bytes == 0)
-		return -EPROTO;
-	if (s->shm_ok && add.kind == WIRE_SHM_FILE)
-		status = add_file(s, &shm, &add, fd);
-	else if (s->shm_ok && add.kind == WIRE_SHM_MEMORY)
-		status = add_memory(s, &shm, &add, fd);
-	if (status == WIRE_OK)
-		s->shm[slot] = shm;
-	return answer(s, f->op, status);
-}
-
-static void drop_shm(struct session *s, struct shm *shm)
-{
-	if (shm->base) {
-		munmap(shm->base, shm->bytes);
-		account_unshare(s->device, s->account, shm->bytes);
-	}
-	file_map_drop(shm->file);
-	*shm = (struct shm){0};
+	if (!s->shm_ok)
+		return answer(s, f->op, WIRE_E_UNSUPPORTED);
+	return shms_add(&s->shms, c, fd, &status) ? answer(s, f->op, status) : -EPROTO;
 }
 
 static int on_shm_drop(struct session *s, const struct wire_frame *f, const struct wire_shm_drop *c)
 {
-	struct shm *shm = find_shm(s, c->shm);
-
 	(void)f;
-	if (!shm)
-		return -EPROTO;
-	drop_shm(s, shm);
-	return 0;
-}
-
-static bool shm_holds(const struct shm *shm, uint64_t offset, uint64_t bytes)
-{
-	return offset <= shm->bytes && bytes <= shm->bytes - offset;
+	return shms_drop(&s->shms, c->shm) ? 0 : -EPROTO;
 }
 
 static int on_set_shm(struct session *s, const struct wire_frame *f, const struct wire_set_shm *c)
 {
 	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
-	struct shm *shm = find_shm(s, c->shm);
+	struct shm *shm = shms_find(&s->shms, c->shm);
 
 	(void)f;
 	if (!buffer || !shm || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
@@ -506,7 +410,7 @@ static int on_set_shm(struct session *s, const struct wire_frame *f, const struc
 static int on_get_shm(struct session *s, const struct wire_frame *f, const struct wire_get_shm *c)
 {
 	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
-	struct shm *shm = find_shm(s, c->shm);
+	struct shm *shm = shms_find(&s->shms, c->shm);
 
 	if (!buffer || !shm || !shm->base || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
 	    !shm_holds(shm, c->shm_offset, c->bytes))
@@ -742,8 +646,7 @@ static void session_destroy(struct session *s)
 	buffers_finish(&s->buffers);
 	if (s->backend)
 		s->device->host->api.ggml_backend_free(s->backend);
-	for (int i = 0; i < WIRE_MAX_SHM; i++)
-		drop_shm(s, &s->shm[i]);
+	shms_finish(&s->shms);
 	stream_finish(&s->stream);
 	turn_finish(&s->turn);
 	account_put(s->device, s->account);
@@ -783,6 +686,7 @@ int session_start(struct gg_device *device, const struct session_opts *opts, str
 	str_escape(s->program, sizeof(s->program), program);
 	buffers_init(&s->buffers, device, s->account);
 	graphs_init(&s->graphs, device, &s->buffers);
+	shms_init(&s->shms, device, s->account);
 	ret = stream_init(&s->stream, opts->fd);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
