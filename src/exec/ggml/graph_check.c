@@ -15,6 +15,7 @@
 
 #include <string.h>
 
+#include "op_cost.h"
 #include "op_rules.h"
 
 enum {
@@ -305,9 +306,10 @@ static bool overlaps_itself(const struct graph_types *types, const struct wire_t
 }
 
 /* A back end may not be stoppable within a node, or at all. */
-static const char *add_cost(struct graph_needs *needs, const struct op_args *a)
+static const char *add_cost(struct graph_needs *needs, const struct op_rule *rule,
+			    const struct op_args *a)
 {
-	struct op_cost cost = op_rule_cost(a);
+	struct op_cost cost = op_cost_of(rule, a);
 
 	if (cost.work > MAX_NODE_WORK || cost.work > MAX_GRAPH_WORK - needs->work)
 		return "more work than is allowed";
@@ -335,7 +337,7 @@ static const char *check_node(struct check *c, uint32_t at)
 	    overlaps_itself(c->env->types, t)) /* threads would race for the bytes */
 		why = "a result that overlaps itself";
 	if (!why && !c->query)
-		why = add_cost(c->needs, &a);
+		why = add_cost(c->needs, rule, &a);
 	if (why || rule->limit == OP_LIMIT_NONE || c->query || tensor_empty(t))
 		return why;
 	return check_index(c, t->src[rule->index] - 1, at + 1, op_rule_limit(rule, &a));

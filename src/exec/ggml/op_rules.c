@@ -25,11 +25,10 @@ enum {
 	MAX_HEAD = 4096,           /* elements of an attention head */
 	MAX_STATE = 1024,          /* rows of a recurrent state matrix */
 	MAX_EXPERTS = 1 << 16,
-	MAX_EXPERT_SLOTS = 1 << 27,  /* experts * tokens * experts per token */
-	MAX_CONV_SCRATCH = 16 << 20, /* what ggml gives a convolution */
-	MAX_CONV_PARAM = 1 << 16,    /* strides, paddings, dilations, pool sizes */
-	MAX_PLANE = 1 << 20,         /* side of an image that is scaled with float arithmetic */
-	WKV7_STEP = 64,              /* elements the widest SIMD kernel takes at once */
+	MAX_EXPERT_SLOTS = 1 << 27, /* experts * tokens * experts per token */
+	MAX_CONV_PARAM = 1 << 16,   /* strides, paddings, dilations, pool sizes */
+	MAX_PLANE = 1 << 20,        /* side of an image that is scaled with float arithmetic */
+	WKV7_STEP = 64,             /* elements the widest SIMD kernel takes at once */
 	MAX_ITERATIONS = 1024,
 };
 
@@ -90,7 +89,7 @@ static uint64_t row_bytes(const struct graph_types *types, const struct wire_ten
 	return (uint64_t)t->ne[0] / types->block[t->type] * types->bytes[t->type];
 }
 
-static int64_t elems(const struct wire_tensor *t)
+int64_t tensor_elems(const struct wire_tensor *t)
 {
 	if (tensor_empty(t)) /* whose other sizes nobody has multiplied yet */
 		return 0;
@@ -168,7 +167,7 @@ static bool fits_dense(const struct op_args *a, const struct wire_tensor *t)
 	uint64_t extent;
 
 	return tensor_extent(a->env->types, t, &extent) &&
-	       (uint64_t)elems(t) / a->env->types->block[t->type] * unit(a, t) <= extent;
+	       (uint64_t)tensor_elems(t) / a->env->types->block[t->type] * unit(a, t) <= extent;
 }
 
 static bool rising(const struct wire_tensor *t)
@@ -178,7 +177,7 @@ static bool rising(const struct wire_tensor *t)
 
 static bool scalar(const struct wire_tensor *t)
 {
-	return elems(t) == 1;
+	return tensor_elems(t) == 1;
 }
 
 /* ---- questions about several ---- */
@@ -251,7 +250,7 @@ static const char *check_view(const struct op_args *a)
 static const char *check_reshape(const struct op_args *a)
 {
 	NEED(a->src[0]->type == a->dst->type, WRONG_TYPE);
-	NEED(elems(a->src[0]) == elems(a->dst), WRONG_SHAPE);
+	NEED(tensor_elems(a->src[0]) == tensor_elems(a->dst), WRONG_SHAPE);
 	NEED(loosely_dense(a, a->src[0]) && loosely_dense(a, a->dst), WRONG_LAYOUT);
 	return NULL;
 }
@@ -401,10 +400,10 @@ static const char *check_set(const struct op_args *a)
 		NEED(d->params[i] % 4 == 0, WRONG_PARAM);
 	for (int i = 1; i < WIRE_MAX_DIMS; i++) {
 		step = (y->ne[i] - 1) * d->params[i - 1];
-		NEED(step <= elems(d) * 4, WRONG_PARAM);
+		NEED(step <= tensor_elems(d) * 4, WRONG_PARAM);
 		end += step;
 	}
-	NEED(end + d->params[3] <= elems(d) * 4, WRONG_PARAM);
+	NEED(end + d->params[3] <= tensor_elems(d) * 4, WRONG_PARAM);
 	return NULL;
 }
 
@@ -543,7 +542,7 @@ static const char *check_mul_mat_id(const struct op_args *a)
 	     WRONG_SHAPE);
 	NEED(packed(a, x) && packed(a, y) && packed(a, d) && rising(d), WRONG_LAYOUT);
 	NEED(fits_dense(a, y) && x->ne[2] <= MAX_EXPERTS &&
-		     elems(ids) <= MAX_EXPERT_SLOTS / x->ne[2],
+		     tensor_elems(ids) <= MAX_EXPERT_SLOTS / x->ne[2],
 	     TOO_LARGE);
 	return NULL;
 }
@@ -584,7 +583,7 @@ static const char *check_copy(const struct op_args *a)
 	const struct wire_tensor *x = a->src[0], *y = a->src[1], *d = a->dst;
 	bool i32_f32 = (x->type == OP_I32 && is_f32(d)) || (is_f32(x) && d->type == OP_I32);
 
-	NEED(elems(x) == elems(d), WRONG_SHAPE);
+	NEED(tensor_elems(x) == tensor_elems(d), WRONG_SHAPE);
 	if (y)
 		NEED(y->type == d->type && same_shape(y, d) && !memcmp(y->nb, d->nb, sizeof(y->nb)),
 		     WRONG_SHAPE);
@@ -878,7 +877,7 @@ static const char *check_conv_params(const struct op_args *a, int n)
 static bool patch_fits(const struct op_args *a, const struct wire_tensor *kernel, int64_t out)
 {
 	return out > 0 &&
-	       elems(kernel) / out * (int64_t)unit(a, kernel) + out * 4 <= MAX_CONV_SCRATCH;
+	       tensor_elems(kernel) / out * (int64_t)unit(a, kernel) + out * 4 <= OP_CONV_SCRATCH;
 }
 
 static const char *check_conv_2d(const struct op_args *a)
@@ -1015,7 +1014,7 @@ static const char *check_arange(const struct op_args *a)
 	NEED(n > 0.0f && n <= (float)(1 << 24), WRONG_PARAM); /* not a NaN either */
 	steps = (int64_t)n;
 	steps += (float)steps < n;
-	NEED(elems(a->dst) == steps, WRONG_SHAPE);
+	NEED(tensor_elems(a->dst) == steps, WRONG_SHAPE);
 	NEED(dense(a, a->dst), WRONG_LAYOUT);
 	return NULL;
 }
@@ -1146,8 +1145,9 @@ static const char *check_ssm_scan(const struct op_args *a)
 		     shape_is(b, s->ne[0], b->ne[1], x->ne[2], x->ne[3]) && same_shape(b, c) &&
 		     divides(b->ne[1], x->ne[1]) && shape_is(ids, x->ne[3], 1, 1, 1),
 	     WRONG_SHAPE);
-	NEED((elems(d) - elems(x)) / snapshots == s->ne[0] * s->ne[1] * s->ne[2] * ids->ne[0] &&
-		     (elems(d) - elems(x)) % snapshots == 0,
+	NEED((tensor_elems(d) - tensor_elems(x)) / snapshots ==
+			     s->ne[0] * s->ne[1] * s->ne[2] * ids->ne[0] &&
+		     (tensor_elems(d) - tensor_elems(x)) % snapshots == 0,
 	     WRONG_SHAPE);
 	NEED(strict(a, s) && dense(a, dt) && dense(a, A) && tight(x, 1) && tight(b, 1) &&
 		     tight(c, 1) && packed(a, ids) && dense(a, d),
@@ -1220,14 +1220,14 @@ static const char *check_recurrent(const struct op_args *a)
 
 		NEED(is_f32(a->src[i]), WRONG_TYPE);
 		NEED(dense(a, a->src[i]), WRONG_LAYOUT);
-		NEED(i == n_src - 1 ||
-			     (bonus ? elems(a->src[i]) == s * h : shape_is(a->src[i], s, h, t, 1)),
+		NEED(i == n_src - 1 || (bonus ? tensor_elems(a->src[i]) == s * h
+					      : shape_is(a->src[i], s, h, t, 1)),
 		     WRONG_SHAPE);
 	}
 	NEED(is_f32(d) && dense(a, d), WRONG_TYPE);
 	NEED(s <= MAX_STATE && (d->op != WIRE_T_RWKV_WKV7 || s % WKV7_STEP == 0), WRONG_SHAPE);
-	NEED(divides(n, t) && divides(s * s * h, elems(state)) && elems(state) / (s * s * h) == n &&
-		     shape_is(d, s * h, t + s * n, 1, 1),
+	NEED(divides(n, t) && divides(s * s * h, tensor_elems(state)) &&
+		     tensor_elems(state) / (s * s * h) == n && shape_is(d, s * h, t + s * n, 1, 1),
 	     WRONG_SHAPE);
 	return NULL;
 }
@@ -1437,7 +1437,7 @@ static const char *check_sources(const struct op_rule *rule, const struct op_arg
 			continue;
 		NEED((rule->required | rule->optional) >> i & 1, "a source too many");
 		*empty = *empty || tensor_empty(s);
-		NEED((rule->flags & OP_BIG) || elems(s) <= INT32_MAX, "too many elements");
+		NEED((rule->flags & OP_BIG) || tensor_elems(s) <= INT32_MAX, "too many elements");
 	}
 	return NULL;
 }
@@ -1457,7 +1457,7 @@ static const char *check_empty(const struct op_rule *rule, const struct op_args 
 	}
 	if (op == WIRE_T_MUL_MAT_ID)
 		NEED(a->src[0]->ne[2] <= MAX_EXPERTS &&
-			     elems(a->src[2]) <= MAX_EXPERT_SLOTS / MAX_EXPERTS,
+			     tensor_elems(a->src[2]) <= MAX_EXPERT_SLOTS / MAX_EXPERTS,
 		     TOO_LARGE);
 	if (op == WIRE_T_CPY || op == WIRE_T_DUP || op == WIRE_T_SOFT_MAX || op == WIRE_T_ROPE)
 		NEED(a->dst->ne[0] <= MAX_ROW_SCRATCH, TOO_LARGE);
@@ -1472,7 +1472,7 @@ const char *op_rule_check(const struct op_rule *rule, const struct op_args *a)
 	NEED(!why, why);
 	if (rule->flags & OP_VIEW)
 		return rule->check(a);
-	NEED((rule->flags & OP_BIG) || elems(a->dst) <= INT32_MAX, "too many elements");
+	NEED((rule->flags & OP_BIG) || tensor_elems(a->dst) <= INT32_MAX, "too many elements");
 	if (a->dst->op == WIRE_T_UNARY)
 		NEED(in_range(a->dst->params[0], 0, WIRE_NUM_UNARY_OPS - 1) &&
 			     wire_bit(a->env->unary, (uint32_t)a->dst->params[0]),
@@ -1486,133 +1486,6 @@ const char *op_rule_check(const struct op_rule *rule, const struct op_args *a)
 	NEED(!empty_source, "a source without elements");
 	NEED(!(rule->flags & OP_ROW_SCRATCH) || a->src[0]->ne[0] <= MAX_ROW_SCRATCH, TOO_LARGE);
 	return rule->check(a);
-}
-
-/* Steps per element of the result; of the sums behind it, mostly. */
-static uint64_t work_per_element(const struct op_args *a)
-{
-	const struct wire_tensor *d = a->dst, *x = a->src[0], *y = a->src[1];
-	const int32_t *p = d->params;
-
-	switch (d->op) {
-	case WIRE_T_MUL_MAT:
-	case WIRE_T_MUL_MAT_ID:
-		return (uint64_t)x->ne[0];
-	case WIRE_T_OUT_PROD:
-	case WIRE_T_SOLVE_TRI:
-		return (uint64_t)x->ne[1];
-	case WIRE_T_FLASH_ATTN_EXT:
-		return (uint64_t)y->ne[1] * 2;
-	case WIRE_T_CONV_2D:
-		return (uint64_t)(x->ne[0] * x->ne[1] * x->ne[2]);
-	case WIRE_T_CONV_3D:
-		return (uint64_t)(x->ne[0] * x->ne[1] * x->ne[2] * p[9]);
-	case WIRE_T_CONV_2D_DW:
-		return (uint64_t)(x->ne[0] * x->ne[1]);
-	case WIRE_T_CONV_TRANSPOSE_1D:
-		return (uint64_t)(x->ne[0] * x->ne[2]);
-	case WIRE_T_CONV_TRANSPOSE_2D:
-		return (uint64_t)(x->ne[0] * x->ne[1] * x->ne[3]);
-	case WIRE_T_IM2COL_BACK:
-		return (uint64_t)(y->ne[0] * y->ne[1]);
-	case WIRE_T_COL2IM_1D:
-		return (uint64_t)x->ne[0];
-	case WIRE_T_POOL_1D:
-		return (uint64_t)p[1];
-	case WIRE_T_POOL_2D:
-		return (uint64_t)p[1] * (uint64_t)p[2];
-	case WIRE_T_UPSCALE: /* at most all of the source, when it is made smaller */
-		return 16 + (uint64_t)(elems(x) / elems(d));
-	case WIRE_T_SSM_CONV:
-		return (uint64_t)y->ne[0];
-	case WIRE_T_SSM_SCAN:
-		return (uint64_t)x->ne[0] * 4;
-	case WIRE_T_RWKV_WKV6:
-	case WIRE_T_RWKV_WKV7:
-	case WIRE_T_GATED_LINEAR_ATTN:
-		return (uint64_t)y->ne[0] * 4;
-	case WIRE_T_GATED_DELTA_NET:
-		return (uint64_t)a->src[2]->ne[0] * 4;
-	case WIRE_T_LIGHTNING_INDEXER:
-		return (uint64_t)(x->ne[0] * x->ne[1]);
-	case WIRE_T_DSV4_HC_COMB:
-		return (uint64_t)p[1] * 16;
-	default:
-		return 1;
-	}
-}
-
-/* Products of unlike types convert src[1]: to 16 bits an element, or less. */
-static uint64_t converted(const struct wire_tensor *x, const struct wire_tensor *y)
-{
-	return is_f32(x) || x->type == y->type ? 0 : (uint64_t)elems(y) * 2;
-}
-
-/* Copies of operands in the form a kernel wants; see ggml_graph_plan(). */
-static uint64_t shared_scratch(const struct op_args *a)
-{
-	const struct wire_tensor *x = a->src[0], *y = a->src[1];
-
-	switch (a->dst->op) {
-	case WIRE_T_MUL_MAT:
-		return converted(x, y);
-	case WIRE_T_MUL_MAT_ID: /* and the rows of each expert */
-		return converted(x, y) + (uint64_t)x->ne[2] * (72 + (uint64_t)elems(a->src[2]) * 8);
-	case WIRE_T_CONV_TRANSPOSE_1D:
-	case WIRE_T_CONV_TRANSPOSE_2D:
-		return (uint64_t)elems(x) * unit(a, x) + (uint64_t)elems(y) * unit(a, x);
-	case WIRE_T_CONV_2D:
-	case WIRE_T_CONV_3D:
-		return MAX_CONV_SCRATCH;
-	default:
-		return 0;
-	}
-}
-
-static uint64_t thread_scratch(const struct op_args *a)
-{
-	const struct wire_tensor *x = a->src[0], *d = a->dst;
-	uint64_t dk, dv;
-
-	switch (d->op) {
-	case WIRE_T_FLASH_ATTN_EXT: /* a tile of queries and keys, or a part of all heads */
-		dk = (uint64_t)a->src[1]->ne[0];
-		dv = (uint64_t)a->src[2]->ne[0];
-		return 4 * (128 * (64 + dk + dv) + (uint64_t)x->ne[2] * (2 + dv));
-	case WIRE_T_GATED_DELTA_NET:
-		dv = (uint64_t)a->src[2]->ne[0];
-		return 4 * (dv + dv * dv);
-	case WIRE_T_CPY:
-	case WIRE_T_DUP:
-		return (uint64_t)d->ne[0] * 4;
-	default:
-		return op_rules[d->op].flags & OP_ROW_SCRATCH ? (uint64_t)x->ne[0] * 4 : 0;
-	}
-}
-
-static uint64_t times(uint64_t x, uint64_t y)
-{
-	uint64_t product;
-
-	return __builtin_mul_overflow(x, y, &product) ? UINT64_MAX : product;
-}
-
-struct op_cost op_rule_cost(const struct op_args *a)
-{
-	uint64_t n = (uint64_t)elems(a->dst);
-	struct op_cost cost = {0};
-
-	if (tensor_empty(a->dst) || (op_rules[a->dst->op].flags & OP_VIEW))
-		return cost;
-	cost.work = times(n, work_per_element(a));
-	cost.scratch = shared_scratch(a);
-	if (a->src[0]) {
-		uint64_t sources = (uint64_t)elems(a->src[0]);
-
-		cost.work = cost.work < sources ? sources : cost.work;
-		cost.thread_scratch = thread_scratch(a);
-	}
-	return cost;
 }
 
 int64_t op_rule_limit(const struct op_rule *rule, const struct op_args *a)

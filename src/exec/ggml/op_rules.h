@@ -17,6 +17,8 @@ enum op_rule_flags {
 	OP_ROW_SCRATCH = 1 << 3, /* needs memory for a row of src[0] per thread */
 };
 
+enum { OP_CONV_SCRATCH = 16 << 20 }; /* what ggml gives a convolution */
+
 /* One node with its operands; those that are absent are NULL. */
 struct op_args {
 	const struct graph_env *env;
@@ -48,14 +50,10 @@ const struct op_rule *op_rule_find(uint32_t op);
 /* Everything the rules say about a node, apart from index values and places.  NULL: fine. */
 const char *op_rule_check(const struct op_rule *rule, const struct op_args *a);
 
-/* What a node that passed takes, at most: multiplications or as simple steps, and bytes of scratch
- * memory, shared by and for each of the threads of a CPU. */
-struct op_cost {
-	uint64_t work, scratch, thread_scratch;
-};
-struct op_cost op_rule_cost(const struct op_args *a);
-
 int64_t op_rule_limit(const struct op_rule *rule, const struct op_args *a);
+
+/* Elements of a tensor whose sizes have been checked to multiply. */
+int64_t tensor_elems(const struct wire_tensor *t);
 
 /* Bytes from the first to behind the last element; false: overflow.  0 if there is no element. */
 bool tensor_extent(const struct graph_types *types, const struct wire_tensor *t, uint64_t *bytes);
