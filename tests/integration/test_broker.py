@@ -18,6 +18,8 @@ import time
 
 import pytest
 
+import host as host_lib
+
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = pathlib.Path(os.environ.get("PILLION_BUILD", ROOT / "build"))
 BROKER = BUILD / "src" / "broker" / "pillion-broker"
@@ -207,8 +209,7 @@ class World:
 
     def executors(self):
         """Pids of executors proper, not of the bwrap around each."""
-        return [p for p in processes(str(self.ggml)) if
-                pathlib.Path(f"/proc/{p}/comm").read_text().strip() == "pillion-exec"]
+        return [p for p in processes(str(self.ggml)) if host_lib.name_of(p) == "pillion-exec"]
 
     def broker_pid(self):
         try:
@@ -223,14 +224,11 @@ class World:
     def finish(self):
         pid = self.broker_pid()
         if pid and pid in processes("pillion-broker"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            host_lib.signal_all([pid])
         for p in self.children:
             p.kill()
             p.wait(10)
-        for pid in processes(str(self.ggml)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        host_lib.signal_all(processes(str(self.ggml)))
 
 
 @pytest.fixture

@@ -465,8 +465,7 @@ def test_network_comes_back_when_its_server_was_killed(shared):
     pasta = [pid for pid in host_lib.children(shared.supervisor())
              if host_lib.name_of(pid).startswith(("pasta", "passt"))]  # passt.avx2 is one, too
     assert pasta
-    for pid in pasta:
-        os.kill(pid, signal.SIGKILL)
+    host_lib.signal_all(pasta)
     wait_for("no route", lambda: not has_route())
     wait_for("a route again", has_route, timeout=20)
 
@@ -639,9 +638,8 @@ for my $to ("127.0.0.1", "127.255.255.254", "0.0.0.0") {
 def test_no_packet_of_a_machine_reaches_localhost_of_the_host(pil, again):
     if again:
         pil.ok("-e", "true")
-        for pid in host_lib.children(pil.supervisor()):
-            if host_lib.name_of(pid).startswith(("pasta", "passt")):
-                os.kill(pid, signal.SIGKILL)
+        host_lib.signal_all(pid for pid in host_lib.children(pil.supervisor())
+                            if host_lib.name_of(pid).startswith(("pasta", "passt")))
         wait_for("no card", lambda: "eth0" not in pil.ok("-e", "cat", "/proc/net/dev"))
         wait_for("a route", lambda: "default" in pil.ok("-e", "ip", "route"), timeout=20)
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:

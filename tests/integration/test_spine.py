@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Broker, executor and plugin under Debian's llama.cpp, without a machine around them."""
 import concurrent.futures
-import contextlib
 import os
 import pathlib
 import re
@@ -153,11 +152,7 @@ def test_a_killed_broker_leaves_the_program_running_and_the_next_one_works(pair,
         pair.start_broker()
         text_of(pair.run(pair.inside(*lib.completion("a", 8), model=tiny)))
     finally:
-        for pid in executors:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        lib.signal_all(executors)
 
 
 def crashed(status):
@@ -167,9 +162,7 @@ def crashed(status):
 
 def kill_executor(host):
     """With the jail around it, which may be all there is of it yet."""
-    for pid in lib.children(host.broker.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    lib.signal_all(lib.children(host.broker.pid))
 
 
 def kill_broker(host):
@@ -208,11 +201,9 @@ def test_killed_at_any_moment_of_a_run_it_harms_no_program(pair, tiny, small, ki
 
 def test_a_stopped_client_does_not_stop_another(pair, tiny):
     process = start_long(pair, tiny)
-    for pid in lib.children(process.pid):
-        os.kill(pid, signal.SIGSTOP)
+    lib.signal_all(lib.children(process.pid), signal.SIGSTOP)
     text_of(pair.run(pair.inside(*lib.completion("a", 32), model=tiny), timeout=30))
-    for pid in lib.children(process.pid):
-        os.kill(pid, signal.SIGCONT)
+    lib.signal_all(lib.children(process.pid), signal.SIGCONT)
     assert process.stdout.read(100)
 
 
@@ -222,8 +213,7 @@ def test_a_killed_client_gives_its_memory_back(pair, small):
     text_of(pair.run(pair.inside(*lib.completion("a", 8), model=small)))
     process = start_long(pair, small)
     busy = resident()
-    for pid in lib.children(process.pid):
-        os.kill(pid, signal.SIGKILL)
+    lib.signal_all(lib.children(process.pid))
     lib.wait_for("the executor frees what the client had", lambda: resident() < busy - 12000)
 
 
@@ -253,8 +243,7 @@ def test_listed_memory_is_what_the_machine_has_left_of_its_quota(pair, small):
     used = pathlib.Path(small).stat().st_size / (1 << 20)
     assert total == 2048 and free < 2048 - used, (total, free, used)
     assert listed_memory(pair, "other") == (2048, 2048)
-    for pid in lib.children(process.pid):
-        os.kill(pid, signal.SIGKILL)
+    lib.signal_all(lib.children(process.pid))
     lib.wait_for("the machine has all of its quota again",
                  lambda: listed_memory(pair, "one") == (2048, 2048))
 

@@ -91,6 +91,13 @@ def children(pid):
     return found
 
 
+def signal_all(pids, number=signal.SIGKILL):
+    """Signals processes of which the first may take the others with it."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def name_of(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
@@ -169,9 +176,7 @@ class Host:
             pids += children(process.pid)
             process.kill()
             process.wait(timeout=10)
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        signal_all(pids)
         said = self.broker_log.read_text(errors="replace") if self.broker else ""
         shutil.rmtree(self.root, ignore_errors=True)
         assert not re.search(r"Sanitizer: |runtime error: ", said), said[-5000:]
@@ -330,8 +335,6 @@ class Server:
         return json.load(urllib.request.urlopen(request, timeout=120))
 
     def stop(self):
-        for pid in children(self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        signal_all(children(self.process.pid))
         self.process.kill()
         self.process.wait(timeout=10)
