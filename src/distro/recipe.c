@@ -56,7 +56,7 @@ const struct recipe recipes_runtime[] = {
 #define KERNEL(of_suite)                                                                           \
 	{                                                                                          \
 		.name = "kernel", .title = "guest kernel of Debian " of_suite, .suite = of_suite,  \
-		.packages = "linux-image-cloud-amd64", .extract = KEEP_KERNEL, .revision = 1       \
+		.packages = "linux-image-cloud-amd64", .extract = KEEP_KERNEL, .revision = 2       \
 	}
 
 const struct recipe recipes_kernel[] = {KERNEL("trixie"), KERNEL("bookworm"), KERNEL("sid"), {0}};

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: pillion-vmm asks for huge pages (madvise).  A machine without folders of the
- * host has private memory, which "enabled" decides on; the other's is a memfd, since virtiofsd maps
- * it too, and there "shmem_enabled" does, which kernels set to "never" unless told. */
+ * Theory of operation: a machine without folders of the host has private memory, for which
+ * pillion-vmm asks (madvise) and "enabled" decides.  The other's is a file on a mount of its own
+ * (src/vmm/memory_file.c), which has them unless "shmem_enabled" denies them to all mounts. */
 #include "huge_pages.h"
 
 #include <stdio.h>
@@ -14,18 +14,19 @@
 #define SYS "/sys/kernel/mm/transparent_hugepage/"
 
 /* The chosen word is the one in brackets. */
-static bool allows(const char *text)
+static bool is_not(const char *text, const char *word)
 {
-	return text && !strstr(text, "[never]") && !strstr(text, "[deny]") && strchr(text, '[');
+	return text && strchr(text, '[') && !strstr(text, word);
 }
 
 void huge_pages_judge(const char *enabled, const char *shmem_enabled, struct huge_pages *out)
 {
 	const char *own = "echo madvise | sudo tee " SYS "enabled";
-	const char *shared = "echo advise | sudo tee " SYS "shmem_enabled";
+	const char *shared = "echo never | sudo tee " SYS "shmem_enabled";
 	const char *who;
 
-	*out = (struct huge_pages){.own = allows(enabled), .shared = allows(shmem_enabled)};
+	*out = (struct huge_pages){.own = is_not(enabled, "[never]"),
+				   .shared = is_not(shmem_enabled, "[deny]")};
 	if (out->own && out->shared) {
 		snprintf(out->text, sizeof(out->text), "microVMs can have them");
 		return;

@@ -408,8 +408,7 @@ static void tend_network(struct kvm *kvm)
 		kvm->passt = 0;
 }
 
-/* A shared folder costs the machine private memory, which huge pages back on more hosts
- * (huge_pages.h): without models there is none to see. */
+/* A shared folder costs the machine a virtiofsd: without models there is nothing to see. */
 static bool is_worth_sharing(const struct machine_share *share)
 {
 	return share->needed || path_has_entries(share->host);

@@ -26,19 +26,6 @@ void *guest_mem_at(const struct guest_mem *mem, uint64_t gpa, uint64_t len_bytes
 	return r ? r->host + (gpa - r->gpa) : NULL;
 }
 
-static int discard_private(const struct guest_mem *mem, uint8_t *host, uint64_t len)
-{
-	/* Pages of a file would come back as the file has them. */
-	if (mem->file_bytes && host < mem->file_host + mem->file_bytes &&
-	    host + len > mem->file_host)
-		return mmap(host, len, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-			    0) == MAP_FAILED
-			       ? -errno
-			       : 0;
-	return madvise(host, len, MADV_DONTNEED) ? -errno : 0;
-}
-
 int guest_mem_discard(const struct guest_mem *mem, uint64_t gpa, uint64_t len_bytes)
 {
 	const struct guest_mem_range *r = range_of(mem, gpa, len_bytes);
@@ -55,7 +42,7 @@ int guest_mem_discard(const struct guest_mem *mem, uint64_t gpa, uint64_t len_by
 				 (off_t)(r->fd_offset + first), (off_t)(end - first))
 			       ? -errno
 			       : 0;
-	return discard_private(mem, r->host + first, end - first);
+	return madvise(r->host + first, end - first, MADV_DONTNEED) ? -errno : 0;
 }
 
 uint64_t guest_mem_gpa(const struct guest_mem *mem, const void *host)

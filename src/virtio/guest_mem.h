@@ -26,10 +26,6 @@ struct guest_mem {
 	struct guest_mem_range ranges[GUEST_MEM_MAX_RANGES];
 	int n_ranges;
 	int fd; /* memfd behind all ranges, for vhost-user peers; -1: none; borrowed */
-	/* Where pages of a file are mapped among the memory, copy on write (a kernel); len 0:
-	 * nowhere. */
-	uint8_t *file_host;
-	uint64_t file_bytes;
 };
 
 /* The @len_bytes bytes at guest-physical @gpa, or NULL unless all of them lie in one range. */

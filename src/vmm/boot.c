@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: the segments of the kernel are mapped from the file to where they belong,
- * copy on write: nothing is read that the guest does not touch, and machines share what they do not
- * change.  What the segments do not cover is zero, as all of the guest's memory is at first.
- * The initrd goes to the end of the memory below 4 GiB, where no kernel looks for free memory
- * first.
+ * Theory of operation: the segments of the kernel are read from the file to where they belong, but
+ * for its holes: what is not written is zero, as all of the guest's memory is at first.  They are
+ * read rather than mapped, because what is mapped from a file lies in small pages, which cost the
+ * guest more than the reading does, and a peer that shares the memory would not see it.  The initrd
+ * goes to the end of the memory below 4 GiB, where no kernel looks for free memory first.
  *
  * PVH: an ELF note gives the address of a 32-bit entry point; ebx points to struct hvm_start_info,
  * which points to the command line, the initrd (its only module), the list of memory and the ACPI
@@ -81,40 +81,40 @@ static int read_at(int fd, void *to, uint64_t len, uint64_t off)
 	return 0;
 }
 
+/* The same into memory that is still zero: but for the file's holes. */
+static int read_data(int fd, uint8_t *to, uint64_t len, uint64_t off)
+{
+	uint64_t end = off + len, hole = off;
+	struct stat st;
+
+	if (fstat(fd, &st) || off > (uint64_t)st.st_size || len > (uint64_t)st.st_size - off)
+		return -ENOEXEC;
+	while (hole < end) {
+		off_t at = lseek(fd, (off_t)hole, SEEK_DATA);
+		uint64_t data = (uint64_t)at;
+		int ret;
+
+		if (at < 0 && errno == ENXIO) /* none until the end of the file */
+			return 0;
+		at = at < 0 ? at : lseek(fd, at, SEEK_HOLE);
+		if (at < 0)
+			return -errno;
+		hole = (uint64_t)at < end ? (uint64_t)at : end;
+		if (data >= hole)
+			return 0;
+		ret = read_at(fd, to + (data - off), hole - data, data);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
 static int bad_image(const struct image *image, int code, const char *what, struct pil_err *err)
 {
 	pil_err_hint(err, "kernel= takes an uncompressed vmlinux; 'pillion --update' makes one");
 	if (code != -ENOEXEC)
 		return pil_err_set(err, -code, "read kernel '%s'", image->path);
 	return pil_err_say(err, ENOEXEC, "kernel '%s': %s", image->path, what);
-}
-
-static void note_file_pages(struct guest_mem *mem, uint8_t *host, uint64_t len)
-{
-	uint8_t *start = mem->file_bytes ? mem->file_host : host, *end = start + mem->file_bytes;
-
-	mem->file_host = host < start ? host : start;
-	if (host + len > end)
-		end = host + len;
-	mem->file_bytes = (uint64_t)(end - mem->file_host);
-}
-
-/* Puts @len bytes of the file at @to.  Whole pages are mapped, not read: the guest touches few of
- * them, and only what it writes is copied.  A peer that shares the memory would not see them. */
-static int map_or_read(struct image *image, uint8_t *to, uint64_t len, uint64_t off)
-{
-	uint64_t whole = len & ~(PAGE - 1ull);
-	struct stat st;
-
-	if (image->mem->fd >= 0 || (uintptr_t)to % PAGE || off % PAGE || !whole)
-		return read_at(image->fd, to, len, off);
-	if (fstat(image->fd, &st) || off > (uint64_t)st.st_size || len > (uint64_t)st.st_size - off)
-		return -ENOEXEC;
-	if (mmap(to, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-		 image->fd, (off_t)off) == MAP_FAILED)
-		return -errno;
-	note_file_pages(image->mem, to, whole);
-	return read_at(image->fd, to + whole, len - whole, off + whole);
 }
 
 static int load_segment(struct image *image, const Elf64_Phdr *ph, struct pil_err *err)
@@ -132,7 +132,7 @@ static int load_segment(struct image *image, const Elf64_Phdr *ph, struct pil_er
 				   "guest's memory",
 				   image->path, (unsigned long long)room,
 				   (unsigned long long)ph->p_paddr);
-	ret = map_or_read(image, to, ph->p_filesz, ph->p_offset);
+	ret = read_data(image->fd, to, ph->p_filesz, ph->p_offset);
 	if (ret)
 		return bad_image(image, ret, "ends in the middle of a segment", err);
 	if (ph->p_paddr + room > image->end_gpa)
@@ -207,7 +207,7 @@ static int load_initrd(const struct boot_opts *opts, const struct image *image,
 				   opts->initrd);
 	module->bytes = (uint64_t)st.st_size;
 	module->gpa = (low->len_bytes - module->bytes) & ~(PAGE - 1ull);
-	ret = read_at(opts->initrd_fd, low->host + module->gpa, module->bytes, 0);
+	ret = read_data(opts->initrd_fd, low->host + module->gpa, module->bytes, 0);
 	return ret ? pil_err_set(err, -ret, "read initrd '%s'", opts->initrd) : 0;
 }
 

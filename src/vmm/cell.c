@@ -240,9 +240,7 @@ static void forbid_files(void)
 
 int cell_enter(const struct options *o, struct pil_err *err)
 {
-	const struct rlimit no_core = {0, 0};
 	struct folders folders = {0};
-	struct rlimit files;
 	int ret = leave_namespaces(err);
 
 	if (!ret)
@@ -250,8 +248,15 @@ int cell_enter(const struct options *o, struct pil_err *err)
 	if (!ret)
 		ret = change_root(&folders, err);
 	folders_finish(&folders);
-	if (!ret)
-		ret = drop_capabilities(err);
+	return ret;
+}
+
+int cell_drop(struct pil_err *err)
+{
+	const struct rlimit no_core = {0, 0};
+	struct rlimit files;
+	int ret = drop_capabilities(err);
+
 	if (ret)
 		return ret;
 	forbid_files();

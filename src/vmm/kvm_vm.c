@@ -2,8 +2,8 @@
  *
  * Theory of operation: the guest's memory is one mapping, told to KVM as one or two slots, below
  * and above the hole for registers.  Nothing is touched before the guest does, so that it costs
- * nothing until then.  It is private memory, which the host backs with huge pages, unless a
- * vhost-user peer must see it: then it is a memfd.
+ * nothing until then.  It is private memory, unless a vhost-user peer must see it: then it is a
+ * file (memory_file.h).  The host backs both with huge pages where it can.
  *
  * The interrupt controllers are KVM's.  Devices have message-signalled interrupts only, and send
  * them with KVM_SIGNAL_MSI: routes and irqfds would save no system call where the sender is this
@@ -124,19 +124,10 @@ static uint8_t *map_aligned(uint64_t len, int flags, int fd)
 static int add_memory(struct vm *vm, const struct vm_opts *opts, struct pil_err *err)
 {
 	uint64_t low = opts->mem_bytes < LAYOUT_HOLE ? opts->mem_bytes : LAYOUT_HOLE;
-	int flags =
-		MAP_NORESERVE | (opts->shared_memory ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS);
-	uint8_t *host;
+	int kind = vm->mem.fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+	uint8_t *host = map_aligned(opts->mem_bytes, MAP_NORESERVE | kind, vm->mem.fd);
 	int ret;
 
-	if (opts->shared_memory) {
-		vm->mem.fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-		/* a peer that cut it short would have us end by SIGBUS */
-		if (vm->mem.fd < 0 || ftruncate(vm->mem.fd, (off_t)opts->mem_bytes) ||
-		    fcntl(vm->mem.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-			return pil_err_set(err, errno, "make the guest's memory");
-	}
-	host = map_aligned(opts->mem_bytes, flags, vm->mem.fd);
 	if (host == MAP_FAILED) {
 		pil_err_hint(err, "set memory= in the config to less than this host has");
 		return pil_err_set(err, errno, "map %llu MiB for the guest",
@@ -161,7 +152,7 @@ int vm_init(struct vm *vm, int kvm_fd, const struct vm_opts *opts, struct pil_er
 			  .fd = -1,
 			  .end_fd = -1,
 			  .end = -1,
-			  .mem.fd = -1,
+			  .mem.fd = opts->memory_fd,
 			  .decided = ATOMIC_FLAG_INIT};
 	vm->n_vcpus = opts->n_vcpus;
 	ret = check_kvm(kvm_fd, opts->n_vcpus, err);

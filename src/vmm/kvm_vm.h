@@ -20,7 +20,7 @@ extern const char *const vm_end_str[];
 struct vm_opts {
 	uint64_t mem_bytes; /* whole MiB, at least 2 */
 	unsigned n_vcpus;   /* at least 1 */
-	bool shared_memory; /* a memfd, which vhost-user peers can map */
+	int memory_fd;      /* of memory_file_create(), for vhost-user peers to map; -1: private */
 };
 
 struct vm {
@@ -31,12 +31,13 @@ struct vm {
 	int end_fd;     /* readable when the machine ends */
 	atomic_int end; /* enum vm_end, -1 while it runs */
 	char why[160];  /* one line on an end that is not the guest's wish; set before end_fd */
-	atomic_flag decided; /* how it ends; private */
+	atomic_flag decided;     /* how it ends; private */
 };
 
 enum { VM_MAX_VCPUS = 128 };
 
-/* Makes the machine; @kvm_fd is /dev/kvm, opened (takes it, on failure as well). */
+/* Makes the machine; @kvm_fd is /dev/kvm, opened (takes it and opts->memory_fd, on failure as
+ * well). */
 int vm_init(struct vm *vm, int kvm_fd, const struct vm_opts *opts,
 	    struct pil_err *err) PIL_MUST_CHECK;
 void vm_finish(struct vm *vm);

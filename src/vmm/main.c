@@ -25,6 +25,7 @@
 #include "hop.h"
 #include "log.h"
 #include "loop.h"
+#include "memory_file.h"
 #include "options.h"
 #include "power.h"
 #include "probe.h"
@@ -119,11 +120,11 @@ static int load(struct machine *m, const struct options *o, struct pil_err *err)
 	return vcpus_init(&m->vcpus, &m->vm, &vcpus, err);
 }
 
-static int set_up(struct machine *m, struct options *o, struct pil_err *err)
+static int set_up(struct machine *m, struct options *o, int memory_fd, struct pil_err *err)
 {
 	struct vm_opts vm = {.mem_bytes = o->memory_mib << 20,
 			     .n_vcpus = o->n_vcpus,
-			     .shared_memory = o->n_fs > 0};
+			     .memory_fd = memory_fd};
 	int ret = vm_init(&m->vm, pil_take_fd(&o->kvm_fd), &vm, err);
 
 	if (ret)
@@ -173,14 +174,21 @@ static int judge(struct machine *m, int end)
 static int run(struct options *o, struct pil_err *err)
 {
 	static struct machine m; /* zero, and not on the stack: everything points into it */
+	_auto_fd int memory_fd = -1;
 	int ret = options_open(o, err);
 
 	if (!ret && o->jail)
 		ret = cell_enter(o, err);
+	if (!ret && o->n_fs) {
+		memory_fd = memory_file_create(o->memory_mib << 20, err);
+		ret = memory_fd < 0 ? memory_fd : 0;
+	}
+	if (!ret && o->jail)
+		ret = cell_drop(err);
 	if (!ret)
 		trace_mark("in the jail");
 	if (!ret)
-		ret = set_up(&m, o, err);
+		ret = set_up(&m, o, pil_take_fd(&memory_fd), err);
 	if (!ret)
 		trace_mark("devices made");
 	if (!ret)

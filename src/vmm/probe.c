@@ -211,7 +211,7 @@ static int run_guest(struct probe *probe, struct vm *vm)
 
 void probe_run(struct probe *probe)
 {
-	struct vm_opts opts = {.mem_bytes = MEMORY_BYTES, .n_vcpus = 1};
+	struct vm_opts opts = {.mem_bytes = MEMORY_BYTES, .n_vcpus = 1, .memory_fd = -1};
 	struct vm vm;
 	int kvm_fd;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A file that claims to be a kernel: the input is the file, the same bytes are its initrd. */
+ * A file that claims to be a kernel: the input is the file, the same bytes are its initrd.  It is
+ * loaded into private memory and into memory that a peer shares, with the same result. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,26 +15,45 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { MEMORY_BYTES = 4 << 20 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static int load(int file, int memory, int flags)
 {
-	static int fd = -1;
-	struct guest_mem mem = {.n_ranges = 1, .fd = -1};
-	struct boot_opts opts = {.kernel = "kernel", .initrd = "initrd", .cmdline = "quiet"};
+	struct guest_mem mem = {.n_ranges = 1, .fd = memory};
+	struct boot_opts opts = {.kernel = "kernel",
+				 .kernel_fd = file,
+				 .initrd = "initrd",
+				 .initrd_fd = file,
+				 .cmdline = "quiet"};
 	struct boot_entry entry = {0};
 	struct pil_err err = {0};
-	void *host = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *host =
+		mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, memory, 0);
+	int ret;
 
-	if (fd < 0)
-		fd = memfd_create("kernel", MFD_CLOEXEC);
-	if (host == MAP_FAILED || ftruncate(fd, 0) || pwrite(fd, data, size, 0) != (ssize_t)size)
+	if (host == MAP_FAILED)
 		abort();
 	mem.ranges[0] = (struct guest_mem_range){0, MEMORY_BYTES, host, 0};
-	opts.kernel_fd = opts.initrd_fd = fd;
-	if (boot_load(&mem, &opts, &entry, &err) == 0)
+	ret = boot_load(&mem, &opts, &entry, &err);
+	if (ret == 0)
 		assert(entry.entry_gpa >= LAYOUT_HIGH && entry.entry_gpa < MEMORY_BYTES);
 	else
 		assert(err.msg[0]);
 	munmap(host, MEMORY_BYTES);
+	return ret;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static int file = -1, memory = -1;
+	int ret;
+
+	if (file < 0) {
+		file = memfd_create("kernel", MFD_CLOEXEC);
+		memory = memfd_create("guest", MFD_CLOEXEC);
+	}
+	if (ftruncate(file, 0) || pwrite(file, data, size, 0) != (ssize_t)size ||
+	    ftruncate(memory, 0) || ftruncate(memory, MEMORY_BYTES))
+		abort();
+	ret = load(file, -1, MAP_PRIVATE | MAP_ANONYMOUS);
+	assert(load(file, memory, MAP_SHARED) == ret);
 	return 0;
 }

@@ -196,7 +196,7 @@ static int look_around(void *arg)
 	struct pil_err err = {0};
 
 	o.connects[0].path = place->socket;
-	if (cell_enter(&o, &err)) {
+	if (cell_enter(&o, &err) || cell_drop(&err)) {
 		fprintf(stderr, "%s\n", err.msg);
 		return NO_JAIL;
 	}

@@ -16,14 +16,14 @@ static const struct {
 	bool own, shared;
 	const char *said, *not_said; /* parts of .text */
 } hosts[] = {
-	{"always [madvise] never\n", "always within_size advise [never] deny force\n", true, false,
-	 "with folders of the host (/mnt/models, share =) cannot have them, unless: echo advise | "
+	{"always [madvise] never\n", "always within_size advise never [deny] force\n", true, false,
+	 "with folders of the host (/mnt/models, share =) cannot have them, unless: echo never | "
 	 "sudo tee /sys/kernel/mm/transparent_hugepage/shmem_enabled",
 	 "madvise"},
-	{"[always] madvise never\n", "always within_size [advise] never deny force\n", true, true,
+	{"[always] madvise never\n", "always within_size advise [never] deny force\n", true, true,
 	 "microVMs can have them", "sudo"},
-	{"always madvise [never]\n", "always within_size advise [never] deny force\n", false, false,
-	 "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled; echo advise",
+	{"always madvise [never]\n", "always within_size advise never [deny] force\n", false, false,
+	 "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled; echo never",
 	 "folders"},
 	{"always madvise [never]\n", "always within_size advise never deny [force]\n", false, true,
 	 "without folders of the host cannot", "; echo"},

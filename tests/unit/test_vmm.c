@@ -21,20 +21,32 @@
 #include "options.h"
 #include "power.h"
 
-enum { MEMORY_BYTES = 4 << 20, ENTRY = LAYOUT_HIGH + 0x10 };
+enum { MEMORY_BYTES = 4 << 20, ENTRY = LAYOUT_HIGH + 0x10, FD_OFFSET = 8192 };
 
-static int setup_memory(void **state)
+static int setup(void **state, int fd, int flags)
 {
 	struct guest_mem *mem = calloc(1, sizeof(*mem));
-	uint8_t *host = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *host = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd,
+			     FD_OFFSET * (fd >= 0));
 
 	if (!mem || host == MAP_FAILED)
 		return -1;
-	*mem = (struct guest_mem){.n_ranges = 1, .fd = -1};
-	mem->ranges[0] = (struct guest_mem_range){0, MEMORY_BYTES, host, 0};
+	*mem = (struct guest_mem){.n_ranges = 1, .fd = fd};
+	mem->ranges[0] = (struct guest_mem_range){0, MEMORY_BYTES, host, FD_OFFSET};
 	*state = mem;
 	return 0;
+}
+
+static int setup_memory(void **state)
+{
+	return setup(state, -1, MAP_PRIVATE | MAP_ANONYMOUS);
+}
+
+static int setup_shared_memory(void **state)
+{
+	int fd = memfd_create("guest", MFD_CLOEXEC);
+
+	return ftruncate(fd, FD_OFFSET + MEMORY_BYTES) ? -1 : setup(state, fd, MAP_SHARED);
 }
 
 static int teardown_memory(void **state)
@@ -42,6 +54,7 @@ static int teardown_memory(void **state)
 	struct guest_mem *mem = *state;
 
 	munmap(mem->ranges[0].host, MEMORY_BYTES);
+	pil_close_p(&mem->fd);
 	free(mem);
 	return 0;
 }
@@ -107,9 +120,35 @@ static void test_a_kernel_lies_where_it_wants(void **state)
 	assert_memory_equal(host + LAYOUT_HIGH, f.text, sizeof(f.text));
 	assert_int_equal(host[LAYOUT_HIGH + sizeof(f.text)], 0);
 	assert_string_equal(host + LAYOUT_CMDLINE, "quiet");
-	host[LAYOUT_HIGH] = 1; /* copy on write */
-	assert_int_equal(guest_mem_discard(mem, LAYOUT_HIGH, 4096), 0);
-	assert_int_equal(host[LAYOUT_HIGH], 0); /* what is given back is zero, not the file */
+}
+
+/* A file of holes, but for one byte in the middle of a page, and at the end of another. */
+static void test_the_holes_of_a_kernel_are_zero(void **state)
+{
+	enum { BYTES = 20 * 4096 + 1 };
+	struct guest_mem *mem = *state;
+	uint8_t *text = mem->ranges[0].host + LAYOUT_HIGH, *initrd;
+	struct file f = good_file();
+	_auto_fd int fd = memfd_create("kernel", MFD_CLOEXEC);
+	struct boot_opts opts = {
+		.kernel = "k", .kernel_fd = fd, .initrd = "i", .initrd_fd = fd, .cmdline = "quiet"};
+	const off_t start = offsetof(struct file, text);
+	struct boot_entry entry;
+	struct pil_err err = {0};
+
+	f.ph[0].p_filesz = f.ph[0].p_memsz = BYTES;
+	assert_int_equal(pwrite(fd, &f, start + 4096, 0), start + 4096);
+	assert_int_equal(pwrite(fd, "a", 1, start + 7 * 4096 + 50), 1);
+	assert_int_equal(pwrite(fd, "z", 1, start + BYTES - 1), 1);
+	assert_int_equal(boot_load(mem, &opts, &entry, &err), 0);
+	for (size_t i = 0; i < BYTES; i++)
+		assert_int_equal(text[i], i < 4096             ? 0x5a
+					  : i == 7 * 4096 + 50 ? 'a'
+					  : i == BYTES - 1     ? 'z'
+							       : 0);
+	initrd = mem->ranges[0].host + ((MEMORY_BYTES - start - BYTES) & ~4095);
+	assert_memory_equal(initrd, &f, start + 4096);
+	assert_memory_equal(initrd + start, text, BYTES);
 }
 
 static void expect_bad(struct guest_mem *mem, const struct file *f, size_t len, const char *what)
@@ -300,8 +339,16 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_a_kernel_lies_where_it_wants, setup_memory,
 						teardown_memory),
+		{"test_a_kernel_lies_where_it_wants_in_shared_memory",
+		 test_a_kernel_lies_where_it_wants, setup_shared_memory, teardown_memory, NULL},
+		cmocka_unit_test_setup_teardown(test_the_holes_of_a_kernel_are_zero, setup_memory,
+						teardown_memory),
+		{"test_the_holes_of_a_kernel_are_zero_in_shared_memory",
+		 test_the_holes_of_a_kernel_are_zero, setup_shared_memory, teardown_memory, NULL},
 		cmocka_unit_test_setup_teardown(test_a_bad_kernel_says_what_is_wrong, setup_memory,
 						teardown_memory),
+		{"test_a_bad_kernel_says_what_is_wrong_in_shared_memory",
+		 test_a_bad_kernel_says_what_is_wrong, setup_shared_memory, teardown_memory, NULL},
 		cmocka_unit_test_setup_teardown(test_too_long_a_command_line_is_refused,
 						setup_memory, teardown_memory),
 		cmocka_unit_test_setup_teardown(test_acpi_tables_add_up, setup_memory,
