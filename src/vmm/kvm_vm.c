@@ -5,10 +5,10 @@
  * nothing until then.  It is private memory, unless a vhost-user peer must see it: then it is a
  * file (memory_file.h).  The host backs both with huge pages where it can.
  *
- * The interrupt controllers are KVM's.  Devices have message-signalled interrupts only, and send
- * them with KVM_SIGNAL_MSI: routes and irqfds would save no system call where the sender is this
- * process, as it is for all but folders, and cost a kernel-wide grace period each time the guest
- * sets up a vector. */
+ * The interrupt controllers are KVM's.  Devices have message-signalled interrupts only.  Where the
+ * sender is this process, it sends them with KVM_SIGNAL_MSI: an irqfd would save no system call,
+ * and cost a grace period of KVM's each time the guest sets up a vector.  Where the sender is
+ * another (virtiofsd), an irqfd saves us from waking up for it. */
 #include "kvm_vm.h"
 
 #include <assert.h>
@@ -153,7 +153,8 @@ int vm_init(struct vm *vm, int kvm_fd, const struct vm_opts *opts, struct pil_er
 			  .end_fd = -1,
 			  .end = -1,
 			  .mem.fd = opts->memory_fd,
-			  .decided = ATOMIC_FLAG_INIT};
+			  .decided = ATOMIC_FLAG_INIT,
+			  .routes.lock = PTHREAD_MUTEX_INITIALIZER};
 	vm->n_vcpus = opts->n_vcpus;
 	ret = check_kvm(kvm_fd, opts->n_vcpus, err);
 	if (ret)
@@ -208,6 +209,70 @@ void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data)
 	};
 
 	ioctl(vm->fd, KVM_SIGNAL_MSI, &msi); /* address and data are the guest's: its own loss */
+}
+
+/* Tells KVM the table, which replaces what it had: its own routes are of controllers without pins
+ * here. */
+static int set_routes_locked(const struct vm *vm)
+{
+	struct {
+		struct kvm_irq_routing head;
+		struct kvm_irq_routing_entry entries[VM_MAX_ROUTES];
+	} table = {0};
+
+	for (uint32_t i = 0; i < VM_MAX_ROUTES; i++) {
+		if (!vm->routes.all[i].used)
+			continue;
+		table.entries[table.head.nr++] = (struct kvm_irq_routing_entry){
+			.gsi = i,
+			.type = KVM_IRQ_ROUTING_MSI,
+			.u.msi = {.address_lo = (uint32_t)vm->routes.all[i].addr,
+				  .address_hi = (uint32_t)(vm->routes.all[i].addr >> 32),
+				  .data = vm->routes.all[i].data},
+		};
+	}
+	return ioctl(vm->fd, KVM_SET_GSI_ROUTING, &table) ? -errno : 0;
+}
+
+static int set_irqfd(const struct vm *vm, int event_fd, int gsi, uint32_t flags)
+{
+	struct kvm_irqfd irqfd = {.fd = (uint32_t)event_fd, .gsi = (uint32_t)gsi, .flags = flags};
+
+	return ioctl(vm->fd, KVM_IRQFD, &irqfd) ? -errno : 0;
+}
+
+/* #syscalls vcpu: ioctl(1=KVM_SET_GSI_ROUTING) ioctl(1=KVM_IRQFD) */
+int vm_add_irqfd(struct vm *vm, int event_fd, uint64_t addr, uint32_t data)
+{
+	struct vm_routes *r = &vm->routes;
+	int ret = -ENOSPC, i = 0;
+
+	pthread_mutex_lock(&r->lock);
+	while (i < VM_MAX_ROUTES && r->all[i].used)
+		i++;
+	if (i < VM_MAX_ROUTES) {
+		r->all[i].used = true;
+		r->all[i].addr = addr;
+		r->all[i].data = data;
+		ret = set_routes_locked(vm);
+		if (!ret)
+			ret = set_irqfd(vm, event_fd, i, 0);
+		if (ret)
+			r->all[i].used = false; /* the route stays for nobody until the next */
+	}
+	pthread_mutex_unlock(&r->lock);
+	return ret ? ret : i;
+}
+
+void vm_remove_irqfd(struct vm *vm, int event_fd, int gsi)
+{
+	int ret = set_irqfd(vm, event_fd, gsi, KVM_IRQFD_FLAG_DEASSIGN);
+
+	if (ret)
+		log_err("interrupts: take back an eventfd: %s", strerror(-ret));
+	pthread_mutex_lock(&vm->routes.lock);
+	vm->routes.all[gsi].used = false;
+	pthread_mutex_unlock(&vm->routes.lock);
 }
 
 /* #syscalls vcpu: ioctl(1=KVM_IOEVENTFD) */

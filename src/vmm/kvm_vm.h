@@ -4,6 +4,7 @@
 #ifndef PIL_KVM_VM_H
 #define PIL_KVM_VM_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,6 +24,18 @@ struct vm_opts {
 	int memory_fd;      /* of memory_file_create(), for vhost-user peers to map; -1: private */
 };
 
+enum { VM_MAX_ROUTES = 64 };
+
+/* What KVM sends when an eventfd is added to: the place of a message in this table is its GSI. */
+struct vm_routes {
+	pthread_mutex_t lock;
+	struct {
+		bool used;
+		uint64_t addr;
+		uint32_t data;
+	} all[VM_MAX_ROUTES];
+};
+
 struct vm {
 	int kvm_fd, fd;
 	unsigned n_vcpus;
@@ -32,6 +45,7 @@ struct vm {
 	atomic_int end; /* enum vm_end, -1 while it runs */
 	char why[160];  /* one line on an end that is not the guest's wish; set before end_fd */
 	atomic_flag decided;     /* how it ends; private */
+	struct vm_routes routes; /* private */
 };
 
 enum { VM_MAX_VCPUS = 128 };
@@ -50,6 +64,11 @@ unsigned vm_max_vcpus(int kvm_fd);
 
 /* Sends a message-signalled interrupt.  Any thread. */
 void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data);
+
+/* Has KVM send that message whenever @event_fd is added to, and now if it was.  Returns a number
+ * for vm_remove_irqfd(), or -errno.  Any thread. */
+int vm_add_irqfd(struct vm *vm, int event_fd, uint64_t addr, uint32_t data) PIL_MUST_CHECK;
+void vm_remove_irqfd(struct vm *vm, int event_fd, int gsi);
 
 /* Writes to guest-physical @gpa make @event_fd readable and are not seen otherwise.  0 or -errno.
  */

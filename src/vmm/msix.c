@@ -4,15 +4,19 @@
 #include <assert.h>
 #include <string.h>
 
+#include "log.h"
+
 enum { VECTOR_MASKED = 1 };
 
-void msix_init(struct msix *msix, const struct vm *vm, unsigned n)
+void msix_init(struct msix *msix, struct vm *vm, unsigned n)
 {
 	assert(n <= MSIX_MAX_VECTORS);
 	*msix = (struct msix){.vm = vm, .n = n};
 	pthread_mutex_init(&msix->lock, NULL);
 	for (unsigned i = 0; i < n; i++)
 		msix->vectors[i].control = VECTOR_MASKED;
+	for (unsigned i = 0; i < MSIX_MAX_LINES; i++)
+		msix->lines[i] = (struct msix_line){.event_fd = -1, .gsi = -1};
 }
 
 static bool masked_locked(const struct msix *msix, unsigned i)
@@ -29,6 +33,66 @@ static void send_pending_locked(struct msix *msix)
 		msix->pending &= ~(1u << i);
 		vm_signal_msi(msix->vm, msix->vectors[i].addr, msix->vectors[i].data);
 	}
+}
+
+static void cut_line_locked(struct msix *msix, struct msix_line *line)
+{
+	if (line->gsi >= 0)
+		vm_remove_irqfd(msix->vm, line->event_fd, line->gsi);
+	line->gsi = -1;
+}
+
+/* Makes the line direct if it can be: it has an eventfd, and a vector that may be sent. */
+static void update_line_locked(struct msix *msix, struct msix_line *line)
+{
+	uint64_t addr;
+	uint32_t data;
+
+	if (line->event_fd < 0 || line->vector >= msix->n || masked_locked(msix, line->vector)) {
+		cut_line_locked(msix, line);
+		return;
+	}
+	addr = msix->vectors[line->vector].addr;
+	data = msix->vectors[line->vector].data;
+	if (line->gsi >= 0 && line->addr == addr && line->data == data)
+		return;
+	cut_line_locked(msix, line);
+	line->addr = addr;
+	line->data = data;
+	line->gsi = vm_add_irqfd(msix->vm, line->event_fd, addr, data);
+	if (line->gsi < 0)
+		log_dbg("msix: no irqfd: %s", strerror(-line->gsi));
+}
+
+/* The guest has changed which vectors may be sent, or what they are. */
+static void vectors_changed_locked(struct msix *msix)
+{
+	send_pending_locked(msix);
+	for (unsigned i = 0; i < MSIX_MAX_LINES; i++)
+		update_line_locked(msix, &msix->lines[i]);
+}
+
+void msix_set_line(struct msix *msix, unsigned i, int event_fd, unsigned vector)
+{
+	struct msix_line *line = &msix->lines[i];
+
+	pthread_mutex_lock(&msix->lock);
+	if (event_fd != line->event_fd)
+		cut_line_locked(msix, line);
+	line->event_fd = event_fd;
+	line->vector = vector;
+	update_line_locked(msix, line);
+	pthread_mutex_unlock(&msix->lock);
+}
+
+bool msix_line_is_direct(struct msix *msix, unsigned i)
+{
+	bool direct;
+
+	pthread_mutex_lock(&msix->lock);
+	direct = msix->lines[i].gsi >= 0;
+	pthread_mutex_unlock(&msix->lock);
+	return direct;
 }
 
 bool msix_signal(struct msix *msix, unsigned i)
@@ -71,7 +135,7 @@ void msix_table_write(struct msix *msix, uint64_t off, unsigned len, uint64_t va
 		return;
 	pthread_mutex_lock(&msix->lock);
 	memcpy((uint8_t *)msix->vectors + off, &value, len);
-	send_pending_locked(msix);
+	vectors_changed_locked(msix);
 	pthread_mutex_unlock(&msix->lock);
 }
 
@@ -92,6 +156,6 @@ void msix_control_write(struct msix *msix, uint16_t value)
 {
 	pthread_mutex_lock(&msix->lock);
 	msix->control = value & (MSIX_ENABLE | MSIX_MASK_ALL);
-	send_pending_locked(msix);
+	vectors_changed_locked(msix);
 	pthread_mutex_unlock(&msix->lock);
 }

@@ -4,7 +4,8 @@
  * function's lock.  Two kinds reach into the device, which lives on the loop's thread: writes of
  * the status and accesses to the device's configuration hop over there, without the lock. Doorbells
  * are eventfds that KVM rings and the loop watches.  Interrupts come from any thread: the vectors
- * of the queues are atomic, the MSI-X table has a lock of its own.
+ * of the queues are atomic, the MSI-X table has a lock of its own.  What a vhost-user peer has to
+ *say goes from its eventfd through KVM to the guest; we are woken only while the vector is masked.
  *
  * An eventfd that a vhost-user peer holds too is one that it can fill, empty, and make blocking, at
  * any moment.  So the loop never reads one (each ring is an edge), and never writes to one that is
@@ -68,7 +69,8 @@ struct virtio_pci {
 	struct msix msix;
 	unsigned msix_cap, window_cap;          /* where these capabilities lie */
 	struct bell kicks[VIRTIO_MAX_QUEUES];   /* rung by the driver, through KVM */
-	struct bell calls[VIRTIO_MAX_QUEUES];   /* rung by a vhost-user peer; made when asked for */
+	struct bell calls[VIRTIO_MAX_QUEUES];   /* rung by a vhost-user peer; made when asked for;
+						 * lines of msix; under the lock */
 	atomic_uint status;                     /* VIRTIO_CONFIG_S_* */
 	atomic_uint isr;                        /* ISR_*, while MSI-X is not enabled */
 	atomic_uint generation;                 /* of the device's configuration */
@@ -147,7 +149,13 @@ static void call_rung(struct loop_source *source, uint32_t events)
 	struct bell *bell = container_of(source, struct bell, source);
 
 	(void)events;
-	device_interrupt(bell->vp->dev, bell->q);
+	if (!msix_line_is_direct(&bell->vp->msix, bell->q))
+		device_interrupt(bell->vp->dev, bell->q);
+}
+
+static void set_line_locked(struct virtio_pci *vp, unsigned q)
+{
+	msix_set_line(&vp->msix, q, vp->calls[q].source.fd, atomic_load(&vp->vectors[q]));
 }
 
 static int device_kick_fd(struct virtio_device *dev, unsigned q)
@@ -164,18 +172,26 @@ static int device_call_fd(struct virtio_device *dev, unsigned q)
 	struct virtio_pci *vp = of_device(dev);
 	struct bell *bell = &vp->calls[q];
 
+	pthread_mutex_lock(&vp->lock);
 	if (bell->source.fd < 0)
 		bell->source.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (bell->source.fd >= 0 && !bell->source.loop &&
 	    loop_add(vp->loop, &bell->source, BELL_EVENTS))
 		pil_close_p(&bell->source.fd);
+	set_line_locked(vp, q);
+	pthread_mutex_unlock(&vp->lock);
 	return bell->source.fd;
 }
 
-static void close_call(struct bell *call)
+static void close_call(struct virtio_pci *vp, unsigned q)
 {
-	loop_remove(&call->source);
-	pil_close_p(&call->source.fd);
+	struct loop_source *call = &vp->calls[q].source;
+
+	pthread_mutex_lock(&vp->lock);
+	msix_set_line(&vp->msix, q, -1, 0);
+	loop_remove(call);
+	pil_close_p(&call->fd);
+	pthread_mutex_unlock(&vp->lock);
 }
 
 /* Another eventfd under the same number, which processors may be writing to.
@@ -193,7 +209,7 @@ static void device_renew_fds(struct virtio_device *dev, unsigned q)
 	if (fd < 0 || dup3(fd, kick->source.fd, O_CLOEXEC) < 0)
 		log_err("virtio %s: renew queue %u: %s", dev->ops->name, q, strerror(errno));
 	pthread_mutex_unlock(&vp->lock);
-	close_call(&vp->calls[q]);
+	close_call(vp, q);
 }
 
 /* Takes back what was lent to a peer. */
@@ -203,7 +219,7 @@ static void reclaim_bells(struct virtio_pci *vp)
 		if (!vp->kicks[q].source.loop && vp->kicks[q].source.fd >= 0 &&
 		    loop_add(vp->loop, &vp->kicks[q].source, BELL_EVENTS))
 			log_err("virtio %s: watch queue %u: no memory", vp->dev->ops->name, q);
-		close_call(&vp->calls[q]);
+		close_call(vp, q);
 	}
 }
 
@@ -386,8 +402,10 @@ static void queue_write(struct virtio_pci *vp, uint64_t off, uint64_t value)
 	struct virtio_device *dev = vp->dev;
 	struct virtq *q = &dev->queues[vp->queue_select];
 
-	if (off == VIRTIO_PCI_COMMON_Q_MSIX)
+	if (off == VIRTIO_PCI_COMMON_Q_MSIX) {
 		atomic_store(&vp->vectors[vp->queue_select], check_vector(vp, value));
+		set_line_locked(vp, vp->queue_select);
+	}
 	if (dev->active || q->enabled)
 		return;
 	switch (off) {

@@ -10,14 +10,18 @@ a guest can provoke at will is not said more often.  In the options stand
 @DISK for a scratch image of 1 MiB, @DIR for its folder,
 @ECHO for a Unix socket where a program sends back what it gets, @PARROT for a descriptor that does,
 @FRAMES for one that does so and hangs up on 0xdddddddd (another comes by the descriptor @CONTROL),
-@CALLER for a listening one on which a program calls, says "ping" and waits for "pong".
+@CALLER for a listening one on which a program calls, says "ping" and waits for "pong",
+@BACKEND for a Unix socket with a vhost-user back end that answers every ring with one.
 Prints TAP; exit status 77: skipped.
 """
+import itertools
 import os
 import pathlib
 import re
+import select
 import shlex
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -73,6 +77,57 @@ def call(path):
         heard.append(conn.recv(4))
 
 
+# ---- a vhost-user back end ----
+
+(GET_FEATURES, GET_VRING_BASE, SET_VRING_KICK, SET_VRING_CALL) = (1, 11, 12, 13)
+MESSAGE = struct.Struct("<III")  # request, flags, size; the payload follows
+FEW, MANY = 50, 150              # rings between which the monitor is to sleep
+switches = []                    # of the monitor's main thread: at the FEWth ring of a queue, at the MANYth
+
+
+def times_awake(pid):
+    text = pathlib.Path(f"/proc/{pid}/task/{pid}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M)[1])
+
+
+def ring_back(kick, call, pid):
+    """Until the eventfd @kick is closed; @call is another."""
+    for n in itertools.count():
+        select.select([kick], [], [])
+        try:
+            os.read(kick, 8)
+            os.write(call, struct.pack("Q", 1))
+        except OSError:
+            return
+        if n in (FEW, MANY):
+            switches.append(times_awake(pid))
+
+
+def answer(conn, request, value):
+    reply = struct.pack("Q", value) if request == GET_FEATURES else struct.pack("II", 0, value)
+    conn.sendall(MESSAGE.pack(request, 1 | 4, len(reply)) + reply)
+
+
+def back_end(listener):
+    conn = listener.accept()[0]
+    pid = struct.unpack("3i", conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    call = {}
+    while True:
+        head, fds, _, _ = socket.recv_fds(conn, MESSAGE.size, 8, socket.MSG_WAITALL)
+        if len(head) < MESSAGE.size:
+            return
+        request, _, size = MESSAGE.unpack(head)
+        payload = conn.recv(size, socket.MSG_WAITALL) if size else b""
+        if request == GET_FEATURES:
+            answer(conn, request, 1 << 32)  # VIRTIO_F_VERSION_1
+        elif request == GET_VRING_BASE:
+            answer(conn, request, 0)
+        elif request == SET_VRING_CALL:
+            call[payload] = fds[0]
+        elif request == SET_VRING_KICK:
+            background(ring_back, fds[0], call[payload], pid)
+
+
 def listen(path):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -89,6 +144,9 @@ def host_programs(text, tmp):
         keep.append(listen(f"{tmp}/caller"))
         text = text.replace("@CALLER", str(keep[-1].fileno()))
         background(call, f"{tmp}/caller")
+    if "@BACKEND" in text:
+        background(back_end, listen(f"{tmp}/backend"))
+        text = text.replace("@BACKEND", f"{tmp}/backend")
     if "@PARROT" in text:
         ours, theirs = socket.socketpair()
         keep.append(theirs)
@@ -130,6 +188,10 @@ for key, text in re.findall(r"^ \* (stderr|often):\s*(.*)$", head, re.M):
     checks.append((0 < times <= most, f"the log says '{text}' (times: {times} of {most})"))
 if "@CALLER" in want["run"]:
     checks.append((heard == [b"pong"], f"the caller was answered (it heard {heard})"))
+if "@BACKEND" in want["run"]:
+    awake = switches[-1] - switches[-2] if len(switches) > 1 else -1
+    checks.append((0 <= awake < (MANY - FEW) / 2,
+                   f"the monitor slept while the back end rang {MANY - FEW} times (awake: {awake})"))
 for good, what in checks:
     n += 1
     print("ok" if good else "not ok", n, "-", what)
