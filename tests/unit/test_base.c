@@ -253,6 +253,75 @@ static void test_a_removed_source_is_not_called(void **state)
 	close(one[0]), close(one[1]), close(two[0]), close(two[1]);
 }
 
+struct clocks {
+	struct loop_timer soon, later, moved, cancelled, last;
+	struct loop *loop;
+	char order[8];
+	int64_t start_ms;
+	bool early;
+};
+
+static void note(struct clocks *c, char name, int64_t after_ms)
+{
+	c->order[strlen(c->order)] = name;
+	c->early = c->early || loop_now_ms() < c->start_ms + after_ms;
+}
+
+static void on_soon(struct loop_timer *timer)
+{
+	struct clocks *c = container_of(timer, struct clocks, soon);
+
+	note(c, 's', 2);
+	loop_timer_arm(c->loop, &c->moved, 5); /* it was 1000 */
+	loop_timer_cancel(&c->cancelled);
+}
+
+static void on_moved(struct loop_timer *timer)
+{
+	note(container_of(timer, struct clocks, moved), 'm', 7);
+}
+
+static void on_later(struct loop_timer *timer)
+{
+	note(container_of(timer, struct clocks, later), 'l', 40);
+}
+
+static void on_cancelled(struct loop_timer *timer)
+{
+	note(container_of(timer, struct clocks, cancelled), 'c', 0);
+}
+
+static void on_last(struct loop_timer *timer)
+{
+	struct clocks *c = container_of(timer, struct clocks, last);
+
+	note(c, 'e', 60);
+	loop_stop(c->loop, 0);
+}
+
+static void test_timers_expire_in_order_and_not_early(void **state)
+{
+	struct clocks c = {.soon.expired = on_soon,
+			   .later.expired = on_later,
+			   .moved.expired = on_moved,
+			   .cancelled.expired = on_cancelled,
+			   .last.expired = on_last};
+
+	(void)state;
+	assert_int_equal(loop_create(&c.loop), 0);
+	c.start_ms = loop_now_ms();
+	loop_timer_arm(c.loop, &c.moved, 1000);
+	loop_timer_arm(c.loop, &c.last, 60);
+	loop_timer_arm(c.loop, &c.later, 40);
+	loop_timer_arm(c.loop, &c.cancelled, 20);
+	loop_timer_arm(c.loop, &c.soon, 2);
+	assert_int_equal(loop_run(c.loop), 0);
+	assert_string_equal(c.order, "smle");
+	assert_false(c.early);
+	assert_true(loop_now_ms() - c.start_ms < 900); /* nothing waited for the 1000 */
+	loop_destroy(c.loop);
+}
+
 static void test_too_many_descriptors_are_refused_and_closed(void **state)
 {
 	int pair[2], fds[3] = {0, 1, 2}, got[2], n = 2;
@@ -283,6 +352,7 @@ int main(void)
 		cmocka_unit_test(test_descriptors_are_closed_from_one_on),
 		cmocka_unit_test(test_children_inherit_only_what_is_kept),
 		cmocka_unit_test(test_a_removed_source_is_not_called),
+		cmocka_unit_test(test_timers_expire_in_order_and_not_early),
 		cmocka_unit_test(test_too_many_descriptors_are_refused_and_closed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
