@@ -16,6 +16,7 @@
 #include "config.h"
 #include "fd.h"
 #include "machine.h"
+#include "native_kit.h"
 #include "path.h"
 #include "registry.h"
 #include "report.h"
@@ -225,28 +226,19 @@ static void set_native_root(struct request *r, const struct config *config, cons
 	r->bench.n_env = config->n_env;
 }
 
-/* Whose tree the program outside runs from: its own, or, as a microVM has a disk instead, that of a
- * sandbox made from the same recipe.  Heap. */
+/* Where the program outside runs from: its distribution's own tree, or, of one that is a disk, a
+ * tree of the same packages.  Heap. */
 static int find_native_tree(const struct state_dirs *dirs, const struct distro *distro, char **out,
 			    struct pil_err *err)
 {
-	_auto_free struct distro *all = NULL;
-	const struct distro *from = distro;
-	int n = distro->version == 2 ? registry_list(dirs, &all, err) : 0;
+	_auto_fd int lock_fd = -1;
 
-	for (int i = 0; i < n; i++)
-		if (all[i].version == 1 && !strcmp(all[i].flavor, distro->flavor))
-			from = &all[i];
-	if (from->version == 2) {
-		pil_err_hint(err, "pillion --install %s --name %s-outside --version 1 --no-launch",
-			     distro->flavor, distro->flavor);
-		return pil_err_say(err, ENOENT,
-				   "'%s' is a disk; the program outside needs a tree with the same "
-				   "programs",
-				   distro->name);
+	if (distro->version == 1) {
+		*out = str_printf("%s/distros/%s/rootfs", dirs->data, distro->name);
+		return 0;
 	}
-	*out = str_printf("%s/distros/%s/rootfs", dirs->data, from->name);
-	return 0;
+	lock_fd = registry_lock(dirs, err);
+	return lock_fd < 0 ? lock_fd : native_kit_ensure(dirs, distro->flavor, out, err);
 }
 
 static int bench(struct request *r, const struct state_dirs *dirs, const struct config *config,

@@ -252,8 +252,9 @@ class Outer:
     system, modules = SYSTEM, MODULES  # a kind of computer may have others
 
     def __init__(self, kernels=("trixie",), distros=(("debian", "debian"),), runtime=False,
-                 files=(), memory_mib=3072, processors=1):
-        """@runtime: with the runtime kit; @files: copied to /test."""
+                 native=(), files=(), memory_mib=3072, processors=1):
+        """@runtime: with the runtime kit; @native: flavors whose programs run natively; @files: copied
+        to /test."""
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="pilv-"))
         self.env = {f"XDG_{kind}_HOME" if kind != "RUNTIME" else "XDG_RUNTIME_DIR":
                     "/run/test" if kind == "RUNTIME" else f"/test/{kind.lower()}"
@@ -264,12 +265,12 @@ class Outer:
         self.text = b""
         with cache_lock():
             kit_folder = kit(KERNEL)
-            self.fill(kernels, distros, runtime, files)
+            self.fill(kernels, distros, runtime, native, files)
             system = system_disk(self.system)
         (self.root / "initramfs").write_bytes(initramfs(kit_folder, self.modules))
         self.start(kit_folder, system, memory_mib, processors)
 
-    def fill(self, kernels, distros, runtime, files):
+    def fill(self, kernels, distros, runtime, native, files):
         """Makes test.ext4 of all that is tested."""
         stage = self.root / "stage"
         for folder, programs in PROGRAMS.items():
@@ -287,6 +288,9 @@ class Outer:
         if runtime:
             tool("runtime")
             copy_tree(VM_CACHE / "data" / "pillion" / "kits" / "runtime", data / "kits")
+        for flavor in native:
+            tool("native", flavor)
+            copy_tree(VM_CACHE / "data" / "pillion" / "kits" / f"native-{flavor}", data / "kits")
         for path in files:
             shutil.copy(path, stage)
         (stage / "start").write_text(START)

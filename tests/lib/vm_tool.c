@@ -4,6 +4,7 @@
  *
  *   vm_tool kernel SUITE                          the kernel kit of SUITE, in the data folder
  *   vm_tool runtime                               the runtime kit
+ *   vm_tool native FLAVOR                         the kit that programs run natively from
  *   vm_tool disk FOLDER SUITE PACKAGES            FOLDER/disk.ext4, a Debian of these packages
  *   vm_tool distro NAME FLAVOR                    distros/NAME as a disk, registered
  *   vm_tool distro NAME bookworm                  the same of Debian 12, which no flavor is */
@@ -17,6 +18,7 @@
 #include "image.h"
 #include "kernel.h"
 #include "log.h"
+#include "native_kit.h"
 #include "path.h"
 #include "recipe.h"
 #include "registry.h"
@@ -69,6 +71,11 @@ static int run(const struct state_dirs *dirs, int argc, char **argv, struct pil_
 		return kernel_kit_ensure(dirs, argv[2], KIT_THERE, err);
 	if (argc == 2 && !strcmp(argv[1], "runtime"))
 		return runtime_kit_ensure(dirs, KIT_THERE, err);
+	if (argc == 3 && !strcmp(argv[1], "native")) {
+		_auto_free char *rootfs = NULL;
+
+		return native_kit_ensure(dirs, argv[2], &rootfs, err);
+	}
 	if (argc == 4 && !strcmp(argv[1], "distro"))
 		return make_distro(dirs, argv[2], argv[3], err);
 	if (argc == 5 && !strcmp(argv[1], "disk")) {

@@ -4,6 +4,7 @@
 The machine of a test is `pillion -d debian`, started by its first command; tests that end it leave
 the next one to start it again.
 """
+import json
 import re
 import time
 
@@ -27,7 +28,7 @@ def outer(tiny):
     why = outer_lib.missing()
     if why:
         pytest.skip(why)
-    o = outer_lib.Outer(kernels=("trixie", "bookworm", "sid"), runtime=True,
+    o = outer_lib.Outer(kernels=("trixie", "bookworm", "sid"), runtime=True, native=("debian",),
                         files=[tiny, terminal.__file__],
                         distros=(("debian", "debian"), ("bookworm", "bookworm")))
     configure(o, CONFIG)
@@ -365,6 +366,14 @@ def test_llama_computes_through_the_broker_as_outside(outer, machine, tiny):
                        f" llama-completion -m /tmp/tiny.gguf {options}; /test/busybox umount /tmp/tree", 300)
     shorter = min(len(inside), len(outside))  # the last words can be missing, see assert_same_text()
     assert shorter > 24 and inside[:shorter] == outside[:shorter], (inside, outside)
+
+
+def test_bench_compares_with_the_same_program_outside(outer, machine, tiny):
+    outer.ok("pillion -d debian -e true", BOOT)
+    report = json.loads(outer.ok(f"pillion bench -d debian -m /test/{tiny.name} -p 8 -n 4 -r 1 --json", 900))
+    assert report["machine"] == {"name": "debian", "backend": "kvm"}, report
+    assert [test["name"] for test in report["tests"]] == ["pp8", "tg4"], report
+    assert all(test["native"][0] > 0 and test["inside"][0] > 0 for test in report["tests"])
 
 
 WRITER = """cd /root/w

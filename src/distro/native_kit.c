@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "native_kit.h"
+
+#include <errno.h>
+
+#include "fd.h"
+#include "kit.h"
+#include "recipe.h"
+#include "str.h"
+
+int native_kit_ensure(const struct state_dirs *dirs, const char *flavor, char **rootfs,
+		      struct pil_err *err)
+{
+	const struct recipe *recipe = recipe_find(flavor);
+	_auto_free char *dir = str_printf("%s/kits/native-%s", dirs->data, flavor);
+	int ret;
+
+	if (!recipe)
+		return pil_err_say(err, ENOENT, "there is no distribution '%s' to be had", flavor);
+	ret = kit_ensure(dirs, &(struct kit){.recipe = recipe, .dir = dir}, KIT_THERE, err);
+	if (ret < 0)
+		return ret;
+	*rootfs = str_printf("%s/rootfs", dir);
+	return 0;
+}
