@@ -309,18 +309,35 @@ def test_idle_machine_leaves_the_processors_alone(outer, machine):
     assert used < 0.5, f"{used:.2f} processors"  # emulated ones; a loop that spins takes all of one
 
 
+def resident(outer):
+    """Of the machine that runs."""
+    text = outer.ok(f"cat /proc/{monitor(outer)}/status")
+    return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) << 10
+
+
 def test_freed_memory_goes_back_to_the_host(outer, machine):
-    pid = monitor(outer)
-
-    def resident():
-        text = outer.ok(f"cat /proc/{pid}/status")
-        return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) << 10
-
     machine("head -c 400M /dev/zero >/dev/shm/fill", 120)
-    full = resident()
+    full = resident(outer)
     assert full > 400 * MIB
     machine("rm /dev/shm/fill")
-    wait_for("memory given back", lambda: resident() < full - 350 * MIB, 60)
+    wait_for("memory given back", lambda: resident(outer) < full - 350 * MIB, 60)
+
+
+def test_caches_that_are_dropped_go_back_to_the_host(outer):
+    """Of a machine with a folder: its memory is a file, which virtiofsd maps as well."""
+    outer.ok("pillion --shutdown; mkdir -p /test/seen", 60)
+    configure(outer, CONFIG + "share=/test/seen\nautoMemoryReclaim=dropCache\n")
+    try:
+        outer.ok("pillion -d debian -e true", BOOT)
+        before = resident(outer)
+        outer.ok("(pillion -d debian -- 'yes | head -c 300M >/root/big; sync; sleep 10'"
+                 " >/dev/null 2>&1 </dev/null &)")
+        wait_for("the file in the cache", lambda: resident(outer) > before + 280 * MIB, 60)
+        wait_for("its memory given back", lambda: resident(outer) < before + 80 * MIB, 60)
+        assert outer.ok("pillion -d debian -- 'stat -c %s /root/big; rm /root/big'") == f"{300 * MIB}\n"
+    finally:
+        outer.ok("pillion --shutdown", 60)
+        configure(outer, CONFIG)
 
 
 def test_image_shrinks_when_files_are_deleted(outer, machine):
