@@ -27,6 +27,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -51,6 +52,8 @@ enum {
 	READY_MS = 180000, /* an emulated processor may take most of it */
 	POWER_OFF_MS = 20000,
 	MIN_MEMORY_MIB = 128,
+	CLOCK_TELL_MS = 60000, /* NTP moves the host's by up to 30 ms in that time */
+	CLOCK_JUMP_MS = 200,
 };
 
 /* Quiet: what a kernel says at every boot is of no use; what it says when it fails is kept, by way
@@ -62,6 +65,8 @@ enum {
 struct kvm {
 	pid_t vmm, passt;
 	int life_fd;
+	int64_t clock_due_ms, clock_offset_ms; /* when the guest is told the time, or once this is
+						* another: of the wall clock */
 	int net_control_fd; /* pillion-vmm takes new streams of the network there; -1: no card */
 	struct respawn passt_again;
 	bool has_swap;     /* its second disk */
@@ -436,10 +441,34 @@ static int serve_folders(struct kvm *kvm, const struct machine_run *run, struct 
 	return 0;
 }
 
+static int64_t wall_clock_ns(void)
+{
+	struct timespec ts = {0};
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* Its clock drifts, and does not know of ours being set, or standing still while we are suspended.
+ * A guest that does not read misses it. */
+static void tell_time(struct kvm *kvm)
+{
+	int64_t now_ns = wall_clock_ns(), now_ms = loop_now_ms();
+	int64_t offset_ms = now_ns / 1000000 - now_ms;
+
+	if (now_ms < kvm->clock_due_ms && llabs(offset_ms - kvm->clock_offset_ms) < CLOCK_JUMP_MS)
+		return;
+	kvm->clock_due_ms = now_ms + CLOCK_TELL_MS;
+	kvm->clock_offset_ms = offset_ms;
+	if (send(kvm->life_fd, &now_ns, sizeof(now_ns), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_dbg("tell the guest the time: %s", strerror(errno));
+}
+
 static void tend(void *state)
 {
 	struct kvm *kvm = state;
 
+	tell_time(kvm);
 	tend_network(kvm);
 	for (int i = 0; i < kvm->spec->n_shares; i++)
 		fs_share_tend(&kvm->shares[i], &kvm->spec->shares[i]);

@@ -6,7 +6,7 @@
  * private memory, which is attached nowhere and goes with the file.
  *
  * Only a memfd can be sealed.  A server that cuts this file short ends the machine it serves
- * (SIGBUS), and no other. */
+ * (SIGBUS), and no other; it cannot make it take more than the mount holds. */
 #include "memory_file.h"
 
 #include <errno.h>
@@ -19,19 +19,23 @@
 
 #include "fd.h"
 #include "log.h"
+#include "str.h"
+
+enum { HUGE_BYTES = 2 << 20 };
 
 static int set_option(int fs, const char *key, const char *value)
 {
 	return (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, key, value, 0);
 }
 
-/* A file without a name on a mount of its own; -errno. */
-static int open_huge(void)
+/* A file without a name on a mount of its own, which holds @bytes in whole huge pages; -errno. */
+static int open_huge(uint64_t bytes)
 {
+	_auto_free char *size = str_printf("%llu", (unsigned long long)(bytes + HUGE_BYTES));
 	_auto_fd int fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC), mount = -1;
 	int fd;
 
-	if (fs < 0 || set_option(fs, "huge", "always") || set_option(fs, "size", "0") ||
+	if (fs < 0 || set_option(fs, "huge", "always") || set_option(fs, "size", size) ||
 	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
 		return -errno;
 	mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOEXEC);
@@ -43,7 +47,7 @@ static int open_huge(void)
 
 int memory_file_create(uint64_t bytes, struct pil_err *err)
 {
-	_auto_fd int fd = open_huge();
+	_auto_fd int fd = open_huge(bytes);
 	bool huge = fd >= 0;
 
 	if (!huge) {

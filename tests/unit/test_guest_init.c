@@ -16,6 +16,7 @@
 
 #include "agent.h"
 #include "fd.h"
+#include "host_clock.h"
 #include "listeners.h"
 #include "passwd.h"
 #include "reclaim.h"
@@ -334,6 +335,42 @@ static void test_cache_is_lowered_in_small_steps_to_a_floor(void **state)
 	assert_in_range(steps, 50, 120); /* of ten seconds: ten to twenty minutes */
 }
 
+static void test_clock_is_set_when_it_is_wrong(void **state)
+{
+	const int64_t second = 1000000000, now = 1800000000 * second;
+
+	(void)state;
+	assert_true(host_clock_step_ns(now, now + second) == second);
+	assert_true(host_clock_step_ns(now, now - 3600 * second) == -3600 * second);
+	assert_true(host_clock_step_ns(0, now) == now);
+	assert_true(host_clock_step_ns(now, now + second / 10) == 0);
+	assert_true(host_clock_step_ns(now, now - second / 10) == 0);
+	assert_true(host_clock_step_ns(now, 0) == 0);
+	assert_true(host_clock_step_ns(now, INT64_MIN) == 0);
+	assert_true(host_clock_step_ns(-now, INT64_MAX) == 0); /* further than there are numbers */
+}
+
+static void test_time_may_come_in_pieces_until_the_host_ends_it(void **state)
+{
+	struct host_clock clock = {0};
+	int64_t never = 0; /* which sets nothing */
+	int ends[2];
+
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(write(ends[1], &never, 3), 3);
+	assert_true(host_clock_read(&clock, ends[0]));
+	assert_int_equal(clock.have, 3);
+	assert_int_equal(write(ends[1], &never, 8), 8);
+	assert_true(host_clock_read(&clock, ends[0]));
+	assert_int_equal(clock.have, 0);
+	assert_true(host_clock_read(&clock, ends[0]));
+	assert_int_equal(clock.have, 3);
+	close(ends[1]);
+	assert_false(host_clock_read(&clock, ends[0]));
+	close(ends[0]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -352,6 +389,8 @@ int main(void)
 		cmocka_unit_test(test_wsl_conf_complains_of_what_is_asked_for_in_vain),
 		cmocka_unit_test(test_wsl_conf_brought_from_windows_passes_in_silence),
 		cmocka_unit_test(test_wsl_conf_complaints_have_an_end),
+		cmocka_unit_test(test_clock_is_set_when_it_is_wrong),
+		cmocka_unit_test(test_time_may_come_in_pieces_until_the_host_ends_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

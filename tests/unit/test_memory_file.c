@@ -58,7 +58,10 @@ static int use_huge_file(void)
 		return __LINE__;
 	if (pwrite(fd, "x", 1, HUGE_BYTES + 5) != 1 || bytes_taken(fd) != HUGE_BYTES)
 		return __LINE__;
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HUGE_BYTES, HUGE_BYTES) ||
+	if (ftruncate(fd, 16 * BYTES) || fallocate(fd, 0, 0, 16 * BYTES) == 0 || errno != ENOSPC ||
+	    ftruncate(fd, BYTES))
+		return __LINE__;
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, BYTES) ||
 	    bytes_taken(fd) != 0)
 		return __LINE__;
 	return 0;

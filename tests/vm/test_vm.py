@@ -182,6 +182,20 @@ def test_clock_is_the_paravirtual_one(machine):
     assert "kvm-clock: Using msrs" in machine("dmesg")
 
 
+def test_clock_follows_the_hosts(outer, machine):
+    """As after a suspend, during which the machine's clock stands still."""
+    def behind():
+        return int(outer.ok("date +%s")) - int(machine("date +%s"))
+
+    assert abs(behind()) < 30
+    outer.ok("date -s '+1000 seconds'")
+    try:
+        wait_for("the machine's clock", lambda: abs(behind()) < 30, 40)
+    finally:
+        outer.ok("date -s '-1000 seconds'")
+    wait_for("the machine's clock", lambda: abs(behind()) < 30, 40)
+
+
 def test_exit_status_user_and_folder(outer, machine):
     assert outer.run("pillion -d debian -e sh -c 'exit 7'").status == 7
     assert outer.ok("pillion -d debian -u nobody -e id -un") == "nobody\n"

@@ -34,6 +34,7 @@
 #include "log.h"
 #include "loop.h"
 #include "guest_session.h"
+#include "host_clock.h"
 #include "reclaim.h"
 #include "setup.h"
 #include "str.h"
@@ -46,6 +47,7 @@ struct init {
 	struct loop_source listener, life, signals;
 	struct loop_timer idle;
 	int64_t idle_ms; /* < 0: never */
+	struct host_clock clock;
 	struct reclaim reclaim;
 	const struct vm_options *vm; /* NULL: a sandbox */
 };
@@ -90,8 +92,11 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 
 static void life_ready(struct loop_source *source, uint32_t events)
 {
+	struct init *init = container_of(source, struct init, life);
+
 	(void)events;
-	loop_stop(container_of(source, struct init, life)->guest.loop, 0);
+	if (!host_clock_read(&init->clock, source->fd))
+		loop_stop(init->guest.loop, 0);
 }
 
 static void reap(struct guest *guest)
