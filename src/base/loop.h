@@ -41,7 +41,7 @@ void loop_remove(struct loop_source *source); /* not added is fine */
 void loop_timer_arm(struct loop *loop, struct loop_timer *timer, int64_t delay_ms);
 void loop_timer_cancel(struct loop_timer *timer); /* not armed is fine */
 
-/* Runs until loop_stop(); returns the value given there, or -errno of epoll. */
+/* Runs until loop_stop(); returns the value given there, or -errno. */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop, int result);
 

@@ -202,7 +202,10 @@ static int measure_speed(struct bench *b, enum side side, int round, struct benc
 	ret = run_llama(b, &a, side, &run, &seconds, err);
 	if (ret)
 		return ret;
+	if (side == INSIDE)
+		memcpy(report->build_inside, run.build, sizeof(run.build));
 	if (round == 0 && side == NATIVE) {
+		memcpy(report->build_native, run.build, sizeof(run.build));
 		memcpy(report->model_type, run.model_type, sizeof(run.model_type));
 		report->model_bytes = run.model_bytes;
 		report->model_params = run.model_params;

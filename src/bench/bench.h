@@ -45,6 +45,7 @@ struct bench_test {
 
 struct bench_report {
 	char model_type[128];
+	char build_native[64], build_inside[64]; /* of llama-bench */
 	uint64_t model_bytes, model_params;
 	int n_rounds, n_tests;
 	struct bench_test tests[BENCH_MAX_TESTS];

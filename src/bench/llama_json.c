@@ -25,14 +25,15 @@ static int parse_test(json_t *item, struct llama_run *run, struct pil_err *err)
 {
 	struct llama_test *test = &run->tests[run->n_tests];
 	json_int_t n_prompt, n_gen, bytes, params, threads;
-	const char *type, *backends, *gpus;
+	const char *type, *backends, *gpus, *build = "";
 	json_error_t why;
 	double tps;
 
-	if (json_unpack_ex(item, &why, 0, "{s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:F}",
+	if (json_unpack_ex(item, &why, 0, "{s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:s, s:F, s?s}",
 			   "n_prompt", &n_prompt, "n_gen", &n_gen, "model_size", &bytes,
 			   "model_n_params", &params, "n_threads", &threads, "model_type", &type,
-			   "backends", &backends, "gpu_info", &gpus, "avg_ts", &tps))
+			   "backends", &backends, "gpu_info", &gpus, "avg_ts", &tps, "build_commit",
+			   &build))
 		return pil_err_say(err, EPROTO, "llama-bench: %s", why.text);
 	if (n_prompt < 0 || n_prompt > MAX_TOKENS || n_gen < 0 || n_gen > MAX_TOKENS ||
 	    n_prompt + n_gen == 0 || bytes < 0 || params < 0 || threads < 0)
@@ -46,6 +47,7 @@ static int parse_test(json_t *item, struct llama_run *run, struct pil_err *err)
 	test->tokens_per_s = tps;
 	str_escape(run->model_type, sizeof(run->model_type), type);
 	str_escape(run->gpus, sizeof(run->gpus), gpus);
+	str_escape(run->build, sizeof(run->build), build);
 	run->model_bytes = (uint64_t)bytes;
 	run->model_params = (uint64_t)params;
 	run->n_threads = (uint64_t)threads;

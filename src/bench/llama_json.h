@@ -23,6 +23,7 @@ struct llama_run {
 	struct llama_test tests[LLAMA_MAX_TESTS];
 	int n_tests;          /* >= 1 */
 	char model_type[128]; /* "gemma3 270M Q4_K - Medium"; printable */
+	char build[64];       /* what it was built of; "": it does not say; printable */
 	uint64_t model_bytes, model_params;
 	uint64_t n_threads;
 	char backends[128]; /* its ggml's, by commas; "CPU" where there is no other; printable */

@@ -100,6 +100,11 @@ static void print_verdict(FILE *f, const struct bench_report *report)
 	}
 	fprintf(f, "verdict: %s: %.1f %% of native at least, %.0f %% is the figure to beat\n",
 		report_passed(report) ? "passed" : "missed", 100 * r.median, 100 * BENCH_VERDICT);
+	if (strcmp(report->build_native, report->build_inside) != 0)
+		fprintf(f,
+			"note: llama-bench is of build '%s' outside and of '%s' inside, which the "
+			"ratio compares, too\n",
+			report->build_native, report->build_inside);
 	if (worst && n < STATS_MAX &&
 	    !stats_ratio_decides(worst->inside, worst->native, n, BENCH_VERDICT))
 		fprintf(f,
@@ -172,17 +177,20 @@ static json_t *tests_json(const struct bench_report *report)
 int report_print_json(FILE *f, const struct bench_report *report, const struct report_names *names)
 {
 	const char *slash = strrchr(names->model, '/');
-	json_auto_t *root = json_pack(
-		"{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I}, s:o, s:{s:f, s:f, s:o}}",
-		"pillion", PILLION_VERSION, "device", "name", names->device, "reference",
-		names->reference, "machine", "name", names->machine, "backend", names->backend,
-		"model", "file", slash ? slash + 1 : names->model, "type", report->model_type,
-		"bytes", (json_int_t)report->model_bytes, "params",
-		(json_int_t)report->model_params, "tests", tests_json(report), "load_s", "native",
-		stats_of(report->load_native, report->n_rounds).median, "inside",
-		stats_of(report->load_inside, report->n_rounds).median, "ratio",
-		ratio_json(stats_of_ratio(report->load_inside, report->load_native,
-					  report->n_rounds)));
+	json_auto_t *root =
+		json_pack("{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I}, s:{s:s, s:s}, "
+			  "s:o, s:{s:f, s:f, s:o}}",
+			  "pillion", PILLION_VERSION, "device", "name", names->device, "reference",
+			  names->reference, "machine", "name", names->machine, "backend",
+			  names->backend, "model", "file", slash ? slash + 1 : names->model, "type",
+			  report->model_type, "bytes", (json_int_t)report->model_bytes, "params",
+			  (json_int_t)report->model_params, "builds", "native",
+			  report->build_native, "inside", report->build_inside, "tests",
+			  tests_json(report), "load_s", "native",
+			  stats_of(report->load_native, report->n_rounds).median, "inside",
+			  stats_of(report->load_inside, report->n_rounds).median, "ratio",
+			  ratio_json(stats_of_ratio(report->load_inside, report->load_native,
+						    report->n_rounds)));
 
 	if (!root)
 		return -EINVAL; /* a name that is not UTF-8 */

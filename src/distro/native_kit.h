@@ -9,8 +9,9 @@
 #include "err.h"
 #include "state.h"
 
-/* Sees to it that there is one, of the same packages as the newest disk of this host, where those
- * are still in the cache.  Stores its path in *@rootfs: heap.  registry_lock() is held. */
+/* Sees to it that there is one.  It is made of the packages that disks are made of at that time, so
+ * a disk may have others: older, or newer by its own upgrade.  Stores its path in *@rootfs: heap.
+ * registry_lock() is held. */
 int native_kit_ensure(const struct state_dirs *dirs, const char *flavor, char **rootfs,
 		      struct pil_err *err) PIL_MUST_CHECK;
 

@@ -67,6 +67,7 @@ struct kvm {
 	int life_fd;
 	int64_t clock_due_ms, clock_offset_ms; /* when the guest is told the time, or once this is
 						* another: of the wall clock */
+	bool clock_repeat;                     /* it has been told once; see host_clock.c */
 	int net_control_fd; /* pillion-vmm takes new streams of the network there; -1: no card */
 	struct respawn passt_again;
 	bool has_swap;     /* its second disk */
@@ -456,9 +457,12 @@ static void tell_time(struct kvm *kvm)
 	int64_t now_ns = wall_clock_ns(), now_ms = loop_now_ms();
 	int64_t offset_ms = now_ns / 1000000 - now_ms;
 
-	if (now_ms < kvm->clock_due_ms && llabs(offset_ms - kvm->clock_offset_ms) < CLOCK_JUMP_MS)
+	if (llabs(offset_ms - kvm->clock_offset_ms) >= CLOCK_JUMP_MS)
+		kvm->clock_repeat = false;
+	else if (now_ms < kvm->clock_due_ms)
 		return;
-	kvm->clock_due_ms = now_ms + CLOCK_TELL_MS;
+	kvm->clock_due_ms = kvm->clock_repeat ? now_ms + CLOCK_TELL_MS : now_ms;
+	kvm->clock_repeat = !kvm->clock_repeat;
 	kvm->clock_offset_ms = offset_ms;
 	if (send(kvm->life_fd, &now_ns, sizeof(now_ns), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		log_dbg("tell the guest the time: %s", strerror(errno));

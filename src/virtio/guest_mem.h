@@ -25,7 +25,7 @@ struct guest_mem_range {
 struct guest_mem {
 	struct guest_mem_range ranges[GUEST_MEM_MAX_RANGES];
 	int n_ranges;
-	int fd; /* memfd behind all ranges, for vhost-user peers; -1: none; borrowed */
+	int fd; /* the file behind all ranges, for vhost-user peers; -1: none; borrowed */
 };
 
 /* The @len_bytes bytes at guest-physical @gpa, or NULL unless all of them lie in one range. */

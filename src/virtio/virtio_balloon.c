@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: giving memory back is punching a hole into the memfd behind it; the guest
+ * Theory of operation: giving memory back is punching a hole into the file behind it; the guest
  * gets zeroed pages when it touches it again, so deflating needs no work here.
  *
  * The driver reports ranges as the buffers of a request and does not use them until the request is

@@ -87,6 +87,8 @@ static int read_data(int fd, uint8_t *to, uint64_t len, uint64_t off)
 	uint64_t end = off + len, hole = off;
 	struct stat st;
 
+	if (!len)
+		return 0;
 	if (fstat(fd, &st) || off > (uint64_t)st.st_size || len > (uint64_t)st.st_size - off)
 		return -ENOEXEC;
 	while (hole < end) {

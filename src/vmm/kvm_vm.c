@@ -8,7 +8,7 @@
  * The interrupt controllers are KVM's.  Devices have message-signalled interrupts only.  Where the
  * sender is this process, it sends them with KVM_SIGNAL_MSI: an irqfd would save no system call,
  * and cost a grace period of KVM's each time the guest sets up a vector.  Where the sender is
- * another (virtiofsd), an irqfd saves us from waking up for it. */
+ * another (virtiofsd), an irqfd saves us from waking up for it (since Linux 5.11). */
 #include "kvm_vm.h"
 
 #include <assert.h>

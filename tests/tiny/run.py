@@ -135,6 +135,9 @@ def listen(path):
     return listener
 
 
+kernel = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+
+
 def host_programs(text, tmp):
     """Puts what they need into the options; returns those and the sockets to pass on."""
     keep = []
@@ -188,7 +191,7 @@ for key, text in re.findall(r"^ \* (stderr|often):\s*(.*)$", head, re.M):
     checks.append((0 < times <= most, f"the log says '{text}' (times: {times} of {most})"))
 if "@CALLER" in want["run"]:
     checks.append((heard == [b"pong"], f"the caller was answered (it heard {heard})"))
-if "@BACKEND" in want["run"]:
+if "@BACKEND" in want["run"] and kernel >= (5, 11):  # which consumes what an irqfd has passed on
     awake = switches[-1] - switches[-2] if len(switches) > 1 else -1
     checks.append((0 <= awake < (MANY - FEW) / 2,
                    f"the monitor slept while the back end rang {MANY - FEW} times (awake: {awake})"))

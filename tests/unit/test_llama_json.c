@@ -12,7 +12,7 @@
 #define TEST_ON(backends, gpus, p, n, ts)                                                          \
 	"{\"gpu_info\":\"" gpus "\",\"backends\":\"" backends "\",\"n_prompt\":" p ",\"n_gen\":" n \
 	",\"model_size\":16152192,\"model_n_params\":15191712,\"n_threads\":4,"                    \
-	"\"model_type\":\"llama ?B Q8_0\",\"avg_ts\":" ts "}"
+	"\"model_type\":\"llama ?B Q8_0\",\"build_commit\":\"ab12\",\"avg_ts\":" ts "}"
 #define TEST(p, n, ts) TEST_ON("CPU", "", p, n, ts)
 
 static int parse(const char *text, struct llama_run *run, struct pil_err *err)
@@ -36,6 +36,7 @@ static void test_two_tests_are_named_as_llama_bench_names_them(void **state)
 	assert_true(run.tests[0].tokens_per_s > 500.4 && run.tests[1].tokens_per_s == 80);
 	assert_string_equal(run.model_type, "llama ?B Q8_0");
 	assert_int_equal(run.model_params, 15191712);
+	assert_string_equal(run.build, "ab12");
 }
 
 static void test_what_is_not_a_bench_is_refused_with_the_reason(void **state)

@@ -115,9 +115,24 @@ static void test_verdict_of_few_rounds_is_said_to_be_uncertain(void **state)
 	free(text);
 }
 
+static void test_two_builds_are_told_apart(void **state)
+{
+	struct bench_report other = report;
+	char *same = printed(&other, report_print_table), *different;
+
+	(void)state;
+	strcpy(other.build_inside, "b1");
+	different = printed(&other, report_print_table);
+	assert_null(strstr(same, "of build"));
+	assert_non_null(strstr(different, "of build '' outside and of 'b1' inside"));
+	free(same);
+	free(different);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_two_builds_are_told_apart),
 		cmocka_unit_test(test_json_has_the_promised_members),
 		cmocka_unit_test(test_table_calls_the_host_cpu_the_reference_device),
 		cmocka_unit_test(test_verdict_is_missed_when_one_test_is_slow),

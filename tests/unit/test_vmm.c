@@ -62,13 +62,13 @@ static int teardown_memory(void **state)
 /* A kernel of one page and its PVH note. */
 struct file {
 	Elf64_Ehdr eh;
-	Elf64_Phdr ph[2];
+	Elf64_Phdr ph[3];
 	struct {
 		Elf64_Nhdr head;
 		char name[4];
 		uint32_t entry;
 	} note;
-	uint8_t pad[4096 - sizeof(Elf64_Ehdr) - 2 * sizeof(Elf64_Phdr) - 20];
+	uint8_t pad[4096 - sizeof(Elf64_Ehdr) - 3 * sizeof(Elf64_Phdr) - 20];
 	uint8_t text[4096 + 100];
 };
 
@@ -137,6 +137,11 @@ static void test_the_holes_of_a_kernel_are_zero(void **state)
 	struct pil_err err = {0};
 
 	f.ph[0].p_filesz = f.ph[0].p_memsz = BYTES;
+	f.ph[2] = (Elf64_Phdr){.p_type = PT_LOAD,
+			       .p_offset = 1 << 30,
+			       .p_paddr = LAYOUT_HIGH + (1 << 20),
+			       .p_memsz = 4096}; /* nothing of it is in the file */
+	f.eh.e_phnum = 3;
 	assert_int_equal(pwrite(fd, &f, start + 4096, 0), start + 4096);
 	assert_int_equal(pwrite(fd, "a", 1, start + 7 * 4096 + 50), 1);
 	assert_int_equal(pwrite(fd, "z", 1, start + BYTES - 1), 1);
