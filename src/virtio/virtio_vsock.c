@@ -54,7 +54,7 @@ enum {
 	TICK_MS = 1000,
 	FAREWELL_MS = 500, /* for all sockets together, when the machine ends */
 	QUIET_MS = 20,
-	QUIET_BYTES = 32 << 10,
+	QUIET_BYTES = 80 << 10,
 	BOTH = VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND,
 };
 
