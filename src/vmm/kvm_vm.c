@@ -17,6 +17,7 @@
 #include <linux/kvm.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -215,15 +216,15 @@ void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data)
  * here. */
 static int set_routes_locked(const struct vm *vm)
 {
-	struct {
-		struct kvm_irq_routing head;
-		struct kvm_irq_routing_entry entries[VM_MAX_ROUTES];
-	} table = {0};
+	_auto_free struct kvm_irq_routing *table =
+		calloc(1, sizeof(*table) + VM_MAX_ROUTES * sizeof(table->entries[0]));
 
+	if (!table)
+		return -ENOMEM;
 	for (uint32_t i = 0; i < VM_MAX_ROUTES; i++) {
 		if (!vm->routes.all[i].used)
 			continue;
-		table.entries[table.head.nr++] = (struct kvm_irq_routing_entry){
+		table->entries[table->nr++] = (struct kvm_irq_routing_entry){
 			.gsi = i,
 			.type = KVM_IRQ_ROUTING_MSI,
 			.u.msi = {.address_lo = (uint32_t)vm->routes.all[i].addr,
@@ -231,7 +232,7 @@ static int set_routes_locked(const struct vm *vm)
 				  .data = vm->routes.all[i].data},
 		};
 	}
-	return ioctl(vm->fd, KVM_SET_GSI_ROUTING, &table) ? -errno : 0;
+	return ioctl(vm->fd, KVM_SET_GSI_ROUTING, table) ? -errno : 0;
 }
 
 static int set_irqfd(const struct vm *vm, int event_fd, int gsi, uint32_t flags)

@@ -31,7 +31,8 @@ static int set_option(int fs, const char *key, const char *value)
 /* A file without a name on a mount of its own, which holds @bytes in whole huge pages; -errno. */
 static int open_huge(uint64_t bytes)
 {
-	_auto_free char *size = str_printf("%llu", (unsigned long long)(bytes + HUGE_BYTES));
+	const unsigned long long most = bytes + HUGE_BYTES;
+	_auto_free char *size = str_printf("%llu", most);
 	_auto_fd int fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC), mount = -1;
 	int fd;
 

@@ -27,8 +27,10 @@ enum {
  * (CID 2) for its options and for the broker.
  *
  * The life connection: host -> guest, uint32_t length and as many bytes of NUL-terminated strings,
- * the options of pillion-init, then from time to time int64_t, the time in ns (CLOCK_REALTIME); guest
- * -> host, one byte when the agent serves, then announcements of ports.  Its end is the machine's. */
+ * the options of pillion-init, then from time to time int64_t, the time in ns (CLOCK_REALTIME);
+ * guest
+ * -> host, one byte when the agent serves, then announcements of ports.  Its end is the machine's.
+ */
 enum {
 	AGENT_VSOCK_PORT = 1024,   /* in the guest: one stream per command */
 	LIFE_VSOCK_PORT = 1025,    /* on the host */

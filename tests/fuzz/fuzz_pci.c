@@ -2,7 +2,7 @@
  *
  * What a guest's processors can do to the PCI bus and to the devices on it, in any order: accesses
  * of registers, writes to the memory the rings lie in, doorbells, interrupts.  KVM is not needed:
- * the three functions that talk to it are here. */
+ * the functions that talk to it are here, and as strict. */
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -51,6 +51,48 @@ void vm_remove_doorbell(const struct vm *vm, uint64_t gpa, int event_fd)
 void vm_signal_msi(const struct vm *vm, uint64_t addr, uint32_t data)
 {
 	(void)vm, (void)addr, (void)data;
+}
+
+/* The eventfd of each number; 0: none. */
+static struct {
+	pthread_mutex_t lock;
+	int fds[VM_MAX_ROUTES];
+} irqfds = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+int vm_add_irqfd(struct vm *vm, int event_fd, uint64_t addr, uint32_t data)
+{
+	int gsi = -1;
+
+	(void)vm, (void)addr, (void)data;
+	pthread_mutex_lock(&irqfds.lock);
+	for (int i = 0; i < VM_MAX_ROUTES; i++) {
+		if (irqfds.fds[i] == event_fd) /* KVM takes one only once */
+			abort();
+		if (!irqfds.fds[i] && gsi < 0)
+			gsi = i;
+	}
+	if (gsi < 0)
+		abort();
+	irqfds.fds[gsi] = event_fd;
+	pthread_mutex_unlock(&irqfds.lock);
+	return gsi;
+}
+
+void vm_remove_irqfd(struct vm *vm, int event_fd, int gsi)
+{
+	(void)vm;
+	pthread_mutex_lock(&irqfds.lock);
+	if (gsi < 0 || gsi >= VM_MAX_ROUTES || irqfds.fds[gsi] != event_fd)
+		abort();
+	irqfds.fds[gsi] = 0;
+	pthread_mutex_unlock(&irqfds.lock);
+}
+
+static void expect_no_irqfds(void)
+{
+	for (int i = 0; i < VM_MAX_ROUTES; i++)
+		if (irqfds.fds[i])
+			abort();
 }
 
 void vm_end(struct vm *vm, enum vm_end end, const char *why, ...)
@@ -146,6 +188,7 @@ static void end(struct world *w)
 	hop_close(&w->hop);
 	for (unsigned i = N_DEVICES; i-- > 0;)
 		virtio_pci_destroy(w->devices[i]);
+	expect_no_irqfds();
 	close(w->image_fd);
 	close(w->wire_fd);
 	loop_remove(&w->stop);
