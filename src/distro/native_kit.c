@@ -15,8 +15,13 @@ int native_kit_ensure(const struct state_dirs *dirs, const char *flavor, char **
 	_auto_free char *dir = str_printf("%s/kits/native-%s", dirs->data, flavor);
 	int ret;
 
-	if (!recipe)
-		return pil_err_say(err, ENOENT, "there is no distribution '%s' to be had", flavor);
+	if (!recipe) {
+		pil_err_hint(err, "pillion --list --online names those that can be had");
+		return pil_err_say(err, ENOENT,
+				   "make a tree to run programs of outside: there is no "
+				   "distribution '%s' to be had",
+				   flavor);
+	}
 	ret = kit_ensure(dirs, &(struct kit){.recipe = recipe, .dir = dir}, KIT_THERE, err);
 	if (ret < 0)
 		return ret;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Theory of operation: a connection is a socket of the host and a pair of ports.  It lives in a
- *hash table by ports while the guest knows it, and afterwards on the lingering list until its
- *socket has taken what the guest sent before it closed.
+ * hash table by ports while the guest knows it, and afterwards on the lingering list until its
+ * socket has taken what the guest sent before it closed.
  *
  *	host connects:  accept -> REQUESTED -> (RESPONSE) -> OPEN
  *	guest connects: (REQUEST) -> connect() -> OPEN

@@ -27,8 +27,7 @@
 #include "fd.h"
 #include "layout.h"
 #include "log.h"
-
-enum { HUGE_BYTES = 2 << 20 };
+#include "memory_file.h"
 
 const char *const vm_end_str[] = {
 	[VM_END_POWER_OFF] = "powered off",
@@ -106,19 +105,19 @@ static int add_range(struct vm *vm, uint64_t gpa, uint8_t *host, uint64_t len, u
 	return 0;
 }
 
-/* Maps @len bytes at a multiple of HUGE_BYTES: KVM backs the guest with huge pages only where the
- * guest's address and ours agree in what is below. */
+/* Maps @len bytes at a multiple of MEMORY_HUGE_BYTES: KVM backs the guest with huge pages only
+ * where the guest's address and ours agree in what is below. */
 static uint8_t *map_aligned(uint64_t len, int flags, int fd)
 {
-	uint8_t *wide = mmap(NULL, len + HUGE_BYTES, PROT_NONE,
+	uint8_t *wide = mmap(NULL, len + MEMORY_HUGE_BYTES, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	size_t head = -(uintptr_t)wide & (HUGE_BYTES - 1);
+	size_t head = -(uintptr_t)wide & (MEMORY_HUGE_BYTES - 1);
 
 	if (wide == MAP_FAILED)
 		return MAP_FAILED;
 	if (head)
 		munmap(wide, head);
-	munmap(wide + head + len, HUGE_BYTES - head);
+	munmap(wide + head + len, MEMORY_HUGE_BYTES - head);
 	return mmap(wide + head, len, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
 }
 

@@ -21,8 +21,6 @@
 #include "log.h"
 #include "str.h"
 
-enum { HUGE_BYTES = 2 << 20 };
-
 static int set_option(int fs, const char *key, const char *value)
 {
 	return (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, key, value, 0);
@@ -31,7 +29,7 @@ static int set_option(int fs, const char *key, const char *value)
 /* A file without a name on a mount of its own, which holds @bytes in whole huge pages; -errno. */
 static int open_huge(uint64_t bytes)
 {
-	const unsigned long long most = bytes + HUGE_BYTES;
+	const unsigned long long most = bytes + MEMORY_HUGE_BYTES;
 	_auto_free char *size = str_printf("%llu", most);
 	_auto_fd int fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC), mount = -1;
 	int fd;

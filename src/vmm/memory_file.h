@@ -9,6 +9,8 @@
 #include "compiler.h"
 #include "err.h"
 
+enum { MEMORY_HUGE_BYTES = 2 << 20 };
+
 /* Makes a file of @bytes zeroes that take no memory yet.  The caller owns what is returned; -errno.
  * Huge pages take CAP_SYS_ADMIN over the mount namespace, see the top of memory_file.c. */
 int memory_file_create(uint64_t bytes, struct pil_err *err) PIL_MUST_CHECK;

@@ -5,7 +5,7 @@
  * the status and accesses to the device's configuration hop over there, without the lock. Doorbells
  * are eventfds that KVM rings and the loop watches.  Interrupts come from any thread: the vectors
  * of the queues are atomic, the MSI-X table has a lock of its own.  What a vhost-user peer has to
- *say goes from its eventfd through KVM to the guest; we are woken only while the vector is masked.
+ * say goes from its eventfd through KVM to the guest; we are woken only while the vector is masked.
  *
  * An eventfd that a vhost-user peer holds too is one that it can fill, empty, and make blocking, at
  * any moment.  So the loop never reads one (each ring is an edge), and never writes to one that is

@@ -2,7 +2,7 @@
  *
  * How fast the vsock device moves bytes, without a guest: one thread plays the driver (eventfds for
  * doorbell and interrupt, as KVM would have them), one runs the device's loop, one is the program
- *of the host.  Beside each figure is that of a bare Unix socket between two threads.
+ * of the host.  Beside each figure is that of a bare Unix socket between two threads.
  *
  *	vsock_speed [SECONDS [spread]]		spread: each thread on a processor of its own
  */

@@ -7,10 +7,17 @@
  * whichever that is just then, and not while it is masked; and mostly without the monitor. */
 #include "tiny.h"
 
-enum { FS = 26, REQUEST = 1, FIRST = 3, MOVED, OTHER, CAP_MSIX = 0x11, MANY = 200 };
+enum { FS = 26, REQUEST = 1, FORGET = 2, FIRST = 3, MOVED, OTHER, CAP_MSIX = 0x11, MANY = 200 };
 
 static struct vdev fs;
 static struct vqueue queue;
+/* A request that wants no answer.  The back end does not read it; the device itself does, while the
+ * back end is on its way. */
+static struct {
+	uint32_t len, opcode;
+	uint64_t unique, nodeid;
+	uint32_t ids[4];
+} forget = {.len = sizeof(forget), .opcode = FORGET};
 
 /* Rings; the back end rings back, which is to come as interrupt @i. */
 static bool answered(unsigned i)
@@ -21,13 +28,14 @@ static bool answered(unsigned i)
 	return interrupt_came(i, before + 1);
 }
 
-/* The back end says something by itself once it has the queue. */
+/* Who has the queue, the device or the back end, interrupts at once. */
 static bool begin(void)
 {
 	unsigned before = interrupts[FIRST];
 
 	vdev_negotiate(&fs, V_FEATURES);
 	vqueue_set_up(&fs, &queue, REQUEST, 1);
+	queue.desc[0] = (struct vdesc){(uint64_t)&forget, sizeof(forget), 0, 0};
 	msix_set(fs.slot, 0, OTHER);
 	msix_set(fs.slot, 1, FIRST);
 	msix_enable(fs.slot);
@@ -48,7 +56,7 @@ void tiny_main(void)
 	interrupts_on();
 	ok(vdev_find(&fs, FS), "there is a folder");
 	cap = pci_find_cap(fs.slot, CAP_MSIX);
-	ok(begin(), "its back end takes the queue, and interrupts");
+	ok(begin(), "it takes the queue, and interrupts");
 	ok(answered(FIRST), "a ring is answered");
 
 	wr16(pci(fs.slot, cap + 2), 0xc000);

@@ -195,6 +195,9 @@ if "@BACKEND" in want["run"] and kernel >= (5, 11):  # which consumes what an ir
     awake = switches[-1] - switches[-2] if len(switches) > 1 else -1
     checks.append((0 <= awake < (MANY - FEW) / 2,
                    f"the monitor slept while the back end rang {MANY - FEW} times (awake: {awake})"))
+elif "@BACKEND" in want["run"]:
+    n += 1
+    print(f"ok {n} - the monitor sleeps # SKIP before Linux 5.11 it is woken as well")
 for good, what in checks:
     n += 1
     print("ok" if good else "not ok", n, "-", what)

@@ -22,13 +22,13 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "cell.h"
+#include "in_child.h"
 #include "options.h"
 #include "str.h"
 #include "unixsock.h"
@@ -66,19 +66,6 @@ static bool is_refused(const struct call *c)
 }
 
 /* Runs @check in a child and returns its exit status. */
-static int in_child(int (*check)(void *arg), void *arg)
-{
-	pid_t pid = fork();
-	int status;
-
-	assert_true(pid >= 0);
-	if (pid == 0)
-		_exit(check(arg));
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	return WEXITSTATUS(status);
-}
-
 struct kind {
 	int (*lock)(void);
 	const struct call *calls;

@@ -11,29 +11,16 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "cell.h"
+#include "in_child.h"
 #include "memory_file.h"
 #include "options.h"
 
 enum { HUGE_BYTES = 2 << 20, BYTES = 4 * HUGE_BYTES };
-
-static int in_child(int (*check)(void))
-{
-	pid_t pid = fork();
-	int status;
-
-	assert_true(pid >= 0);
-	if (pid == 0)
-		_exit(check());
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	return WEXITSTATUS(status);
-}
 
 static int64_t bytes_taken(int fd)
 {
@@ -43,13 +30,14 @@ static int64_t bytes_taken(int fd)
 }
 
 /* 0, or the number of the line where it is not as it should be. */
-static int use_huge_file(void)
+static int use_huge_file(void *arg)
 {
 	const struct options o = {0};
 	struct pil_err err = {0};
 	struct stat st;
 	int fd = -1;
 
+	(void)arg;
 	if (cell_enter(&o, &err) || (fd = memory_file_create(BYTES, &err)) < 0) {
 		fprintf(stderr, "%s\n", err.msg);
 		return __LINE__;
@@ -73,18 +61,21 @@ static void test_one_byte_takes_a_huge_page(void **state)
 	FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");
 
 	(void)state;
-	if (!f || !fgets(says, sizeof(says), f) || strstr(says, "[deny]"))
+	if (!f || !fgets(says, sizeof(says), f) || strstr(says, "[deny]")) {
+		print_message("this host allows no mount huge pages (shmem_enabled)\n");
 		skip();
+	}
 	fclose(f);
-	assert_int_equal(in_child(use_huge_file), 0);
+	assert_int_equal(in_child(use_huge_file, NULL), 0);
 }
 
-static int use_sealed_file(void)
+static int use_sealed_file(void *arg)
 {
 	const struct options o = {0};
 	struct pil_err err = {0};
 	int fd = -1;
 
+	(void)arg;
 	if (cell_enter(&o, &err) || cell_drop(&err) || (fd = memory_file_create(BYTES, &err)) < 0) {
 		fprintf(stderr, "%s\n", err.msg);
 		return __LINE__;
@@ -99,7 +90,7 @@ static int use_sealed_file(void)
 static void test_who_may_not_mount_gets_a_sealed_file(void **state)
 {
 	(void)state;
-	assert_int_equal(in_child(use_sealed_file), 0);
+	assert_int_equal(in_child(use_sealed_file, NULL), 0);
 }
 
 int main(void)

@@ -12,6 +12,8 @@
 
 static const struct bench_report report = {
 	.model_type = "gemma3 270M Q4_K - Medium",
+	.build_native = "ab12",
+	.build_inside = "ab12",
 	.model_bytes = 253113024,
 	.model_params = 268098176,
 	.n_rounds = 3,
@@ -45,7 +47,7 @@ static void test_json_has_the_promised_members(void **state)
 {
 	char *text = printed(&report, report_print_json);
 	json_t *root = json_loads(text, 0, NULL);
-	const char *version, *device, *machine, *backend, *file, *test;
+	const char *version, *device, *machine, *backend, *file, *test, *built[2];
 	double median, min, max, native, inside, load_ratio;
 	int reference;
 	json_t *samples;
@@ -54,15 +56,18 @@ static void test_json_has_the_promised_members(void **state)
 	assert_non_null(root);
 	assert_int_equal(
 		json_unpack(root,
-			    "{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s}, s:[{}, {s:s, s:o, s:{s:F, "
-			    "s:F, s:F}}], s:{s:F, s:F, s:{s:F}}}",
+			    "{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s}, s:{s:s, s:s}, s:[{}, "
+			    "{s:s, s:o, s:{s:F, s:F, s:F}}], s:{s:F, s:F, s:{s:F}}}",
 			    "pillion", &version, "device", "name", &device, "reference", &reference,
 			    "machine", "name", &machine, "backend", &backend, "model", "file",
-			    &file, "tests", "name", &test, "native", &samples, "ratio", "median",
-			    &median, "min", &min, "max", &max, "load_s", "native", &native,
-			    "inside", &inside, "ratio", "median", &load_ratio),
+			    &file, "builds", "native", &built[0], "inside", &built[1], "tests",
+			    "name", &test, "native", &samples, "ratio", "median", &median, "min",
+			    &min, "max", &max, "load_s", "native", &native, "inside", &inside,
+			    "ratio", "median", &load_ratio),
 		0);
 	assert_string_equal(version, PILLION_VERSION);
+	assert_string_equal(built[0], "ab12");
+	assert_string_equal(built[1], "ab12");
 	assert_true(reference);
 	assert_string_equal(test, "tg128");
 	assert_int_equal(json_array_size(samples), 3);
@@ -124,7 +129,7 @@ static void test_two_builds_are_told_apart(void **state)
 	strcpy(other.build_inside, "b1");
 	different = printed(&other, report_print_table);
 	assert_null(strstr(same, "of build"));
-	assert_non_null(strstr(different, "of build '' outside and of 'b1' inside"));
+	assert_non_null(strstr(different, "of build 'ab12' outside and of 'b1' inside"));
 	free(same);
 	free(different);
 }
