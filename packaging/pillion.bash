@@ -48,7 +48,7 @@ _pillion()
 	*:-d | *:--distribution) _pillion_names "$word" ;;
 	bench:-m | bench:--model) _pillion_files "$word" .gguf ;;
 	bench:--plot) _pillion_files "$word" .png ;;
-	bench:*) _pillion_words "--model --distribution --device --n-prompt --n-gen --rounds --json --plot" "$word" ;;
+	bench:*) _pillion_words "--model --distribution --device --n-prompt --n-gen --rounds --json --plot --even-if-busy" "$word" ;;
 	--install:*)
 		case $word in
 		-*) _pillion_words "--name --version --no-launch --no-distribution" "$word" ;;

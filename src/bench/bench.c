@@ -19,6 +19,10 @@
  * reference device, such a ratio would be a fine 1.00.  So each run must say which back ends it
  * had: inside Pillion's, outside anything else.
  *
+ * A round is worth nothing when the host did something else as well (busy.h).  Such a round is
+ * measured again, as often as there are rounds and a few times more; then the host is too busy, and
+ * no figure is given.
+ *
  * The model must be visible on both sides.  Outside it is bound into the tree; inside, a model
  * that lies in no folder the machine shares is copied there for the time of the bench. */
 #include "bench.h"
@@ -31,6 +35,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "busy.h"
 #include "capture.h"
 #include "fd.h"
 #include "llama_json.h"
@@ -46,7 +51,10 @@
 #define LIBS "/usr/lib/x86_64-linux-gnu"
 #endif
 
-enum { RUN_TIMEOUT_MS = 30 * 60 * 1000, COPY_TIMEOUT_MS = 10 * 60 * 1000 };
+enum { RUN_TIMEOUT_MS = 30 * 60 * 1000, COPY_TIMEOUT_MS = 10 * 60 * 1000, SPARE_ROUNDS = 3 };
+
+/* A round in which memory was slower than this part of the fastest seen is a disturbed one. */
+#define MIN_BANDWIDTH 0.7
 
 static const char native_path[] = NATIVE_TREE "/usr/bin:/usr/local/bin:/usr/bin:/bin";
 
@@ -57,12 +65,15 @@ struct bench {
 	char *model;   /* host path without links; heap */
 	char *copy;    /* path of the copy in the machine, or NULL; heap */
 	int done, all; /* steps, for progress */
+	struct busy_probe *probe;
+	double elsewhere_s, available_s; /* CPU time over all parts that were measured */
 };
 
 static void bench_finish(struct bench *b)
 {
 	free(b->model);
 	free(b->copy);
+	busy_probe_destroy(b->probe);
 }
 #define _auto_bench __attribute__((cleanup(bench_finish)))
 
@@ -240,21 +251,81 @@ static int measure_load(struct bench *b, enum side side, int round, struct bench
 			 &(side == NATIVE ? report->load_native : report->load_inside)[round], err);
 }
 
-static int measure(struct bench *b, struct bench_report *report, struct pil_err *err)
-{
-	int ret;
+typedef int measure_fn(struct bench *b, enum side side, int round, struct bench_report *report,
+		       struct pil_err *err);
 
-	for (int round = 0; round < b->opts->n_rounds; round++) {
-		if ((ret = measure_speed(b, NATIVE, round, report, err)) ||
-		    (ret = measure_speed(b, INSIDE, round, report, err)))
+static void note_bandwidth(struct bench_host *host, double bytes_per_s, double *slowest)
+{
+	if (bytes_per_s <= 0)
+		return;
+	if (!host->min_bytes_per_s || bytes_per_s < host->min_bytes_per_s)
+		host->min_bytes_per_s = bytes_per_s;
+	if (bytes_per_s > host->max_bytes_per_s)
+		host->max_bytes_per_s = bytes_per_s;
+	if (!*slowest || bytes_per_s < *slowest)
+		*slowest = bytes_per_s;
+}
+
+/* Native and inside, once each.  @disturbed: the host did something else meanwhile. */
+static int measure_round(struct bench *b, measure_fn *measure, int round,
+			 struct bench_report *report, bool *disturbed, struct pil_err *err)
+{
+	double slowest = 0;
+
+	*disturbed = false;
+	for (enum side side = NATIVE; side <= INSIDE; side++) {
+		const char *const *ours = side == INSIDE ? b->opts->pid_files : NULL;
+		struct busy_mark from, to;
+		int ret;
+
+		busy_mark_take(&from, b->probe, ours);
+		ret = measure(b, side, round, report, err);
+		if (ret)
 			return ret;
+		busy_mark_take(&to, NULL, ours);
+		b->elsewhere_s += busy_elsewhere_s(&from, &to);
+		b->available_s += busy_available_s(&from, &to);
+		*disturbed = *disturbed || busy_disturbed(&from, &to);
+		note_bandwidth(&report->host, from.bytes_per_s, &slowest);
 	}
-	for (int round = 0; round < b->opts->n_rounds; round++) {
-		if ((ret = measure_load(b, NATIVE, round, report, err)) ||
-		    (ret = measure_load(b, INSIDE, round, report, err)))
+	*disturbed = *disturbed || slowest < MIN_BANDWIDTH * report->host.max_bytes_per_s;
+	return 0;
+}
+
+static int measure_rounds(struct bench *b, measure_fn *measure, struct bench_report *report,
+			  struct pil_err *err)
+{
+	int spare = b->opts->n_rounds + SPARE_ROUNDS;
+
+	for (int round = 0; round < b->opts->n_rounds;) {
+		bool disturbed;
+		int ret = measure_round(b, measure, round, report, &disturbed, err);
+
+		if (ret)
 			return ret;
+		if (!disturbed || b->opts->even_if_busy) {
+			report->host.n_kept += disturbed;
+			round++;
+		} else if (spare-- > 0) {
+			report->host.n_dropped++;
+			b->all += 2;
+		} else {
+			report->host.busy = true;
+			return 0;
+		}
 	}
 	return 0;
+}
+
+static int measure(struct bench *b, struct bench_report *report, struct pil_err *err)
+{
+	int ret = measure_rounds(b, measure_speed, report, err);
+
+	if (!ret && !report->host.busy)
+		ret = measure_rounds(b, measure_load, report, err);
+	if (b->available_s > 0)
+		report->host.elsewhere = b->elsewhere_s / b->available_s;
+	return ret;
 }
 
 /* Runs a shell line in the machine with @path as its $0. */
@@ -304,6 +375,7 @@ int bench_run(const struct bench_opts *opts, struct bench_report *report, struct
 	b.model = realpath(opts->model, NULL);
 	if (!b.model)
 		return pil_err_set(err, errno, "open model '%s'", opts->model);
+	b.probe = busy_probe_create();
 	ret = bring_model(&b, err);
 	if (!ret)
 		ret = measure(&b, report, err);

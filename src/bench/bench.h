@@ -34,6 +34,9 @@ struct bench_opts {
 	const char *inside_device; /* ggml's name of it inside; NULL: what programs choose */
 	unsigned n_prompt, n_gen;  /* either may be 0 */
 	int n_rounds;              /* 1 to STATS_MAX */
+	/* Files that hold the pids of the processes that serve the machine; NULL-terminated. */
+	const char *const *pid_files;
+	bool even_if_busy; /* keep the rounds that something else on the host disturbed */
 	const volatile sig_atomic_t *stop; /* nonzero: clean up and fail with -EINTR; or NULL */
 	void (*progress)(const char *text, int done, int all); /* or NULL */
 };
@@ -43,7 +46,17 @@ struct bench_test {
 	double native[STATS_MAX], inside[STATS_MAX]; /* tokens per second, one per round */
 };
 
+/* What else the host did during the measurement. */
+struct bench_host {
+	bool busy;        /* too much: there are no figures */
+	int n_dropped;    /* disturbed rounds that were measured again */
+	int n_kept;       /* disturbed rounds that the figures contain (even_if_busy) */
+	double elsewhere; /* share of all CPU time; of the dropped rounds too if @busy */
+	double min_bytes_per_s, max_bytes_per_s; /* of memory, one thread; 0: unknown */
+};
+
 struct bench_report {
+	struct bench_host host;
 	char model_type[128];
 	char build_native[64], build_inside[64]; /* of llama-bench */
 	uint64_t model_bytes, model_params;
@@ -53,7 +66,8 @@ struct bench_report {
 };
 
 /* 0 or -errno; takes minutes.  Fails when a side did not compute on the device it is to show.
- * Leaves nothing in the machine. */
+ * Leaves nothing in the machine.  A round that something else on the host disturbed is measured
+ * again; when too many are, @report->host.busy is set and the report has no figures. */
 int bench_run(const struct bench_opts *opts, struct bench_report *report,
 	      struct pil_err *err) PIL_MUST_CHECK;
 

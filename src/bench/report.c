@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * report.c -- a bench report as a table, as JSON and as a picture.  Without figures (the host was
+ * busy), table and JSON say so and there is no picture. */
 #include "report.h"
 
 #include <assert.h>
@@ -86,6 +89,27 @@ static int fill_table(struct libscols_table *table, const struct bench_report *r
 		       report->n_rounds);
 }
 
+static void print_busy(FILE *f, const struct bench_host *host)
+{
+	fprintf(f,
+		"not measured: the machine was busy, %.0f %% of its CPU time went elsewhere "
+		"(memory: %.1f to %.1f GB/s)\n",
+		100 * host->elsewhere, host->min_bytes_per_s / 1e9, host->max_bytes_per_s / 1e9);
+	fprintf(f, "hint: stop what else runs here, or measure all the same: --even-if-busy\n");
+}
+
+static void print_host(FILE *f, const struct bench_host *host)
+{
+	fprintf(f, "host: %.1f %% of its CPU time went elsewhere", 100 * host->elsewhere);
+	if (host->max_bytes_per_s > 0)
+		fprintf(f, ", memory read at %.1f to %.1f GB/s", host->min_bytes_per_s / 1e9,
+			host->max_bytes_per_s / 1e9);
+	if (host->n_dropped)
+		fprintf(f, ", %d disturbed round%s measured again", host->n_dropped,
+			host->n_dropped == 1 ? "" : "s");
+	fputc('\n', f);
+}
+
 static void print_verdict(FILE *f, const struct bench_report *report)
 {
 	const struct bench_test *worst = NULL;
@@ -97,6 +121,12 @@ static void print_verdict(FILE *f, const struct bench_report *report)
 			continue;
 		r = test_ratio(report, i);
 		worst = &report->tests[i];
+	}
+	print_host(f, &report->host);
+	if (report->host.n_kept) {
+		fprintf(f, "verdict: none: the machine was busy in %d of the rounds\n",
+			report->host.n_kept);
+		return;
 	}
 	fprintf(f, "verdict: %s: %.1f %% of native at least, %.0f %% is the figure to beat\n",
 		report_passed(report) ? "passed" : "missed", 100 * r.median, 100 * BENCH_VERDICT);
@@ -114,12 +144,27 @@ static void print_verdict(FILE *f, const struct bench_report *report)
 			n < MORE_ROUNDS ? MORE_ROUNDS : STATS_MAX);
 }
 
+static void print_head(FILE *f, const struct bench_report *report, const struct report_names *names)
+{
+	char size[32];
+
+	fprintf(f, "model    %s, %s\n", report->model_type,
+		str_bytes(size, sizeof(size), report->model_bytes));
+	fprintf(f, "device   %s%s\n", names->device,
+		names->reference ? ": reference device (host CPU)" : "");
+	fprintf(f, "machine  %s (%s)\n\n", names->machine, names->backend);
+}
+
 int report_print_table(FILE *f, const struct bench_report *report, const struct report_names *names)
 {
 	struct libscols_table *table;
-	char size[32];
 	int ret;
 
+	if (report->host.busy) {
+		print_head(f, report, names);
+		print_busy(f, &report->host);
+		return fflush(f) ? -errno : 0;
+	}
 	scols_init_debug(0);
 	table = scols_new_table();
 	if (!table)
@@ -127,11 +172,7 @@ int report_print_table(FILE *f, const struct bench_report *report, const struct 
 	scols_table_set_stream(table, f);
 	ret = fill_table(table, report);
 	if (!ret) {
-		fprintf(f, "model    %s, %s\n", report->model_type,
-			str_bytes(size, sizeof(size), report->model_bytes));
-		fprintf(f, "device   %s%s\n", names->device,
-			names->reference ? ": reference device (host CPU)" : "");
-		fprintf(f, "machine  %s (%s)\n\n", names->machine, names->backend);
+		print_head(f, report, names);
 		ret = scols_print_table(table);
 	}
 	scols_unref_table(table);
@@ -174,26 +215,40 @@ static json_t *tests_json(const struct bench_report *report)
 	return list;
 }
 
+static json_t *host_json(const struct bench_host *host)
+{
+	return json_pack("{s:b, s:f, s:i, s:i, s:{s:f, s:f}}", "busy", host->busy, "elsewhere",
+			 host->elsewhere, "rounds_dropped", host->n_dropped, "rounds_disturbed",
+			 host->n_kept, "memory_bytes_per_s", "min", host->min_bytes_per_s, "max",
+			 host->max_bytes_per_s);
+}
+
+static json_t *load_json(const struct bench_report *report)
+{
+	int n = report->n_rounds;
+
+	return json_pack("{s:f, s:f, s:o}", "native", stats_of(report->load_native, n).median,
+			 "inside", stats_of(report->load_inside, n).median, "ratio",
+			 ratio_json(stats_of_ratio(report->load_inside, report->load_native, n)));
+}
+
 int report_print_json(FILE *f, const struct bench_report *report, const struct report_names *names)
 {
 	const char *slash = strrchr(names->model, '/');
-	json_auto_t *root =
-		json_pack("{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I}, s:{s:s, s:s}, "
-			  "s:o, s:{s:f, s:f, s:o}}",
-			  "pillion", PILLION_VERSION, "device", "name", names->device, "reference",
-			  names->reference, "machine", "name", names->machine, "backend",
-			  names->backend, "model", "file", slash ? slash + 1 : names->model, "type",
-			  report->model_type, "bytes", (json_int_t)report->model_bytes, "params",
-			  (json_int_t)report->model_params, "builds", "native",
-			  report->build_native, "inside", report->build_inside, "tests",
-			  tests_json(report), "load_s", "native",
-			  stats_of(report->load_native, report->n_rounds).median, "inside",
-			  stats_of(report->load_inside, report->n_rounds).median, "ratio",
-			  ratio_json(stats_of_ratio(report->load_inside, report->load_native,
-						    report->n_rounds)));
+	json_auto_t *root = json_pack(
+		"{s:s, s:{s:s, s:b}, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I}, s:{s:s, s:s}, s:o}",
+		"pillion", PILLION_VERSION, "device", "name", names->device, "reference",
+		names->reference, "machine", "name", names->machine, "backend", names->backend,
+		"model", "file", slash ? slash + 1 : names->model, "type", report->model_type,
+		"bytes", (json_int_t)report->model_bytes, "params",
+		(json_int_t)report->model_params, "builds", "native", report->build_native,
+		"inside", report->build_inside, "host", host_json(&report->host));
 
 	if (!root)
 		return -EINVAL; /* a name that is not UTF-8 */
+	if (!report->host.busy && (json_object_set_new(root, "tests", tests_json(report)) ||
+				   json_object_set_new(root, "load_s", load_json(report))))
+		return -ENOMEM;
 	if (json_dumpf(root, f, JSON_INDENT(2) | JSON_REAL_PRECISION(6)))
 		return -EIO;
 	fputc('\n', f);

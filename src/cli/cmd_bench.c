@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * pillion bench -m MODEL.gguf [-d NAME] [--device DEV] [-p N] [-n N] [-r N] [--json] [--plot FILE]
- */
+ *               [--even-if-busy] */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -24,13 +24,14 @@
 #include "str.h"
 #include "wire.h"
 
-enum { OPT_DEVICE = 256, OPT_JSON, OPT_PLOT };
+enum { OPT_DEVICE = 256, OPT_JSON, OPT_PLOT, OPT_EVEN_IF_BUSY };
 
 enum {
 	MAX_TOKENS = 1000000,
 	DEFAULT_PROMPT = 512,
 	DEFAULT_GEN = 128,
 	DEFAULT_ROUNDS = 5,
+	STATUS_BUSY = 3, /* nothing was measured, because the host was busy */
 	MAX_NAME_BYTES = 256
 };
 
@@ -43,6 +44,7 @@ static const struct option options[] = {
 	{"rounds", required_argument, NULL, 'r'},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"plot", required_argument, NULL, OPT_PLOT},
+	{"even-if-busy", no_argument, NULL, OPT_EVEN_IF_BUSY},
 	{0},
 };
 
@@ -119,6 +121,9 @@ static int set_option(struct request *r, int option, const char *value, struct p
 		break;
 	case OPT_PLOT:
 		r->plot = value;
+		break;
+	case OPT_EVEN_IF_BUSY:
+		r->bench.even_if_busy = true;
 		break;
 	default:
 		ret = pil_err_say(err, EINVAL, "unknown option, or one without its value");
@@ -214,6 +219,8 @@ static int print(const struct request *r, const struct bench_report *report,
 
 	if (ret)
 		return pil_err_set(err, -ret, "print the report");
+	if (report->host.busy)
+		return -EBUSY;
 	return r->plot ? report_plot(r->plot, report, names, err) : 0;
 }
 
@@ -248,6 +255,9 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 	_auto_free char *self = path_of_self();
 	_auto_free char *program = str_printf("%s/pillion", self ? self : "");
 	_auto_free char *seen = seen_inside(dirs, r->bench.model);
+	_auto_free char *broker_pid = str_printf("%s/broker.pid", dirs->runtime);
+	_auto_free char *machine_pid = NULL;
+	const char *pid_files[] = {broker_pid, NULL, NULL};
 	_auto_free char *rootfs = NULL;
 	const struct machine_ops *backend;
 	struct bench_report report;
@@ -267,6 +277,8 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 		ret = find_native_tree(dirs, &distro, &rootfs, err);
 	if (ret)
 		return ret;
+	pid_files[1] = machine_pid = str_printf("%s/machines/%s/pid", dirs->runtime, distro.name);
+	r->bench.pid_files = pid_files;
 	r->bench.pillion = program;
 	r->bench.machine = distro.name;
 	r->bench.rootfs = rootfs;
@@ -304,6 +316,8 @@ static int run(struct cli *cli, int argc, char **argv)
 	config_finish(&config);
 	if (!ret)
 		return EXIT_SUCCESS;
+	if (ret == -EBUSY && !err.code)
+		return STATUS_BUSY; /* the report says why */
 	pil_err_prefix(&err, "bench");
 	cli_fail(&err);
 	return ret == -EINTR ? 128 + SIGINT : EXIT_FAILURE;
@@ -312,5 +326,5 @@ static int run(struct cli *cli, int argc, char **argv)
 const struct cmd cmd_bench = {
 	"bench", NULL,
 	"-m MODEL.gguf [-d NAME] [--device DEV] [-p 512] [-n 128] [-r 5] [--json] [--plot "
-	"FILE.png]",
+	"FILE.png] [--even-if-busy]",
 	"Compares the speed of llama-bench in a machine with its speed on the host.", run};

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -110,7 +111,7 @@ def test_bench_measures_both_sides_and_leaves_nothing(machine, small, tmp_path):
     machine.share(small)
     plot = tmp_path / "plot.png"
     done = machine.pillion("bench", "-m", small, "-d", "debian", "-p", "32", "-n", "16", "-r", "2",
-                           "--json", "--plot", plot, timeout=300)
+                           "--json", "--plot", plot, "--even-if-busy", timeout=300)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["device"] == {"name": "CPU", "reference": True}
@@ -163,6 +164,30 @@ def test_bench_fails_when_native_is_not_native(machine, tiny, word, other, why):
         machine.pillion(*root, "rm", "-f", wrapper)
 
 
+@pytest.fixture
+def busy_host():
+    """Something else on every processor."""
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
+    yield
+    for hog in hogs:
+        hog.kill()
+        hog.wait()
+
+
+def test_bench_on_a_busy_host_gives_no_verdict(machine, tiny, busy_host):
+    machine.share(tiny)
+    bench = ("bench", "-m", tiny, "-d", "debian", "-p", "32", "-n", "32", "-r", "1")
+    done = machine.pillion(*bench, timeout=300)
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"not measured: the machine was busy, [1-9]\d* % of its CPU time went elsewhere", done.stdout)
+    assert "verdict" not in done.stdout and "RATIO" not in done.stdout
+    done = machine.pillion(*bench, "--json", timeout=300)
+    assert done.returncode == 3 and json.loads(done.stdout)["host"]["busy"] is True
+    done = machine.pillion(*bench, "--even-if-busy", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "verdict: none: the machine was busy in 2 of the rounds" in done.stdout and "tg32" in done.stdout
+
+
 def test_bench_interrupted_leaves_nothing(machine, small):
     process = subprocess.Popen([str(lib.PILLION), "bench", "-m", str(small), "-d", "debian"],
                                env=machine.env, stdin=subprocess.DEVNULL,
@@ -202,7 +227,7 @@ def test_bench_measures_a_gpu_api_on_the_drivers_of_the_kit(machine, tiny):
     stop_broker(machine.host)
     try:
         done = machine.pillion("bench", "-m", tiny, "--device", "Vulkan0", "-p", "8", "-n", "4",
-                               "-r", "1", "--json", timeout=300)
+                               "-r", "1", "--json", "--even-if-busy", timeout=300)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
         assert report["device"] == {"name": "Vulkan0", "reference": False}

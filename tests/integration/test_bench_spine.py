@@ -78,6 +78,10 @@ def test_the_small_model_may_be_slower_by_40_us_a_token(spine):
 
 
 def test_what_could_not_be_measured_is_status_2(spine):
+    spine.pillion.write_text("#!/bin/sh\necho '{\"host\": {\"busy\": true, \"elsewhere\": 0.41}}'\nexit 3\n")
+    done = spine()
+    assert done.returncode == 2 and not done.stdout
+    assert "spine: the machine was busy, 41 % of its CPU time went elsewhere" in done.stderr
     spine.pillion.write_text("#!/bin/sh\necho 'pillion: bench: no device' >&2\nexit 1\n")
     done = spine()
     assert done.returncode == 2 and "no device" in done.stderr and "spine: pillion ended with status 1" in done.stderr

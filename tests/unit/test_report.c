@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * report.h: what people and scripts read of a measurement. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -134,9 +136,69 @@ static void test_two_builds_are_told_apart(void **state)
 	free(different);
 }
 
+static void test_busy_host_gets_no_figure(void **state)
+{
+	struct bench_report busy = report;
+	char *table, *text;
+	json_t *root, *host;
+
+	(void)state;
+	busy.host = (struct bench_host){.busy = true, .n_dropped = 6, .elsewhere = 0.413};
+	table = printed(&busy, report_print_table);
+	text = printed(&busy, report_print_json);
+	assert_non_null(strstr(table, "not measured: the machine was busy, 41 % of its CPU time "
+				      "went elsewhere"));
+	assert_non_null(strstr(table, "--even-if-busy"));
+	assert_null(strstr(table, "verdict"));
+	assert_null(strstr(table, "pp512"));
+	root = json_loads(text, 0, NULL);
+	host = json_object_get(root, "host");
+	assert_true(json_is_true(json_object_get(host, "busy")));
+	assert_int_equal(json_integer_value(json_object_get(host, "rounds_dropped")), 6);
+	assert_null(json_object_get(root, "tests"));
+	assert_null(json_object_get(root, "load_s"));
+	json_decref(root);
+	free(table);
+	free(text);
+}
+
+static void test_rounds_that_were_disturbed_and_kept_give_no_verdict(void **state)
+{
+	struct bench_report kept = report;
+	char *text;
+
+	(void)state;
+	kept.host = (struct bench_host){.n_kept = 2, .elsewhere = 0.2};
+	text = printed(&kept, report_print_table);
+	assert_non_null(strstr(text, "pp512"));
+	assert_non_null(strstr(text, "verdict: none: the machine was busy in 2 of the rounds"));
+	assert_null(strstr(text, "passed"));
+	free(text);
+}
+
+static void test_what_else_the_host_did_is_said_beside_the_figures(void **state)
+{
+	struct bench_report quiet = report;
+	char *text;
+
+	(void)state;
+	quiet.host = (struct bench_host){.n_dropped = 1,
+					 .elsewhere = 0.004,
+					 .min_bytes_per_s = 9e9,
+					 .max_bytes_per_s = 1e10};
+	text = printed(&quiet, report_print_table);
+	assert_non_null(strstr(text, "host: 0.4 % of its CPU time went elsewhere, memory read at "
+				     "9.0 to 10.0 GB/s, 1 disturbed round measured again"));
+	assert_non_null(strstr(text, "verdict: passed"));
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_busy_host_gets_no_figure),
+		cmocka_unit_test(test_rounds_that_were_disturbed_and_kept_give_no_verdict),
+		cmocka_unit_test(test_what_else_the_host_did_is_said_beside_the_figures),
 		cmocka_unit_test(test_two_builds_are_told_apart),
 		cmocka_unit_test(test_json_has_the_promised_members),
 		cmocka_unit_test(test_table_calls_the_host_cpu_the_reference_device),
