@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * board.c -- makes the devices that the options name, each on the PCI bus.
+ *
+ * The order is the order of PCI slots, which a guest sees: disks first, so that the first disk is
+ * always /dev/vda.  The vsock's life connection also drives the boot timer's last two marks. */
 #include "board.h"
 
 #include <fcntl.h>

@@ -21,7 +21,6 @@
 #include "cell.h"
 
 #include <errno.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/kvm.h>
@@ -45,6 +44,7 @@ struct rule {
 	uint32_t value;
 };
 
+#include "arch.h"
 #include "cell_rules.h"
 
 enum { MAX_CODE = 512 };
@@ -100,7 +100,7 @@ static int install(const struct rule *rules, size_t n)
 	struct sock_fprog fprog = {.filter = p.code};
 
 	load(&p, offsetof(struct seccomp_data, arch));
-	test(&p, BPF_JEQ, AUDIT_ARCH_X86_64, false, 1);
+	test(&p, BPF_JEQ, arch_audit, false, 1);
 	give(&p, SECCOMP_RET_KILL_PROCESS);
 	load(&p, offsetof(struct seccomp_data, nr));
 	for (size_t i = 0; i < n; i++)

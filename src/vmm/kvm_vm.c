@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * kvm_vm.c -- see kvm_vm.h.
+ *
  * Theory of operation: the guest's memory is one mapping, told to KVM as one or two slots, below
  * and above the hole for registers.  Nothing is touched before the guest does, so that it costs
  * nothing until then.  It is private memory, unless a vhost-user peer must see it: then it is a
@@ -24,8 +26,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "arch.h"
 #include "fd.h"
-#include "layout.h"
 #include "log.h"
 #include "memory_file.h"
 
@@ -61,28 +63,34 @@ unsigned vm_max_vcpus(int kvm_fd)
 	return max < VM_MAX_VCPUS ? (unsigned)max : VM_MAX_VCPUS;
 }
 
+/* The first extension of a list that this KVM does not have; NULL: it has all. */
+static const char *find_lacking(int kvm_fd, const struct arch_extension *list)
+{
+	while (list->name && ioctl(kvm_fd, KVM_CHECK_EXTENSION, list->cap) > 0)
+		list++;
+	return list->name;
+}
+
 static int check_kvm(int kvm_fd, unsigned n_vcpus, struct pil_err *err)
 {
-	static const struct {
-		int cap;
-		const char *name;
-	} needed[] = {
-		{KVM_CAP_IRQCHIP, "IRQCHIP"},
+	static const struct arch_extension needed[] = {
 		{KVM_CAP_USER_MEMORY, "USER_MEMORY"},
 		{KVM_CAP_SIGNAL_MSI, "SIGNAL_MSI"},
 		{KVM_CAP_IOEVENTFD, "IOEVENTFD"},
 		{KVM_CAP_IOEVENTFD_ANY_LENGTH, "IOEVENTFD_ANY_LENGTH"},
-		{KVM_CAP_EXT_CPUID, "EXT_CPUID"},
 		{KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT"},
+		{0},
 	};
 	unsigned max = vm_max_vcpus(kvm_fd);
+	const char *lacking;
 
 	if (ioctl(kvm_fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
 		return pil_err_say(err, ENOTSUP, "'/dev/kvm' is not KVM as we know it");
-	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)
-		if (ioctl(kvm_fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0)
-			return pil_err_say(err, ENOTSUP, "this KVM lacks KVM_CAP_%s",
-					   needed[i].name);
+	lacking = find_lacking(kvm_fd, needed);
+	if (!lacking)
+		lacking = find_lacking(kvm_fd, arch_extensions);
+	if (lacking)
+		return pil_err_say(err, ENOTSUP, "this KVM lacks KVM_CAP_%s", lacking);
 	return n_vcpus <= max ? 0
 			      : pil_err_say(err, EINVAL, "%u processors: this KVM has at most %u",
 					    n_vcpus, max);
@@ -123,7 +131,7 @@ static uint8_t *map_aligned(uint64_t len, int flags, int fd)
 
 static int add_memory(struct vm *vm, const struct vm_opts *opts, struct pil_err *err)
 {
-	uint64_t low = opts->mem_bytes < LAYOUT_HOLE ? opts->mem_bytes : LAYOUT_HOLE;
+	uint64_t low = opts->mem_bytes < arch_layout.hole ? opts->mem_bytes : arch_layout.hole;
 	int kind = vm->mem.fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
 	uint8_t *host = map_aligned(opts->mem_bytes, MAP_NORESERVE | kind, vm->mem.fd);
 	int ret;
@@ -137,7 +145,8 @@ static int add_memory(struct vm *vm, const struct vm_opts *opts, struct pil_err 
 	madvise(host, opts->mem_bytes, MADV_DONTDUMP);
 	ret = add_range(vm, 0, host, low, 0, err);
 	if (!ret && opts->mem_bytes > low)
-		ret = add_range(vm, LAYOUT_HOLE_END, host + low, opts->mem_bytes - low, low, err);
+		ret = add_range(vm, arch_layout.hole_end, host + low, opts->mem_bytes - low, low,
+				err);
 	if (ret && !vm->mem.n_ranges)
 		munmap(host, opts->mem_bytes);
 	return ret;
@@ -145,7 +154,6 @@ static int add_memory(struct vm *vm, const struct vm_opts *opts, struct pil_err 
 
 int vm_init(struct vm *vm, int kvm_fd, const struct vm_opts *opts, struct pil_err *err)
 {
-	uint64_t identity = LAYOUT_IDENTITY;
 	int ret;
 
 	*vm = (struct vm){.kvm_fd = kvm_fd,
@@ -168,14 +176,9 @@ int vm_init(struct vm *vm, int kvm_fd, const struct vm_opts *opts, struct pil_er
 		goto fail;
 	}
 	fcntl(vm->fd, F_SETFD, FD_CLOEXEC);
-	if (ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) ||
-	    ioctl(vm->fd, KVM_SET_TSS_ADDR, LAYOUT_TSS))
-		log_dbg("kvm: place its scratch pages: %s",
-			strerror(errno)); /* not all need them */
-	if (ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0)) {
-		ret = pil_err_set(err, errno, "make the machine's interrupt controllers");
+	ret = arch_vm_init(vm, err);
+	if (ret)
 		goto fail;
-	}
 	ret = add_memory(vm, opts, err);
 	if (!ret)
 		return 0;

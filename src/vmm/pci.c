@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pci.c -- one PCI bus: configuration space by ECAM, and the window in which BARs lie. */
 #include "pci.h"
 
 #include <assert.h>
@@ -6,7 +8,7 @@
 #include <linux/pci_regs.h>
 #include <string.h>
 
-#include "layout.h"
+#include "arch.h"
 
 enum {
 	BRIDGE_VENDOR = 0x1b36,
@@ -59,7 +61,7 @@ unsigned pci_add_capability(struct pci_function *fn, const void *cap, unsigned l
 
 uint64_t pci_bar_gpa(const struct pci_function *fn)
 {
-	return LAYOUT_BARS + (uint64_t)fn->slot * PCI_BAR_BYTES;
+	return arch_layout.bars + (uint64_t)fn->slot * PCI_BAR_BYTES;
 }
 
 int pci_add(struct pci_bus *bus, struct pci_function *fn)
@@ -154,12 +156,12 @@ void pci_init(struct pci_bus *bus, struct vm *vm)
 	pci_function_init(&bus->bridge, BRIDGE_VENDOR, BRIDGE_DEVICE, BRIDGE_CLASS);
 	bus->bridge.slot = 0;
 	bus->slots[bus->n++] = &bus->bridge;
-	bus_add(&vm->mmio, &(struct bus_region){.base = LAYOUT_ECAM,
-						.len_bytes = LAYOUT_ECAM_BYTES,
+	bus_add(&vm->mmio, &(struct bus_region){.base = arch_layout.ecam,
+						.len_bytes = arch_layout.ecam_bytes,
 						.read = ecam_read,
 						.write = ecam_write,
 						.owner = bus});
-	bus_add(&vm->mmio, &(struct bus_region){.base = LAYOUT_BARS,
+	bus_add(&vm->mmio, &(struct bus_region){.base = arch_layout.bars,
 						.len_bytes = PCI_SLOTS * PCI_BAR_BYTES,
 						.read = bars_read,
 						.write = bars_write,

@@ -2,8 +2,9 @@
  *
  * pci.h -- one PCI bus with a host bridge, its configuration space reached through ECAM.
  *
- * A function has one BAR of PCI_BAR_BYTES, where we put it: slot N's is at LAYOUT_BARS + N times
- * that.  A guest may write another address there and read it back; the registers do not move. */
+ * A function has one BAR of PCI_BAR_BYTES, where we put it: slot N's is at arch_layout.bars + N
+ * times that.  A guest may write another address there and read it back; the registers do not move.
+ */
 #ifndef PIL_PCI_H
 #define PIL_PCI_H
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * probe.c -- see probe.h.
+ *
  * Theory of operation: /dev/kvm may be there and yet emulate each of the guest's instructions, a
  * thousand times slower than the processor.  So a guest of five instructions counts down in long
  * mode, as Linux would run, and the same loop runs on the host.  The count grows until the guest
@@ -21,12 +23,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arch.h"
 #include "fd.h"
 #include "kvm_vm.h"
 
 enum {
-	CODE_GPA = 0x8000,
-	PAGE_TABLES_GPA = 0x1000, /* three pages: one gigabyte of them, in one big page of 2 MiB */
 	MEMORY_BYTES = 2 << 20,
 	FIRST_COUNT = 1000,
 	LAST_COUNT = 1 << 26,
@@ -45,13 +46,6 @@ const char *const probe_kvm_str[] = {
 };
 static_assert(ARRAY_SIZE(probe_kvm_str) == PROBE_NUM_KVMS, "probe_kvm_str");
 
-static const uint8_t guest_code[] = {
-	0x48, 0xff, 0xc9, /* 1: dec %rcx */
-	0x75, 0xfb,       /*    jnz 1b */
-	0xe6, 0x10,       /*    out %al, $0x10 */
-	0xeb, 0xf7,       /*    jmp 1b */
-};
-
 static uint64_t now_ns(void)
 {
 	struct timespec ts;
@@ -64,66 +58,19 @@ static uint64_t time_host(uint64_t count)
 {
 	uint64_t start = now_ns();
 
-	__asm__ volatile("1: dec %0\n\tjnz 1b" : "+r"(count) : : "cc");
+	arch_probe_spin(count);
 	return now_ns() - start;
-}
-
-static void write_guest(const struct vm *vm)
-{
-	uint8_t *mem = vm->mem.ranges[0].host;
-	const uint64_t to_l3 = (PAGE_TABLES_GPA + 0x1000) | 3,
-		       to_l2 = (PAGE_TABLES_GPA + 0x2000) | 3,
-		       page = 0x83; /* big, writable, present */
-
-	memcpy(mem + CODE_GPA, guest_code, sizeof(guest_code));
-	memcpy(mem + PAGE_TABLES_GPA, &to_l3, 8);
-	memcpy(mem + PAGE_TABLES_GPA + 0x1000, &to_l2, 8);
-	memcpy(mem + PAGE_TABLES_GPA + 0x2000, &page, 8);
-}
-
-static int set_long_mode(int vcpu_fd)
-{
-	struct kvm_segment code = {.limit = 0xffffffff,
-				   .selector = 8,
-				   .type = 0xb,
-				   .present = 1,
-				   .l = 1,
-				   .s = 1,
-				   .g = 1};
-	struct kvm_segment data = code;
-	struct kvm_regs regs = {.rip = CODE_GPA, .rcx = 1, .rflags = 2};
-	struct kvm_sregs sregs;
-
-	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
-		return -errno;
-	data.selector = 16;
-	data.type = 3;
-	data.l = 0;
-	data.db = 1;
-	sregs.cs = code;
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.cr0 = 0x80000011; /* PG, ET, PE */
-	sregs.cr3 = PAGE_TABLES_GPA;
-	sregs.cr4 = 0x20;   /* PAE */
-	sregs.efer = 0x500; /* LME, LMA */
-	if (ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) || ioctl(vcpu_fd, KVM_SET_REGS, &regs))
-		return -errno;
-	return 0;
 }
 
 /* Lets the guest count down from @count; 0: it did not come back as it should. */
 static uint64_t time_guest(int vcpu_fd, const struct kvm_run *run, uint64_t count)
 {
-	struct kvm_regs regs;
 	uint64_t start;
 
-	if (ioctl(vcpu_fd, KVM_GET_REGS, &regs))
-		return 0;
-	regs.rcx = count;
-	if (ioctl(vcpu_fd, KVM_SET_REGS, &regs))
+	if (arch_probe_set_count(vcpu_fd, count))
 		return 0;
 	start = now_ns();
-	if (ioctl(vcpu_fd, KVM_RUN, 0) || run->exit_reason != KVM_EXIT_IO)
+	if (ioctl(vcpu_fd, KVM_RUN, 0) || run->exit_reason != arch_probe_exit)
 		return 0;
 	return now_ns() - start;
 }
@@ -196,8 +143,8 @@ static int run_guest(struct probe *probe, struct vm *vm)
 
 	if (vcpu_fd < 0 || size < (int)sizeof(*run))
 		return pil_err_set(&probe->why, vcpu_fd < 0 ? errno : EIO, "make a processor");
-	write_guest(vm);
-	ret = set_long_mode(vcpu_fd);
+	arch_probe_load(vm);
+	ret = arch_probe_enter(vcpu_fd);
 	run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
 	if (ret || run == MAP_FAILED)
 		return pil_err_set(&probe->why, ret ? -ret : errno, "set up a processor");

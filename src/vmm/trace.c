@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * trace.c -- see trace.h. */
 #include "trace.h"
 
 #include <stdio.h>
@@ -46,11 +48,10 @@ void trace_mark(const char *what)
 		trace.enabled = false;
 }
 
-void trace_guest_mark(struct power *power, unsigned value)
+void trace_guest_mark(unsigned value)
 {
 	char text[16];
 
-	(void)power;
 	snprintf(text, sizeof(text), "mark %u", value & 0xff);
 	trace_mark(text);
 }

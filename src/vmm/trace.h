@@ -9,8 +9,6 @@
 
 #include <stdbool.h>
 
-struct power;
-
 /* Remembers now; call it first thing in main(). */
 void trace_begin(void);
 /* Prints marks from here on.  @start_ns: CLOCK_MONOTONIC when the caller executed us; 0: unknown,
@@ -18,7 +16,7 @@ void trace_begin(void);
 void trace_enable(unsigned long long start_ns);
 /* Any thread; prints nothing unless enabled. */
 void trace_mark(const char *what);
-/* The guest wrote @value to POWER_MARK. */
-void trace_guest_mark(struct power *power, unsigned value);
+/* The guest asks for a mark by a register of its own. */
+void trace_guest_mark(unsigned value);
 
 #endif

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * vcpu.c -- see vcpu.h.
+ *
  * Theory of operation: a processor's thread does nothing but KVM_RUN; what comes out of it is an
  * access to a register, which the buses answer, or the end of the machine.  The first processor
- * starts in the state that PVH asks for, the others wait inside KVM for the start-up interrupt of
- * the first one.
+ * starts at the kernel's entry, the others wait inside KVM until the first one starts them.
  *
  * To stop a thread, immediate_exit is set and a signal sent: KVM_RUN returns if it runs, and will
  * return at once if it is about to. */
 #include "vcpu.h"
 
-#include <asm/prctl.h>
 #include <errno.h>
 #include <linux/kvm.h>
 #include <signal.h>
@@ -17,95 +17,20 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "cpuid.h"
+#include "arch.h"
 #include "fd.h"
-#include "log.h"
 
 #define KICK SIGUSR1
 
-#ifndef ARCH_REQ_XCOMP_GUEST_PERM /* <asm/prctl.h> before Linux 5.17 */
-#define ARCH_REQ_XCOMP_GUEST_PERM 0x1025
-#endif
-#define XFEATURE_XTILEDATA 18
+enum { STACK_BYTES = 64 << 10 };
 
-enum { STACK_BYTES = 64 << 10, LEAF_XSAVE = 0xd, XCR0_PLAIN = 7 /* x87, SSE, AVX */ };
-
-#define MSR_MISC_ENABLE   0x1a0
-#define MSR_MTRR_DEF_TYPE 0x2ff
-
-static int set_msrs(const struct vcpu *vcpu)
-{
-	static const struct kvm_msr_entry entries[] = {
-		{.index = MSR_MTRR_DEF_TYPE, .data = 1 << 11 | 6}, /* on; write-back */
-		{.index = MSR_MISC_ENABLE, .data = 1},             /* fast strings */
-	};
-	_Alignas(struct kvm_msrs) uint8_t room[sizeof(struct kvm_msrs) + sizeof(entries)] = {0};
-	struct kvm_msrs *msrs = (struct kvm_msrs *)room;
-
-	msrs->nmsrs = ARRAY_SIZE(entries);
-	memcpy(msrs->entries, entries, sizeof(entries));
-	/* Returns how many it knew; a guest can live without either. */
-	return ioctl(vcpu->fd, KVM_SET_MSRS, msrs) < 0 ? -errno : 0;
-}
-
-/* Turns on the register sets the processor has.  Kernels do this themselves; KVM under an emulated
- * SVM (QEMU's) does not see them do it, and takes the sets away again.  -errno. */
-static int set_xcr0(const struct vcpu *vcpu, const struct kvm_cpuid2 *supported)
-{
-	struct kvm_xcrs xcrs = {.nr_xcrs = 1};
-
-	for (unsigned i = 0; i < supported->nent; i++)
-		if (supported->entries[i].function == LEAF_XSAVE && !supported->entries[i].index)
-			xcrs.xcrs[0].value = supported->entries[i].eax & XCR0_PLAIN;
-	if (xcrs.xcrs[0].value == 0)
-		return 0;
-	return ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) ? -errno : 0;
-}
-
-/* 32-bit protected mode, flat segments, no paging; ebx holds @start_info_gpa. */
-static int set_pvh_state(const struct vcpu *vcpu, const struct vcpus_opts *opts)
-{
-	struct kvm_segment code = {.limit = 0xffffffff,
-				   .selector = 8,
-				   .type = 0xb,
-				   .present = 1,
-				   .db = 1,
-				   .s = 1,
-				   .g = 1};
-	struct kvm_segment data = code, task = {.limit = 0x67, .type = 0xb, .present = 1};
-	struct kvm_regs regs = {.rip = opts->entry_gpa, .rbx = opts->start_info_gpa, .rflags = 2};
-	struct kvm_sregs sregs;
-
-	if (ioctl(vcpu->fd, KVM_GET_SREGS, &sregs))
-		return -errno;
-	data.selector = 16;
-	data.type = 3;
-	task.selector = 24;
-	sregs.cs = code;
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.tr = task;
-	sregs.gdt.limit = sregs.idt.limit = 0;
-	sregs.cr0 = 0x11; /* PE, ET */
-	if (ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) || ioctl(vcpu->fd, KVM_SET_REGS, &regs))
-		return -errno;
-	return 0;
-}
-
-static int init_one(struct vcpu *vcpu, const struct kvm_cpuid2 *supported,
+static int init_one(struct vcpu *vcpu, const struct arch_processors *shared,
 		    const struct vcpus_opts *opts)
 {
 	struct vm *vm = vcpu->vm;
-	struct cpuid_opts cpuid = {
-		.index = vcpu->index,
-		.count = vm->n_vcpus,
-		.nested = opts->nested,
-		.tsc_deadline =
-			ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0,
-	};
-	int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0), ret;
+	int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	void *run;
 
 	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)vcpu->index);
@@ -116,49 +41,33 @@ static int init_one(struct vcpu *vcpu, const struct kvm_cpuid2 *supported,
 		return -errno;
 	vcpu->run = run;
 	vcpu->run_bytes = (size_t)size;
-	ret = cpuid_set(supported, vcpu->fd, &cpuid);
-	if (!ret)
-		ret = set_msrs(vcpu);
-	if (!ret)
-		ret = set_xcr0(vcpu, supported);
-	if (!ret && vcpu->index == 0)
-		ret = set_pvh_state(vcpu, opts);
-	return ret;
-}
-
-/* The state of AMX tiles is large, so that a guest gets them only when its monitor asks before it
- * makes a processor.  Hosts without them say no. */
-static void ask_for_tiles(void)
-{
-	if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_XTILEDATA))
-		log_dbg("processors without AMX tiles: %s", strerror(errno));
+	return arch_vcpu_init(vcpu, shared, opts);
 }
 
 int vcpus_init(struct vcpus *vcpus, struct vm *vm, const struct vcpus_opts *opts,
 	       struct pil_err *err)
 {
-	_auto_free struct kvm_cpuid2 *supported = NULL;
+	struct arch_processors *shared = NULL;
 	int ret;
 
 	*vcpus = (struct vcpus){.all = calloc(vm->n_vcpus, sizeof(*vcpus->all))};
-	ask_for_tiles();
-	ret = vcpus->all ? cpuid_create(&supported, vm->kvm_fd) : -ENOMEM;
+	ret = vcpus->all ? arch_processors_create(&shared, vm) : -ENOMEM;
 	if (ret) {
 		vcpus_finish(vcpus);
 		return pil_err_set(err, -ret, "make %u processors", vm->n_vcpus);
 	}
-	while (vcpus->n < vm->n_vcpus) {
+	while (!ret && vcpus->n < vm->n_vcpus) {
 		struct vcpu *vcpu = &vcpus->all[vcpus->n];
 
 		*vcpu = (struct vcpu){.vm = vm, .index = vcpus->n++, .fd = -1};
-		ret = init_one(vcpu, supported, opts);
-		if (ret) {
-			pil_err_set(err, -ret, "make processor %u", vcpu->index);
-			vcpus_finish(vcpus);
-			return ret;
-		}
+		ret = init_one(vcpu, shared, opts);
 	}
-	return 0;
+	arch_processors_destroy(shared);
+	if (ret) {
+		pil_err_set(err, -ret, "make processor %u", vcpus->n - 1);
+		vcpus_finish(vcpus);
+	}
+	return ret;
 }
 
 static uint64_t load(const void *from, unsigned len)
@@ -200,11 +109,10 @@ static void handle_mmio(struct vcpu *vcpu)
 	}
 }
 
-/* Serves one exit.  False: the machine ends.  #syscalls vcpu: ioctl(1=KVM_GET_REGS) */
+/* Serves one exit.  False: the machine ends. */
 static bool handle_exit(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
-	struct kvm_regs regs = {0};
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
@@ -225,10 +133,9 @@ static bool handle_exit(struct vcpu *vcpu)
 		       (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
 		return false;
 	default:
-		ioctl(vcpu->fd, KVM_GET_REGS, &regs);
 		vm_end(vcpu->vm, VM_END_PANIC,
-		       "processor %u: KVM gave up at rip %#llx, exit reason %u, detail %u",
-		       vcpu->index, (unsigned long long)regs.rip, run->exit_reason,
+		       "processor %u: KVM gave up at %#llx, exit reason %u, detail %u", vcpu->index,
+		       (unsigned long long)arch_vcpu_pc(vcpu), run->exit_reason,
 		       run->exit_reason == KVM_EXIT_INTERNAL_ERROR ? run->internal.suberror : 0);
 		return false;
 	}

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
+ * power.c -- see power.h.
+ *
  * Theory of operation: several vCPUs may speak on the UART at once (a panic does not ask), so that
  * it has a lock. */
 #include "power.h"
@@ -9,45 +11,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bus.h"
 #include "layout.h"
 #include "log.h"
-#include "str.h"
 
 static pthread_mutex_t uart_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void end_line(struct tail *tail)
-{
-	const char *panic;
-
-	tail->line[tail->len] = '\0';
-	panic = tail->len ? strstr(tail->line, "Kernel panic - not syncing") : NULL;
-	if (panic && !tail->panicked) {
-		memcpy(tail->panic, panic, strlen(panic) + 1);
-		tail->panicked = true;
-	}
-	if (tail->len)
-		memcpy(tail->lines[tail->n_lines++ % TAIL_LINES], tail->line, tail->len + 1);
-	tail->len = 0;
-}
-
-void tail_add(struct tail *tail, const char *text, size_t len)
-{
-	for (size_t i = 0; i < len; i++) {
-		if (text[i] == '\n' || tail->len == sizeof(tail->line) - 1)
-			end_line(tail);
-		if (text[i] != '\n' && text[i] != '\r')
-			tail->line[tail->len++] = text[i];
-	}
-}
-
-void tail_log(const struct tail *tail)
-{
-	char safe[TAIL_LINE_BYTES * 4];
-	unsigned first = tail->n_lines > TAIL_LINES ? tail->n_lines - TAIL_LINES : 0;
-
-	for (unsigned i = first; i < tail->n_lines; i++)
-		log_err("guest: %s", str_escape(safe, sizeof(safe), tail->lines[i % TAIL_LINES]));
-}
 
 static void power_write(void *owner, uint64_t off, unsigned len, uint64_t value)
 {
@@ -67,7 +35,7 @@ static void power_write(void *owner, uint64_t off, unsigned len, uint64_t value)
 		break;
 	case POWER_MARK:
 		if (power->mark)
-			power->mark(power, v);
+			power->mark(v);
 		break;
 	default:
 		break;
