@@ -12,6 +12,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "lib"))
 
 import host as host_lib  # noqa: E402
+import slowness  # noqa: E402
+
+slowness.scale_subprocesses()
 
 
 @pytest.fixture(scope="session")

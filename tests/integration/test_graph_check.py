@@ -16,7 +16,8 @@ def run_graph(tree, *args):
             "--ro-bind", lib.BUILD / "tests" / "lib" / "run_graph", "/run/run_graph",
             "--", "/run/run_graph", *args]
     return subprocess.run(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          timeout=SECONDS + 120)
+                          timeout=SECONDS + 120,
+                          env={**os.environ, "PILLION_SLOWNESS": f"{lib.slowness():.1f}"})
 
 
 def test_no_graph_that_passes_crashes_ggml(tree):

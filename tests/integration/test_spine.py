@@ -123,9 +123,8 @@ def start_long(host, model, *more, stderr=subprocess.PIPE, **kwargs):
 
 
 def ends_within(process, seconds):
-    start = time.monotonic()
-    _, err = process.communicate(timeout=seconds + 20)
-    assert time.monotonic() - start < seconds, err[-2000:]
+    with lib.within(seconds, "the end of the program"):
+        _, err = process.communicate(timeout=seconds + 20)
     return process.returncode, err.decode(errors="replace")
 
 
@@ -189,7 +188,7 @@ def test_killed_at_any_moment_of_a_run_it_harms_no_program(pair, tiny, small, ki
         assert not crashed(process.returncode), err
         # what has lost nothing goes on to its end; ggml reports a loss with the next graph, so that
         # the program makes a word of the zeroes that it has read
-        assert took < 2 or process.returncode == 0, err
+        assert took < lib.bound(2) or process.returncode == 0, err
         words = text.split() if process.returncode == 0 else text.split()[:-1]
         assert words == whole[:len(words)]
         lib.wait_for("the executors leave", lambda: not any(map(lib.name_of, executors)))
@@ -254,7 +253,7 @@ def test_garbage_on_the_socket_does_not_reach_anybody_else(pair, tiny):
     path = str(pair.runtime / "guest" / "broker.sock")
     for junk in (b"", b"\0", b"\xff" * 4096, os.urandom(65536)):
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(5)
+            s.settimeout(lib.bound(5))
             s.connect(path)
             try:
                 s.sendall(junk)

@@ -17,10 +17,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 import urllib.request
 
 import pytest
+
+from slowness import bound, slowness, wait_for, within  # noqa: F401  (for tests as well)
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = pathlib.Path(os.environ.get("PILLION_BUILD", ROOT / "build"))
@@ -69,14 +70,6 @@ def installed_data():
 def installed_kit():
     """The runtime kit that was installed beside the distro."""
     return CACHE / "data" / "pillion" / "kits" / "runtime" / "rootfs"
-
-
-def wait_for(what, condition, timeout=10):
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {timeout} s")
-        time.sleep(0.02)
 
 
 def children(pid):
@@ -318,7 +311,7 @@ class Server:
             raise AssertionError(f"llama-server ended: {self.said()[-2000:]}")
         try:
             return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health",
-                                          timeout=5).status == 200
+                                          timeout=bound(5)).status == 200
         except OSError:
             return False
 
@@ -332,7 +325,7 @@ class Server:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/completion",
                                          json.dumps(body).encode(),
                                          {"Content-Type": "application/json"})
-        return json.load(urllib.request.urlopen(request, timeout=120))
+        return json.load(urllib.request.urlopen(request, timeout=bound(120)))
 
     def stop(self):
         signal_all(children(self.process.pid))

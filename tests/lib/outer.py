@@ -13,6 +13,9 @@ Emulation is slow: about 10 s until the outer computer answers, 10 to 20 s for a
 It is not reliable either with several processors: in one of about thirty starts of a machine one
 of them loses an interrupt, and the outer kernel stops (QEMU 7.2; never seen with one processor, and
 far slower when they take turns).  So there is one, unless a test is about more, and tries again.
+
+Seconds in here are those of a quiet host: what a command may take grows with the slowness of the
+host and with that of the emulated computer, which is probed in the same way (slowness.py).
 """
 import contextlib
 import fcntl
@@ -31,6 +34,8 @@ import time
 
 import host as host_lib
 import pytest
+import slowness
+from slowness import bound
 
 VM_CACHE = host_lib.CACHE / "vm"
 TOOL = host_lib.BUILD / "tests" / "lib" / "vm_tool"
@@ -115,6 +120,10 @@ while True:
 
 
 ADDRESS = "192.168.77.15"  # of the outer computer
+# What the parts of slowness.probe() take in there on a quiet host, and how often that is looked at.
+QUIET, FRESH = (0.60, 0.12, 0.03), 60
+PROBE = ("import sys; sys.path.insert(0, '/test'); import slowness as s;"
+         " print(*map(s.seconds_of, (s.compute, s.start_programs, s.sleep_briefly)))")
 
 
 class Lost(AssertionError):
@@ -263,6 +272,7 @@ class Outer:
         self.log = self.root / "console.log"
         self.qemu = None
         self.text = b""
+        self.probed = 0
         with cache_lock():
             kit_folder = kit(KERNEL)
             self.fill(kernels, distros, runtime, native, files)
@@ -296,6 +306,7 @@ class Outer:
         (stage / "start").write_text(START)
         (stage / "start").chmod(0o755)
         (stage / "agent").write_text(AGENT)
+        shutil.copy(slowness.__file__, stage)
         shutil.copy(shutil.which("busybox"), stage)
         subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-J", "size=16", "-E",
                         "lazy_itable_init=1,lazy_journal_init=1", "-d", stage,
@@ -325,7 +336,7 @@ class Outer:
                                      stderr=open(self.root / "qemu.log", "w"),
                                      env={**os.environ, "TMPDIR": str(self.root)})
         self.socket = socket.socket(socket.AF_UNIX)
-        end = time.monotonic() + 20
+        end = time.monotonic() + bound(20)
         while True:
             try:
                 self.socket.connect(str(agent))
@@ -337,7 +348,7 @@ class Outer:
                     raise AssertionError(f"QEMU does not start: {said}") from None
                 time.sleep(0.05)
         try:
-            assert self.receive(180) == {"hello": 1}
+            assert self.receive(bound(180)) == {"hello": 1}
         except BaseException:
             self.close()
             raise
@@ -359,15 +370,29 @@ class Outer:
         line, self.text = self.text.split(b"\n", 1)
         return json.loads(line)
 
+    def probe(self):
+        """Now and then: how slow it is in there."""
+        if time.monotonic() - self.probed > FRESH:
+            done = self.ask(f'python3 -c "{PROBE}"', slowness.MOST * 20)
+            assert done.status == 0, done
+            self.probed = time.monotonic()
+            slowness.note(slowness.factor(map(float, done.out.split()), QUIET))
+
     def run(self, command, timeout=60, text="", env=None):
+        """The timeout is that of a quiet host."""
+        self.probe()
+        told = {"PILLION_SLOWNESS": f"{slowness.slowness():.2f}"}
+        return self.ask(command, bound(timeout), text, {**told, **(env or {})})
+
+    def ask(self, command, timeout, text="", env=None):
         asked = {"command": command, "timeout": timeout, "input": text,
                  "env": {**self.env, **(env or {})}}
-        self.socket.settimeout(20)
+        self.socket.settimeout(bound(20))
         try:
             self.socket.sendall(json.dumps(asked).encode() + b"\n")
         except OSError:
             raise Lost(f"the outer computer is gone\n{self.console()}") from None
-        return Result(command, self.receive(timeout + 20))
+        return Result(command, self.receive(timeout + bound(20)))
 
     def ok(self, command, timeout=60, **kwargs):
         result = self.run(command, timeout, **kwargs)

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bound.h"
 #include "compiler.h"
 #include "ggml_host.h"
 #include "op_rules.h"
@@ -261,7 +262,7 @@ static void run_checked(struct op_graph *g, const struct graph_index *index, uin
 		}
 	progress->ran++;
 	progress->ran_by_op[g->t[g->n - 1].op]++;
-	alarm(SLOW_SECONDS);
+	alarm((unsigned)bound_ms(SLOW_SECONDS * 1000) / 1000);
 	if (api->ggml_backend_graph_compute(backend, cgraph) != 0)
 		snprintf(progress->what, sizeof(progress->what), "failed");
 	alarm(0);

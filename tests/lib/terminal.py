@@ -13,6 +13,8 @@ import sys
 import termios
 import time
 
+from slowness import bound
+
 
 class Terminal:
     def __init__(self, argv, env, rows=30, cols=100, timeout=15):
@@ -28,7 +30,7 @@ class Terminal:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
 
     def expect(self, text):
-        end = time.monotonic() + self.timeout
+        end = time.monotonic() + bound(self.timeout)
         while text not in self.seen:
             assert time.monotonic() < end, f"no {text!r} in {self.seen!r}"
             if select.select([self.fd], [], [], 0.2)[0]:

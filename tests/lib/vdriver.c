@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+#include "bound.h"
 
 enum { RING_STRIDE = 0x10000 };
 
@@ -283,7 +284,7 @@ bool vdriver_wait_used(struct vdriver *d, unsigned q, struct vring_used_elem *el
 {
 	const struct timespec ms = {.tv_nsec = 1000000};
 
-	for (int i = 0; i < VDRIVER_WAIT_MS; i++) {
+	for (int i = 0; i < bound_ms(VDRIVER_WAIT_MS); i++) {
 		if (vdriver_used(d, q, elem))
 			return true;
 		nanosleep(&ms, NULL);

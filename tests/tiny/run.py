@@ -28,6 +28,9 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "lib"))
+from slowness import bound  # noqa: E402
+
 vmm, guest, source = sys.argv[1:4]
 head = pathlib.Path(source).read_text().split("*/")[0]
 want = {key: value.strip() for key, value in re.findall(r"^ \* (run|status):(.*)$", head, re.M)}
@@ -175,7 +178,7 @@ with tempfile.TemporaryDirectory() as tmp:
     start = time.monotonic()
     done = subprocess.run([vmm, "--kernel", guest, "--memory", "16", "--console-early", *options],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, errors="replace", timeout=60,
+                          text=True, errors="replace", timeout=bound(60),
                           pass_fds=[s.fileno() for s in keep])
     seconds = int(time.monotonic() - start)
 

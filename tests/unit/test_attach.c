@@ -18,6 +18,7 @@
 
 #include "agent.h"
 #include "attach.h"
+#include "bound.h"
 #include "fd.h"
 #include "proc.h"
 
@@ -93,7 +94,7 @@ static int teardown(void **state)
 
 static void expect_status(struct agent *a, int status)
 {
-	assert_int_equal(proc_wait(a->client, 5000), status);
+	assert_int_equal(proc_wait(a->client, bound_ms(5000)), status);
 	a->client = 0;
 }
 

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bound.h"
 #include "err.h"
 #include "fd.h"
 #include "loop.h"
@@ -179,7 +180,7 @@ static void test_descriptors_are_closed_from_one_on(void **state)
 		pil_close_from(51);
 		_exit(good && fcntl(63, F_GETFD) < 0 && fcntl(50, F_GETFD) >= 0 ? 0 : 1);
 	}
-	assert_int_equal(proc_wait(pid, 10000), 0);
+	assert_int_equal(proc_wait(pid, bound_ms(10000)), 0);
 }
 
 static void test_children_inherit_only_what_is_kept(void **state)
@@ -191,7 +192,7 @@ static void test_children_inherit_only_what_is_kept(void **state)
 	pid_t pid = proc_spawn(argv, &opts, NULL);
 
 	(void)state;
-	status = proc_wait(pid, 5000);
+	status = proc_wait(pid, bound_ms(5000));
 	assert_int_equal(status, 0);
 	close(kept);
 	close(not_kept);
@@ -310,7 +311,7 @@ static void test_timers_expire_in_order_and_not_early(void **state)
 	(void)state;
 	assert_int_equal(loop_create(&c.loop), 0);
 	c.start_ms = loop_now_ms();
-	loop_timer_arm(c.loop, &c.moved, 1000);
+	loop_timer_arm(c.loop, &c.moved, 60000);
 	loop_timer_arm(c.loop, &c.last, 60);
 	loop_timer_arm(c.loop, &c.later, 40);
 	loop_timer_arm(c.loop, &c.cancelled, 20);
@@ -318,7 +319,7 @@ static void test_timers_expire_in_order_and_not_early(void **state)
 	assert_int_equal(loop_run(c.loop), 0);
 	assert_string_equal(c.order, "smle");
 	assert_false(c.early);
-	assert_true(loop_now_ms() - c.start_ms < 900); /* nothing waited for the 1000 */
+	assert_true(loop_now_ms() - c.start_ms < bound_ms(900)); /* nothing waited for the 60000 */
 	loop_destroy(c.loop);
 }
 

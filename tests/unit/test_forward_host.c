@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "bound.h"
 #include "fd.h"
 #include "forward_host.h"
 #include "loop.h"
@@ -83,7 +84,7 @@ static int call(uint16_t port)
 
 static int call_within(uint16_t port, int timeout_ms)
 {
-	int64_t due = loop_now_ms() + timeout_ms;
+	int64_t due = loop_now_ms() + bound_ms(timeout_ms);
 	int fd;
 
 	while ((fd = call(port)) < 0 && loop_now_ms() < due)
@@ -147,7 +148,7 @@ static void test_port_that_is_no_longer_announced_is_let_go(void **state)
 	assert_true(fd >= 0);
 	close(fd);
 	announce(g, second, sizeof(second));
-	for (due = loop_now_ms() + 5000; (fd = call(a)) >= 0 && loop_now_ms() < due;) {
+	for (due = loop_now_ms() + bound_ms(5000); (fd = call(a)) >= 0 && loop_now_ms() < due;) {
 		close(fd);
 		poll(NULL, 0, 5);
 	}
@@ -159,7 +160,7 @@ static void test_port_that_is_no_longer_announced_is_let_go(void **state)
 
 static void expect_end(struct guest *g)
 {
-	assert_int_equal(proc_wait(g->forwarder, 5000), 0);
+	assert_int_equal(proc_wait(g->forwarder, bound_ms(5000)), 0);
 	g->forwarder = 0;
 }
 

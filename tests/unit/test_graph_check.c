@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "bound.h"
 #include "graph_check.h"
 #include "op_rules.h"
 #include "op_shapes.h"
@@ -378,7 +379,8 @@ static void test_a_large_graph_is_checked_in_microseconds(void **state)
 		best = us < best ? us : best;
 	}
 	print_message("%u tensors: %.0f us\n", b.n, best);
-	assert_true(best < 5000); /* loose: sanitizers and busy machines; 100 us is usual */
+	assert_true(best <
+		    bound_ms(5000)); /* loose: sanitizers and busy machines; 100 us is usual */
 }
 
 /* ---- what must not ---- */

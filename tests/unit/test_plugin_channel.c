@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "bound.h"
 #include "channel.h"
 #include "fake_exec.h"
 #include "fd.h"
@@ -230,7 +231,7 @@ static void test_the_end_of_an_executor_is_noticed_at_once(void **state)
 	channel_call(chan, WIRE_OP_FENCE, &none, NULL, 0, NULL, NULL);
 	assert_int_equal(channel_call(chan, WIRE_OP_FENCE, &none, NULL, 0, NULL, NULL),
 			 WIRE_E_EXECUTOR);
-	assert_true(now_ms() - start < 2000);
+	assert_true(now_ms() - start < bound_ms(2000));
 	assert_true(chan->dead);
 	close_fake(chan, &x);
 }
@@ -261,7 +262,7 @@ static void test_signals_do_not_hide_the_end_of_an_executor(void **state)
 	setitimer(ITIMER_REAL, &often, NULL);
 	assert_false(channel_wait(chan, chan->seq));
 	setitimer(ITIMER_REAL, &off, NULL);
-	assert_true(now_ms() - start < 2000);
+	assert_true(now_ms() - start < bound_ms(2000));
 	close_fake(chan, &x);
 }
 

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bound.h"
 #include "emulated.h"
 #include "fake_ggml.h"
 #include "fd.h"
@@ -33,7 +34,7 @@ static struct peer connect_peer(struct gg_device *device, const char *machine, u
 				    .machine = machine,
 				    .quota_bytes = quota,
 				    .shm_ok = true};
-	struct timeval limit = {.tv_sec = 5};
+	struct timeval limit = {.tv_sec = bound_ms(5000) / 1000};
 	struct peer p = {.device = device};
 	int pair[2];
 
@@ -49,7 +50,7 @@ static struct peer connect_peer(struct gg_device *device, const char *machine, u
 
 static void wait_until_gone(struct gg_device *device)
 {
-	for (int i = 0; i < 5000 && session_count(device); i++)
+	for (int i = 0; i < bound_ms(5000) && session_count(device); i++)
 		usleep(1000);
 	assert_int_equal(session_count(device), 0);
 }
@@ -96,7 +97,7 @@ static void expect_ended_but(struct peer *p, unsigned n_others)
 	char c;
 
 	assert_int_equal(read(p->fd, &c, 1), 0);
-	for (int i = 0; i < 5000 && session_count(p->device) > n_others; i++)
+	for (int i = 0; i < bound_ms(5000) && session_count(p->device) > n_others; i++)
 		usleep(1000);
 	assert_int_equal(session_count(p->device), n_others);
 }
@@ -174,7 +175,7 @@ static void test_quota_holds_over_all_sessions_of_a_machine(void **state)
 	assert_int_equal(alloc(&b, 1, 700 << 10), WIRE_E_NO_MEMORY);
 	assert_int_equal(alloc(&other, 1, 4 << 20), WIRE_OK);
 	close(a.fd);
-	for (int i = 0; i < 5000 && session_count(*state) > 2; i++)
+	for (int i = 0; i < bound_ms(5000) && session_count(*state) > 2; i++)
 		usleep(1000);
 	assert_int_equal(alloc(&b, 1, 700 << 10), WIRE_OK);
 	close(b.fd);

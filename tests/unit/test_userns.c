@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bound.h"
 #include "fd.h"
 #include "proc.h"
 #include "userns.h"
@@ -42,7 +43,7 @@ static void assert_let_go(struct held *held)
 	struct pollfd p = {.fd = held->ours, .events = POLLIN};
 
 	pil_close_p(&held->theirs);
-	if (poll(&p, 1, GONE_MS) != 1 || !(p.revents & POLLHUP))
+	if (poll(&p, 1, bound_ms(GONE_MS)) != 1 || !(p.revents & POLLHUP))
 		fail_msg("something that was started is still there");
 	pil_close_p(&held->ours);
 }
@@ -77,7 +78,7 @@ static int skip_without_namespaces(void **state)
 	pid_t pid = spawn((char *[]){(char *)"true", NULL}, USERNS_OWN_PIDS, &held);
 
 	(void)state;
-	if (pid < 0 || proc_wait(pid, GONE_MS) || !proc_have("bwrap"))
+	if (pid < 0 || proc_wait(pid, bound_ms(GONE_MS)) || !proc_have("bwrap"))
 		skip();
 	assert_let_go(&held);
 	return 0;
@@ -92,8 +93,8 @@ static void test_it_is_root_and_the_first_process(void **state)
 	struct held held = hold();
 
 	(void)state;
-	assert_int_equal(proc_wait(spawn(own, USERNS_OWN_PIDS, &held), GONE_MS), 0);
-	assert_int_equal(proc_wait(spawn(host, USERNS_HOST_PIDS, &held), GONE_MS), 0);
+	assert_int_equal(proc_wait(spawn(own, USERNS_OWN_PIDS, &held), bound_ms(GONE_MS)), 0);
+	assert_int_equal(proc_wait(spawn(host, USERNS_HOST_PIDS, &held), bound_ms(GONE_MS)), 0);
 	assert_let_go(&held);
 }
 

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "bound.h"
 #include "err.h"
 #include "vdriver.h"
 #include "virtio_blk.h"
@@ -199,8 +200,8 @@ static void test_configuration_and_serial(void **state)
 
 static void wait_broken(struct fixture *f)
 {
-	for (int i = 0; i < VDRIVER_WAIT_MS && !__atomic_load_n(&f->d.broken, __ATOMIC_ACQUIRE);
-	     i++)
+	for (int i = 0;
+	     i < bound_ms(VDRIVER_WAIT_MS) && !__atomic_load_n(&f->d.broken, __ATOMIC_ACQUIRE); i++)
 		usleep(1000);
 	assert_int_equal(f->d.broken, 1);
 }

@@ -24,6 +24,7 @@
 
 #include <cmocka.h>
 
+#include "bound.h"
 #include "fd.h"
 #include "loop.h"
 #include "vdriver.h"
@@ -299,7 +300,7 @@ static void test_a_back_end_that_plays_with_the_eventfds_blocks_nothing(void **s
 	uint64_t full = UINT64_MAX - 1, count;
 	int kick_fd, call_fd;
 
-	alarm(20); /* instead of for ever */
+	alarm((unsigned)bound_ms(20000) / 1000); /* instead of for ever */
 	start_back_end(f);
 	vdriver_start(&f->d, f->dev, 0);
 	for (unsigned round = 0; round < 2; round++) {
@@ -382,7 +383,7 @@ static void test_a_back_end_that_does_not_let_go_is_left(void **state)
 	vdriver_start(&f->d, f->dev, 0);
 	converse(f);
 	vdriver_stop(&f->d);
-	assert_true(now_ms() - before < 3000);
+	assert_true(now_ms() - before < bound_ms(3000));
 	f->d.dev = NULL;
 	run_loop(f, 2);
 	assert_false(virtio_fs_is_connected(f->dev));
