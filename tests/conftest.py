@@ -17,6 +17,18 @@ import slowness  # noqa: E402
 slowness.scale_subprocesses()
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "soak: in `make soak` only")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests with the marker `soak` are not there, rather than skipped, elsewhere."""
+    if os.environ.get("PILLION_SOAK") != "1":
+        left_out = [i for i in items if i.get_closest_marker("soak")]
+        items[:] = [i for i in items if i not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def models():
     """Folder of generated models; they are the same everywhere, so they are kept."""

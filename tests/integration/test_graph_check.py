@@ -7,7 +7,7 @@ import time
 
 import host as lib
 
-SECONDS = int(os.environ.get("PILLION_STRESS_SECONDS", "40"))
+SECONDS = int(os.environ.get("PILLION_STRESS_SECONDS", "15"))
 
 
 def run_graph(tree, *args):

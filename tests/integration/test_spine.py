@@ -14,7 +14,7 @@ import host as lib
 
 PROMPTS = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
 TOKENS = 128
-KILLS = 20
+KILLS = 100 if os.environ.get("PILLION_SOAK") else 10
 
 
 @pytest.fixture
