@@ -5,6 +5,7 @@ The machine of a test is `pillion -d debian`, started by its first command; test
 the next one to start it again.
 """
 import json
+import os
 import re
 import time
 
@@ -43,7 +44,7 @@ def machine(outer):
     def run(command, timeout=60, name="debian", **kwargs):
         return outer.ok(f"pillion -d {name} -- {quote(command)}", timeout, **kwargs)
 
-    outer.ok("pillion -d debian -e true", BOOT)
+    outer.ok("pillion -d debian -e true", BOOT, env={"PILLION_BOOT_TIMER": "1"})
     return run
 
 
@@ -151,10 +152,9 @@ def test_machine_has_the_kernel_of_the_kit(outer, machine):
     assert "Running" in outer.ok("pillion --list -v")
 
 
-def test_boot_timer_says_what_a_start_spends_its_time_on(outer):
-    outer.ok("pillion --shutdown", 60)
-    outer.ok("PILLION_BOOT_TIMER=1 pillion -d debian -e true", BOOT)
+def test_boot_timer_says_what_a_start_spends_its_time_on(outer, machine):
     marks = re.findall(r"^boot: (\d+\.\d+) ms (.*)$", log(outer), re.M)
+    marks = marks[-9:]  # of the last start
     assert [what for _, what in marks] == ["main", "in the jail", "memory made", "kernel loaded", "processors made",
                                            "devices made", "kernel entry", "init", "agent ready"]
     times = [float(at) for at, _ in marks]
@@ -457,7 +457,10 @@ def test_killed_machine_loses_nothing_that_was_synced(outer, victim):
         check_files(outer)
     assert outer.ok("cat /proc/mounts") == mounts
     assert "needs_recovery" in outer.ok(f"dumpe2fs -h {disk()}")
-    kill_while_starting(outer)
+    if victim == "monitor" or os.environ.get("PILLION_SOAK"):  # what is left is the same for both
+        kill_while_starting(outer)
+    else:
+        outer.ok("pillion -d debian -e true", BOOT, env={"PILLION_LOG": "info"})
     assert "was in use; looking through it" in log(outer)
     outer.ok("pillion -d debian -e true", BOOT)
     there = dict(line.split("  ")[::-1] for line in
