@@ -27,6 +27,8 @@ struct ggml_backend {
 };
 
 int fake_compute_ms;
+size_t fake_memory_bytes = FAKE_MEMORY_BYTES;
+char fake_last_name[64];
 unsigned fake_graphs_computed, fake_last_n_nodes, fake_weights_placed;
 
 static struct ggml_backend_buffer_type plain_type, extra_type = {.extra = true};
@@ -171,7 +173,7 @@ static void fake_ggml_backend_dev_memory(struct ggml_backend_device *d, size_t *
 					 size_t *total)
 {
 	(void)d;
-	*free_bytes = *total = (size_t)64 << 20;
+	*free_bytes = *total = fake_memory_bytes;
 }
 
 static int fake_ggml_backend_dev_type(struct ggml_backend_device *d)
@@ -332,6 +334,8 @@ static int fake_ggml_backend_graph_compute(struct ggml_backend *b, struct ggml_c
 	int limit_ms = fake_compute_ms;
 
 	fake_last_n_nodes = (unsigned)g->n_nodes;
+	if (g->n_nodes)
+		memcpy(fake_last_name, g->nodes[g->n_nodes - 1]->name, sizeof(fake_last_name));
 	__atomic_add_fetch(&fake_graphs_computed, 1, __ATOMIC_SEQ_CST);
 	for (int ms = 0; ms < limit_ms; ms++) {
 		if (b->must_stop(b->must_stop_arg))

@@ -14,6 +14,10 @@ void fake_device_free(struct gg_device *device);
 
 /* Graphs computed so far, and the number of nodes of the last one. */
 extern unsigned fake_graphs_computed, fake_last_n_nodes;
+extern char fake_last_name[64]; /* and of that one's last node */
+/* What the device says it has. */
+#define FAKE_MEMORY_BYTES ((size_t)64 << 20)
+extern size_t fake_memory_bytes;
 /* How long a graph takes that starts now, if nobody stops it. */
 extern int fake_compute_ms;
 /* Tensors stored through the extra buffer type. */

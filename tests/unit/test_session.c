@@ -109,6 +109,7 @@ static void expect_ended(struct peer *p)
 
 static int set_up(void **state)
 {
+	fake_memory_bytes = FAKE_MEMORY_BYTES;
 	*state = fake_device_new();
 	return 0;
 }
@@ -691,6 +692,7 @@ static void test_graphs_of_a_session_are_bounded(void **state)
 	struct wire_tensor *t = calloc(n, sizeof(*t));
 	unsigned refused = 0;
 
+	fake_memory_bytes = (size_t)1 << 40;
 	assert_int_equal(alloc(&p, 1, 64), WIRE_OK);
 	for (uint32_t i = 0; i < n; i++)
 		t[i] = f32(WIRE_T_NONE, 0, 0);
@@ -713,6 +715,7 @@ static void test_graphs_of_a_machine_are_bounded(void **state)
 	struct peer p[5];
 	unsigned refused = 0;
 
+	fake_memory_bytes = (size_t)1 << 40;
 	for (uint32_t i = 0; i < 5; i++) {
 		p[i] = connect_peer(*state, "m", 0);
 		for (uint32_t slot = 1; slot <= 4; slot++) {
@@ -743,7 +746,7 @@ static void *send_large_frame(void *arg)
 	return NULL;
 }
 
-static void test_room_for_a_large_frame_is_given_back(void **state)
+static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 {
 	struct wire_frame f;
 	struct stream s;
@@ -752,14 +755,12 @@ static void test_room_for_a_large_frame_is_given_back(void **state)
 	size_t before;
 	int pair[2];
 
-	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(stream_init(&s, pair[0]), 0);
+	assert_int_equal(stream_init(&s, pair[0], *state, account_get(*state, "m", 0)), 0);
 	before = s.in_cap;
 	assert_int_equal(pthread_create(&sender, NULL, send_large_frame, &pair[1]), 0);
 	assert_int_equal(stream_next(&s, &f, &fixed), 1);
 	assert_int_equal(stream_tail_skip(&s, &f), 0);
-	assert_true(s.in_cap > before);
 	assert_int_equal(stream_next(&s, &f, &fixed), 1);
 	assert_int_equal(f.op, WIRE_OP_FENCE);
 	pthread_join(sender, NULL);
@@ -767,6 +768,173 @@ static void test_room_for_a_large_frame_is_given_back(void **state)
 	assert_int_equal(stream_next(&s, &f, &fixed), 0);
 	assert_int_equal(s.in_cap, before);
 	stream_finish(&s);
+}
+
+/* The header of a frame whose tail is still to come. */
+static void send_head(int fd, uint16_t op, const void *fixed, uint32_t tail_bytes)
+{
+	uint32_t fixed_bytes = wire_op_info[op].fixed_bytes;
+	struct wire_frame f = {.op = op, .body_bytes = fixed_bytes + tail_bytes};
+	struct iovec iov[] = {{&f, sizeof(f)}, {(void *)fixed, fixed_bytes}};
+
+	assert_int_equal(pil_sendv_all(fd, iov, 2), 0);
+}
+
+static void test_frames_are_aligned_wherever_reads_end(void **state)
+{
+	char tail[16] = "0123456789abcde", into[16] = "";
+	struct wire_frame f;
+	const void *fixed;
+	int pair[2];
+
+	for (uint32_t bytes = 1; bytes <= 8; bytes++)
+		for (uint32_t there = 0; there <= wire_padded(bytes); there++) {
+			struct stream s;
+
+			assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
+					 0);
+			assert_int_equal(stream_init(&s, pair[0], *state, NULL), 0);
+			send_head(pair[1], WIRE_OP_SET, &(struct wire_set){.buffer = 1}, bytes);
+			assert_int_equal(pil_write_all(pair[1], tail, there), 0);
+			assert_int_equal(stream_next(&s, &f, &fixed), 1);
+			assert_int_equal(pil_write_all(pair[1], tail + there,
+						       wire_padded(bytes) - there),
+					 0);
+			send_head(pair[1], WIRE_OP_FENCE, &(struct wire_empty){77}, 0);
+			assert_int_equal(stream_tail_into(&s, &f, into), 0);
+			assert_memory_equal(into, tail, bytes);
+			assert_int_equal(stream_next(&s, &f, &fixed), 1);
+			assert_int_equal(f.op, WIRE_OP_FENCE);
+			assert_int_equal((uintptr_t)fixed % 8, 0);
+			assert_int_equal(((const struct wire_empty *)fixed)->reserved, 77);
+			close(pair[1]);
+			stream_finish(&s);
+		}
+}
+
+/* More than the account gives for nothing, of @quota: what it then says is left. */
+static uint64_t left_of(struct peer *p)
+{
+	struct wire_memory m;
+
+	send_op(p, WIRE_OP_MEMORY, &(struct wire_empty){0}, NULL, 0);
+	assert_int_equal(expect_answer(p, WIRE_OP_MEMORY).status, WIRE_OK);
+	assert_int_equal(pil_read_all(p->fd, &m, sizeof(m)), 0);
+	return m.free;
+}
+
+enum { QUOTA = 48 << 20 };
+
+static void test_tables_count_in_the_quota(void **state)
+{
+	struct peer p = connect_peer(*state, "m", QUOTA);
+	struct wire_weight w = {.buffer = 1, .ne = {8, 1, 1, 1}, .uses = WIRE_USE_OTHER};
+	const uint32_t n = WIRE_MAX_TENSORS;
+	struct wire_tensor *t = calloc(n, sizeof(*t));
+	uint64_t before;
+
+	assert_int_equal(alloc(&p, 1, 2 << 20), WIRE_OK);
+	before = left_of(&p);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 1, .n_tensors = n},
+		t, (uint32_t)(n * sizeof(*t)));
+	assert_int_equal(fence(&p).failed, WIRE_E_INVALID); /* no shapes; kept all the same */
+	assert_true(left_of(&p) + n * sizeof(*t) < before + ACCOUNT_FREE_HELD_BYTES);
+	before = left_of(&p);
+	for (uint32_t i = 0; i < n / 2; i++, w.offset += 32)
+		send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_true(left_of(&p) + n / 2 * sizeof(*t) < before);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 2, .n_tensors = n},
+		t, (uint32_t)(n * sizeof(*t)));
+	assert_int_equal(fence(&p).failed, WIRE_E_NO_MEMORY);
+	send_op(&p, WIRE_OP_GRAPH_FREE, &(struct wire_graph_free){.graph = 2}, NULL, 0);
+	send_op(&p, WIRE_OP_GRAPH_FREE, &(struct wire_graph_free){.graph = 1}, NULL, 0);
+	send_op(&p, WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = 1}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(left_of(&p), QUOTA);
+	free(t);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+static void test_unfinished_frames_count_in_the_quota(void **state)
+{
+	enum { N = 24, ROW = 4096 };
+	struct wire_set_2d set = {.buffer = 1,
+				  .n_rows = WIRE_MAX_DATA / ROW,
+				  .row_bytes = ROW,
+				  .stride = ROW};
+	struct peer p[N], asks = connect_peer(*state, "m", QUOTA);
+	uint64_t before = left_of(&asks);
+
+	for (int i = 0; i < N; i++) {
+		p[i] = connect_peer(*state, "m", QUOTA);
+		assert_int_equal(alloc(&p[i], 1, ROW), WIRE_OK);
+		send_head(p[i].fd, WIRE_OP_SET_2D, &set, WIRE_MAX_DATA);
+	}
+	for (int i = 0; i < 2000 && left_of(&asks) > 4 << 20; i++)
+		usleep(1000);
+	assert_true(left_of(&asks) <=
+		    4 << 20); /* some have none, and are told with the next answer */
+	for (int i = 0; i < N; i++)
+		close(p[i].fd);
+	for (int i = 0; i < 5000 && session_count(*state) > 1; i++)
+		usleep(1000);
+	assert_int_equal(left_of(&asks), before);
+	close(asks.fd);
+	wait_until_gone(*state);
+}
+
+static void test_patch_is_for_a_graph_and_of_its_size(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_graph_patch patch = {.graph = 5, .n_runs = 1};
+	struct wire_tensor t = f32(WIRE_T_NONE, 0, 0);
+
+	/* refused before any of it arrives */
+	send_head(p.fd, WIRE_OP_GRAPH_PATCH, &patch, WIRE_MAX_GRAPH_TAIL);
+	expect_ended(&p);
+	close(p.fd);
+	p = connect_peer(*state, "m", 0);
+	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 1},
+		&t, sizeof(t));
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	send_head(p.fd, WIRE_OP_GRAPH_PATCH, &patch, 1024);
+	expect_ended(&p);
+	close(p.fd);
+}
+
+/* A small weight gives no whole page back. */
+static void test_ends_of_placed_weights_count_in_the_quota(void **state)
+{
+	enum { BYTES = 1024, ALL = 24 << 20, N = ALL / BYTES };
+	struct peer p = connect_peer(*state, "m", QUOTA);
+	struct wire_weight w = {.buffer = 1, .ne = {16, 16, 1, 1}, .uses = WIRE_USE_MUL_MAT};
+	float data[16 * 16] = {1};
+	uint64_t after = 0;
+
+	fake_weights_placed = 0;
+	assert_int_equal(alloc(&p, 1, ALL), WIRE_OK);
+	for (int round = 0; round < 2; round++) { /* the second time in the same places */
+		for (uint32_t i = 0; i < N; i++) {
+			w.offset = i * BYTES;
+			send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+			send_op(&p, WIRE_OP_SET,
+				&(struct wire_set){.buffer = 1, .offset = w.offset}, data,
+				sizeof(data));
+		}
+		assert_int_equal(fence(&p).failed, WIRE_OK);
+		assert_int_equal(fake_weights_placed, N * (round + 1));
+		assert_true(round == 0 || left_of(&p) == after);
+		after = left_of(&p);
+	}
+	/* 24 MiB twice, and the table of the weights: of that, 32 MiB are free */
+	assert_true(after <= QUOTA - ALL - (4 << 20));
+	send_op(&p, WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = 1}, NULL, 0);
+	assert_int_equal(left_of(&p), QUOTA);
+	close(p.fd);
+	wait_until_gone(*state);
 }
 
 /* Graph 5 on buffer 1. */
@@ -902,12 +1070,12 @@ static void test_weight_in_a_file_takes_memory_when_it_leaves_it(void **state)
 
 	lend_weight(&p, fd);
 	assert_int_equal(alloc(&other, 1, 32 << 20), WIRE_OK);
-	assert_int_equal(alloc(&other, 2, (32 << 20) - 4096), WIRE_OK);
+	assert_int_equal(alloc(&other, 2, (32 << 20) - 16384), WIRE_OK);
 	send_op(&p, WIRE_OP_FILL, &(struct wire_fill){.buffer = 1, .bytes = 4}, NULL, 0);
 	expect_ended_but(&p, 1);
 	close(p.fd);
 	p = connect_peer(*state, "m", 0);
-	assert_int_equal(alloc(&p, 1, 4096), WIRE_OK);
+	assert_int_equal(alloc(&p, 1, 16384), WIRE_OK);
 	assert_int_equal(alloc(&p, 2, 4096), WIRE_E_NO_MEMORY);
 	close(fd);
 	close(p.fd);
@@ -994,7 +1162,12 @@ int main(void)
 		TEST(test_graph_on_a_freed_buffer_is_not_run),
 		TEST(test_graphs_of_a_session_are_bounded),
 		TEST(test_graphs_of_a_machine_are_bounded),
-		TEST(test_room_for_a_large_frame_is_given_back),
+		TEST(test_what_is_forgotten_of_a_large_frame_takes_no_room),
+		TEST(test_frames_are_aligned_wherever_reads_end),
+		TEST(test_tables_count_in_the_quota),
+		TEST(test_unfinished_frames_count_in_the_quota),
+		TEST(test_patch_is_for_a_graph_and_of_its_size),
+		TEST(test_ends_of_placed_weights_count_in_the_quota),
 		TEST(test_graph_gives_way_when_others_wait_too_long),
 		TEST(test_graph_ends_with_its_program),
 		TEST(test_moving_much_takes_a_turn),

@@ -7,7 +7,8 @@
  *
  *   announced (WIRE_OP_WEIGHT) -> data arrives in the plain buffer -> complete -> converted into
  * the shadow buffer of the first extra type that supports the product -> its plain pages given
- * back.
+ * back.  Only whole pages can be: what is left of the weight at its ends, or all of a small one,
+ * takes memory in both places and is held on the account (account_hold()).
  *
  * Data that arrives in one piece is converted straight from where it arrived.  Where it arrives as
  * part of a file, and nothing better is to be had than the plain layout, the weight stays in the
@@ -28,7 +29,10 @@
 
 #include "log.h"
 
-enum { LENT_ALIGNMENT = 32 }; /* what ggml's CPU back end wants, and GGUF files give */
+enum {
+	LENT_ALIGNMENT = 32, /* what ggml's CPU back end wants, and GGUF files give */
+	BUFFER_HELD_BYTES = sizeof(struct gg_buffer) + 512, /* of ours and ggml's, for each */
+};
 
 void buffers_init(struct buffers *b, struct gg_device *device, struct account *account)
 {
@@ -48,14 +52,23 @@ static char *page_after(char *p)
 	return page_before(p + sysconf(_SC_PAGESIZE) - 1);
 }
 
+/* How much of [start, start + bytes) can be given back. */
+static uint64_t whole_pages(const struct buffers *b, char *start, uint64_t bytes)
+{
+	char *first = page_after(start), *last = page_before(start + bytes);
+
+	return b->device->reference && b->device->host_memory && first < last
+		       ? (uint64_t)(last - first)
+		       : 0;
+}
+
 /* Whole pages of memory of the host go back to the kernel, and are zeroes when they are touched
  * again.  Costs nothing where none has been.  False: not done. */
 static bool give_pages_back(const struct buffers *b, char *start, uint64_t bytes)
 {
-	char *first = page_after(start), *last = page_before(start + bytes);
+	uint64_t n = whole_pages(b, start, bytes);
 
-	return b->device->reference && b->device->host_memory && first < last &&
-	       madvise(first, (size_t)(last - first), MADV_DONTNEED) == 0;
+	return n && madvise(page_after(start), n, MADV_DONTNEED) == 0;
 }
 
 /* True: there is memory for the weight elsewhere. */
@@ -67,7 +80,7 @@ static bool stop_lending(struct buffers *b, struct gg_buffer *buffer, struct wei
 	w->lent = NULL;
 	buffer->n_lent--;
 	b->n_lent--;
-	return device_commit(b->device, w->bytes);
+	return device_commit(b->device, w->uncommitted);
 }
 
 static void drop_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
@@ -76,6 +89,7 @@ static void drop_weight(struct buffers *b, struct gg_buffer *buffer, struct weig
 	if (w->own_buffer) {
 		b->device->host->api.ggml_backend_buffer_free(w->own_buffer);
 		account_refund(b->device, b->account, w->own_extra);
+		account_unhold(b->device, b->account, w->own_held);
 	} else if (w->placed) {
 		give_pages_back(b, w->tensor.data, w->bytes);
 	}
@@ -89,11 +103,15 @@ static void release(struct buffers *b, struct gg_buffer *buffer)
 	for (uint32_t i = 0; i < buffer->n_weights; i++)
 		drop_weight(b, buffer, &buffer->weights[i]);
 	b->n_weights -= buffer->n_weights;
-	for (int i = 0; i < DEVICE_MAX_EXTRA; i++)
+	for (int i = 0; i < DEVICE_MAX_EXTRA; i++) {
 		if (buffer->shadow[i])
 			api->ggml_backend_buffer_free(buffer->shadow[i]);
+		account_unhold(b->device, b->account, buffer->shadow_held[i]);
+	}
 	api->ggml_backend_buffer_free(buffer->plain);
 	account_refund(b->device, b->account, buffer->bytes);
+	account_unhold(b->device, b->account,
+		       BUFFER_HELD_BYTES + buffer->cap_weights * sizeof(struct weight));
 	free(buffer->weights);
 	free(buffer);
 }
@@ -139,14 +157,19 @@ enum wire_status buffers_alloc(struct buffers *b, uint32_t handle, uint64_t byte
 	if (handle == 0 || slot >= WIRE_MAX_BUFFERS || b->slots[slot] || bytes == 0 ||
 	    bytes > b->device->max_buffer)
 		return WIRE_E_INVALID;
-	if (!account_charge(b->device, b->account, bytes))
+	if (!account_hold(b->device, b->account, BUFFER_HELD_BYTES))
 		return WIRE_E_NO_MEMORY;
+	if (!account_charge(b->device, b->account, bytes)) {
+		account_unhold(b->device, b->account, BUFFER_HELD_BYTES);
+		return WIRE_E_NO_MEMORY;
+	}
 	buffer = calloc(1, sizeof(*buffer));
 	if (buffer)
 		buffer->plain = api->ggml_backend_buft_alloc_buffer(b->device->buft, bytes);
 	if (!buffer || !buffer->plain) {
 		free(buffer);
 		account_refund(b->device, b->account, bytes);
+		account_unhold(b->device, b->account, BUFFER_HELD_BYTES);
 		return WIRE_E_NO_MEMORY;
 	}
 	buffer->handle = handle;
@@ -320,6 +343,24 @@ static void remove_weights(struct buffers *b, struct gg_buffer *buffer, uint32_t
 	b->n_weights -= end - first;
 }
 
+static bool more_weights(struct buffers *b, struct gg_buffer *buffer)
+{
+	uint32_t cap = buffer->cap_weights ? buffer->cap_weights * 2 : 16;
+	uint64_t bytes = (cap - buffer->cap_weights) * sizeof(struct weight);
+	struct weight *more;
+
+	if (cap > WIRE_MAX_TENSORS || !account_hold(b->device, b->account, bytes))
+		return false;
+	more = reallocarray(buffer->weights, cap, sizeof(*more));
+	if (!more) {
+		account_unhold(b->device, b->account, bytes);
+		return false;
+	}
+	buffer->weights = more;
+	buffer->cap_weights = cap;
+	return true;
+}
+
 enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
 				  const struct wire_weight *announced)
 {
@@ -335,17 +376,8 @@ enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
 	remove_weights(b, buffer, first, end);
 	if (b->n_weights == WIRE_MAX_TENSORS)
 		return WIRE_E_NO_MEMORY;
-	if (buffer->n_weights == buffer->cap_weights) {
-		uint32_t cap = buffer->cap_weights ? buffer->cap_weights * 2 : 256;
-		struct weight *more = cap <= WIRE_MAX_TENSORS
-					      ? reallocarray(buffer->weights, cap, sizeof(*more))
-					      : NULL;
-
-		if (!more)
-			return WIRE_E_NO_MEMORY;
-		buffer->weights = more;
-		buffer->cap_weights = cap;
-	}
+	if (buffer->n_weights == buffer->cap_weights && !more_weights(b, buffer))
+		return WIRE_E_NO_MEMORY;
 	memmove(buffer->weights + first + 1, buffer->weights + first,
 		(buffer->n_weights - first) * sizeof(struct weight));
 	w.tensor.buffer = buffer->plain;
@@ -397,21 +429,42 @@ static bool extra_supports(struct gg_device *device, int type, const struct weig
 
 /* A weight that is larger there than plain has a buffer to itself. */
 static struct ggml_backend_buffer *own_room(struct buffers *b, int type, struct weight *w,
-					    uint64_t bytes, void **data)
+					    char *plain, uint64_t bytes, void **data)
 {
 	const struct ggml_api *api = &b->device->host->api;
 	uint64_t extra = bytes - w->bytes;
+	uint64_t kept = w->bytes - whole_pages(b, plain, w->bytes);
 
-	if (w->own_buffer || !account_charge(b->device, b->account, extra))
+	if (w->own_buffer || !account_hold(b->device, b->account, kept))
 		return NULL;
-	w->own_buffer = api->ggml_backend_buft_alloc_buffer(b->device->extra[type], bytes);
+	if (account_charge(b->device, b->account, extra)) {
+		w->own_buffer = api->ggml_backend_buft_alloc_buffer(b->device->extra[type], bytes);
+		if (!w->own_buffer)
+			account_refund(b->device, b->account, extra);
+	}
 	if (!w->own_buffer) {
-		account_refund(b->device, b->account, extra);
+		account_unhold(b->device, b->account, kept);
 		return NULL;
 	}
 	w->own_extra = extra;
+	w->own_held = kept;
 	*data = api->ggml_backend_buffer_get_base(w->own_buffer);
 	return w->own_buffer;
+}
+
+/* Pages that @w shares with what stays plain take memory in the shadow buffer as well, and stay
+ * there when the weight goes: each at most once. */
+static bool hold_ends(struct buffers *b, struct gg_buffer *buffer, int type, const struct weight *w)
+{
+	uint64_t kept = w->bytes - whole_pages(b, buffer->base + w->offset, w->bytes);
+	uint64_t *held = &buffer->shadow_held[type];
+
+	if (kept > buffer->bytes - *held)
+		kept = buffer->bytes - *held;
+	if (!account_hold(b->device, b->account, kept))
+		return false;
+	*held += kept;
+	return true;
 }
 
 /* A buffer of extra type @type in which @w may lie, and where; NULL: no memory. */
@@ -425,7 +478,7 @@ static struct ggml_backend_buffer *extra_room(struct buffers *b, struct gg_buffe
 	probe.buffer = b->device->extra_probe[type];
 	need = api->ggml_backend_buft_get_alloc_size(b->device->extra[type], &probe);
 	if (need > w->bytes)
-		return own_room(b, type, w, need, data);
+		return own_room(b, type, w, buffer->base + w->offset, need, data);
 	if (!buffer->shadow[type]) {
 		buffer->shadow[type] =
 			api->ggml_backend_buft_alloc_buffer(b->device->extra[type], buffer->bytes);
@@ -433,6 +486,8 @@ static struct ggml_backend_buffer *extra_room(struct buffers *b, struct gg_buffe
 			return NULL;
 		api->ggml_backend_buffer_set_usage(buffer->shadow[type], GGML_USAGE_WEIGHTS);
 	}
+	if (!hold_ends(b, buffer, type, w))
+		return NULL;
 	*data = (char *)api->ggml_backend_buffer_get_base(buffer->shadow[type]) + w->offset;
 	return buffer->shadow[type];
 }
@@ -538,8 +593,10 @@ static bool lend_weight(struct buffers *b, struct gg_buffer *buffer, struct weig
 	file_map_keep(file); /* it may be the one it lies in */
 	stop_lending(b, buffer, w);
 	w->lent = file;
-	device_uncommit(b->device, w->bytes);
-	give_pages_back(b, buffer->base + w->offset, w->bytes);
+	w->uncommitted = 0;
+	if (give_pages_back(b, buffer->base + w->offset, w->bytes))
+		w->uncommitted = whole_pages(b, buffer->base + w->offset, w->bytes);
+	device_uncommit(b->device, w->uncommitted);
 	buffer->n_lent++;
 	b->n_lent++;
 	w->tensor.data = (void *)data; /* nobody writes to it: gg_buffer_own() */

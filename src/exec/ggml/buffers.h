@@ -23,8 +23,10 @@ struct weight {
 	bool placed; /* @tensor lies in a buffer type of the device's choice, not in the plain one
 		      */
 	struct file_map *lent;                  /* kept: @tensor lies in the program's own file */
+	uint64_t uncommitted;                   /* of @bytes, while lent: the pages given back */
 	struct ggml_backend_buffer *own_buffer; /* NULL: in gg_buffer::shadow */
 	uint64_t own_extra;                     /* charged for what that is larger */
+	uint64_t own_held;                      /* held for what stays in the plain buffer */
 	struct ggml_tensor tensor;
 };
 
@@ -37,7 +39,8 @@ struct gg_buffer {
 	/* One more buffer of the same size per extra buffer type, made when a weight first goes
 	 * there; the weight lies at its own offset.  Pages nobody touches cost nothing. */
 	struct ggml_backend_buffer *shadow[DEVICE_MAX_EXTRA];
-	struct weight *weights; /* by offset */
+	uint64_t shadow_held[DEVICE_MAX_EXTRA]; /* for what takes memory here and there */
+	struct weight *weights;                 /* by offset */
 	uint32_t n_weights, cap_weights;
 	uint32_t n_lent; /* of the weights */
 };

@@ -209,15 +209,12 @@ void account_memory(struct gg_device *device, struct account *account, uint64_t 
 	pthread_mutex_unlock(&device->lock);
 }
 
-bool account_charge(struct gg_device *device, struct account *account, uint64_t bytes)
+static bool charge_locked(struct gg_device *device, struct account *account, uint64_t bytes,
+			  uint64_t free_bytes, uint64_t total_bytes)
 {
-	uint64_t free_bytes, total_bytes;
-	bool ok;
+	bool ok = !account->quota_bytes || (account->used_bytes <= account->quota_bytes &&
+					    bytes <= account->quota_bytes - account->used_bytes);
 
-	device_memory(device, &free_bytes, &total_bytes);
-	pthread_mutex_lock(&device->lock);
-	ok = !account->quota_bytes || (account->used_bytes <= account->quota_bytes &&
-				       bytes <= account->quota_bytes - account->used_bytes);
 	/* malloc() would promise it, and the kernel would kill us for using it. */
 	if (device->reference)
 		ok = ok && bytes <= free_bytes && device->committed_bytes <= total_bytes &&
@@ -226,6 +223,17 @@ bool account_charge(struct gg_device *device, struct account *account, uint64_t 
 		account->used_bytes += bytes;
 		device->committed_bytes += bytes;
 	}
+	return ok;
+}
+
+bool account_charge(struct gg_device *device, struct account *account, uint64_t bytes)
+{
+	uint64_t free_bytes, total_bytes;
+	bool ok;
+
+	device_memory(device, &free_bytes, &total_bytes);
+	pthread_mutex_lock(&device->lock);
+	ok = charge_locked(device, account, bytes, free_bytes, total_bytes);
 	pthread_mutex_unlock(&device->lock);
 	return ok;
 }
@@ -235,6 +243,48 @@ void account_refund(struct gg_device *device, struct account *account, uint64_t 
 	pthread_mutex_lock(&device->lock);
 	account->used_bytes -= bytes;
 	device->committed_bytes -= bytes;
+	pthread_mutex_unlock(&device->lock);
+}
+
+/* Of @held_bytes, what is charged. */
+static uint64_t held_charge(uint64_t held_bytes)
+{
+	return held_bytes > ACCOUNT_FREE_HELD_BYTES ? held_bytes - ACCOUNT_FREE_HELD_BYTES : 0;
+}
+
+bool account_hold(struct gg_device *device, struct account *account, uint64_t bytes)
+{
+	uint64_t free_bytes, total_bytes, more;
+	bool ok;
+
+	pthread_mutex_lock(&device->lock);
+	ok = account->held_bytes <= ACCOUNT_FREE_HELD_BYTES &&
+	     bytes <= ACCOUNT_FREE_HELD_BYTES - account->held_bytes;
+	if (ok)
+		account->held_bytes += bytes;
+	pthread_mutex_unlock(&device->lock);
+	if (ok)
+		return true;
+	device_memory(device, &free_bytes, &total_bytes);
+	pthread_mutex_lock(&device->lock);
+	ok = bytes <= ACCOUNT_MAX_HELD_BYTES - account->held_bytes;
+	more = held_charge(account->held_bytes + bytes) - held_charge(account->held_bytes);
+	ok = ok && (!more || charge_locked(device, account, more, free_bytes, total_bytes));
+	if (ok)
+		account->held_bytes += bytes;
+	pthread_mutex_unlock(&device->lock);
+	return ok;
+}
+
+void account_unhold(struct gg_device *device, struct account *account, uint64_t bytes)
+{
+	uint64_t less;
+
+	pthread_mutex_lock(&device->lock);
+	less = held_charge(account->held_bytes) - held_charge(account->held_bytes - bytes);
+	account->held_bytes -= bytes;
+	account->used_bytes -= less;
+	device->committed_bytes -= less;
 	pthread_mutex_unlock(&device->lock);
 }
 

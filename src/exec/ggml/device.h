@@ -21,6 +21,11 @@ enum {
 	DEVICE_MMAP_THRESHOLD = 128 << 10,
 };
 
+/* What a machine may have us hold beside its data before that counts in its quota: what a few
+ * ordinary programs need.  And at most, whatever its quota. */
+#define ACCOUNT_FREE_HELD_BYTES (UINT64_C(32) << 20)
+#define ACCOUNT_MAX_HELD_BYTES  (UINT64_C(2) << 30)
+
 /* A session's place in the order of turns. */
 struct turn {
 	struct account *account;
@@ -61,6 +66,7 @@ struct account {
 	char machine[WIRE_MAX_NAME];
 	uint64_t quota_bytes; /* 0: the whole device */
 	uint64_t used_bytes;
+	uint64_t held_bytes;            /* in our tables for it, see account_hold() */
 	uint64_t shared_bytes;          /* of programs' memory that we have mapped */
 	_Atomic(uint64_t) mapped_bytes; /* of their files, see file_map_open() */
 	_Atomic(uint32_t) n_tensors;    /* of graphs */
@@ -83,6 +89,11 @@ void account_put(struct gg_device *device, struct account *account);
  * device, when all machines together could come to use more than the host has. */
 bool account_charge(struct gg_device *device, struct account *account, uint64_t bytes);
 void account_refund(struct gg_device *device, struct account *account, uint64_t bytes);
+
+/* Takes @bytes of this process's own memory: received frames, tables of graphs and of weights, and
+ * the like.  What a machine holds beyond ACCOUNT_FREE_HELD_BYTES is charged as well.  False: no. */
+bool account_hold(struct gg_device *device, struct account *account, uint64_t bytes) PIL_MUST_CHECK;
+void account_unhold(struct gg_device *device, struct account *account, uint64_t bytes);
 
 /* Of what has been charged, @bytes lie in a program's file for now, and take no memory.  Committing
  * them again may find that others have taken it: false. */

@@ -42,6 +42,8 @@ static void free_storage(struct graphs *g, struct gg_graph *graph)
 	graph->wire = NULL;
 	graph->tensors = NULL;
 	graph->index = NULL;
+	account_unhold(g->device, g->buffers->account, graph->held_bytes);
+	graph->held_bytes = 0;
 	g->cap_tensors -= graph->cap_tensors;
 	atomic_fetch_sub(&g->buffers->account->n_tensors, graph->cap_tensors);
 	graph->cap_tensors = 0;
@@ -168,12 +170,14 @@ static bool resolve_data(struct graphs *g, const struct wire_tensor *w, struct g
 {
 	struct gg_buffer *buffer = buffers_find(g->buffers, w->buffer);
 	struct weight *weight;
+	uint64_t bytes;
 
 	*placed = false;
 	if (!buffer)
 		return false;
 	t->buffer = buffer->plain;
-	t->data = gg_buffer_at(g->buffers, buffer, w->offset, g->device->host->api.ggml_nbytes(t));
+	bytes = g->device->host->api.ggml_nbytes(t);
+	t->data = gg_buffer_at(g->buffers, buffer, w->offset, bytes);
 	t->extra = NULL;
 	if (!buffer->n_weights || !gg_buffer_touches_placed(buffer, w->offset, 1))
 		return true;
@@ -314,6 +318,13 @@ static bool resolve_all(struct graphs *g, struct gg_graph *graph)
 	return ok;
 }
 
+/* What ggml takes for a graph of @n tensors. */
+static uint64_t context_bytes(const struct ggml_api *api, uint32_t n)
+{
+	return (n + 1) * (api->ggml_tensor_overhead() + 64) +
+	       api->ggml_graph_overhead_custom(n + 1, false);
+}
+
 /* Makes context, tensors and graph anew from the wire form. */
 static bool build(struct graphs *g, struct gg_graph *graph)
 {
@@ -321,8 +332,7 @@ static bool build(struct graphs *g, struct gg_graph *graph)
 	static const int64_t one = 1;
 	uint32_t n = graph->n_tensors;
 	struct ggml_init_params params = {
-		.mem_size = (n + 1) * (api->ggml_tensor_overhead() + 64) +
-			    api->ggml_graph_overhead_custom(n + 1, false),
+		.mem_size = context_bytes(api, n),
 		.no_alloc = true,
 	};
 
@@ -379,16 +389,23 @@ static enum wire_status check(struct graphs *g, struct gg_graph *graph, const ch
 static bool reserve(struct graphs *g, struct gg_graph *graph, uint32_t n)
 {
 	_Atomic(uint32_t) *n_of_machine = &g->buffers->account->n_tensors;
+	uint64_t bytes =
+		context_bytes(&g->device->host->api, n) +
+		n * (sizeof(*graph->wire) + sizeof(*graph->tensors) + sizeof(*graph->index));
 
 	if (n <= graph->cap_tensors)
 		return true;
 	if (n > GRAPHS_MAX_TENSORS - (g->cap_tensors - graph->cap_tensors))
 		return false;
 	free_storage(g, graph);
+	if (!account_hold(g->device, g->buffers->account, bytes))
+		return false;
 	if (atomic_fetch_add(n_of_machine, n) > GRAPHS_MAX_OF_MACHINE - n) {
 		atomic_fetch_sub(n_of_machine, n);
+		account_unhold(g->device, g->buffers->account, bytes);
 		return false;
 	}
+	graph->held_bytes = bytes;
 	graph->wire = calloc(n, sizeof(*graph->wire));
 	graph->tensors = calloc(n, sizeof(*graph->tensors));
 	graph->index = calloc(n, sizeof(*graph->index));
@@ -400,13 +417,11 @@ static bool reserve(struct graphs *g, struct gg_graph *graph, uint32_t n)
 	return false;
 }
 
-bool graphs_define(struct graphs *g, uint32_t handle, const struct wire_tensor *tensors, uint32_t n,
-		   enum wire_status *status, const char **why)
+bool graphs_define(struct graphs *g, uint32_t handle, uint32_t n, struct wire_tensor **into)
 {
 	uint32_t slot = wire_slot(handle);
 	struct gg_graph *graph;
 
-	*why = NULL;
 	if (handle == 0 || slot >= WIRE_MAX_GRAPHS || n == 0 || n > WIRE_MAX_TENSORS)
 		return false;
 	graph = &g->slots[slot];
@@ -415,19 +430,24 @@ bool graphs_define(struct graphs *g, uint32_t handle, const struct wire_tensor *
 	unbuild(g, graph);
 	graph->handle = handle;
 	graph->n_tensors = 0;
-	if (!reserve(g, graph, n)) {
-		*status = WIRE_E_NO_MEMORY;
-		return true;
-	}
-	memcpy(graph->wire, tensors, n * sizeof(*tensors));
+	*into = reserve(g, graph, n) ? graph->wire : NULL;
+	return true;
+}
+
+enum wire_status graphs_defined(struct graphs *g, uint32_t handle, uint32_t n, const char **why)
+{
+	struct gg_graph *graph = find(g, handle);
+	enum wire_status status;
+
+	*why = NULL;
 	graph->n_tensors = n;
-	*status = check(g, graph, why);
-	if (*status == WIRE_OK && !build(g, graph)) {
-		*status = WIRE_E_UNSUPPORTED;
+	status = check(g, graph, why);
+	if (status == WIRE_OK && !build(g, graph)) {
+		status = WIRE_E_UNSUPPORTED;
 		*why = "a tensor's data is not where the graph needs it";
 		unbuild(g, graph);
 	}
-	return true;
+	return status;
 }
 
 /* Words of struct wire_tensor that decide the structure of the host's graph. */
@@ -440,55 +460,50 @@ static bool is_structure(uint32_t word)
 		at < offsetof(struct wire_tensor, view_offset));
 }
 
-/* Applies the runs; false: malformed.  @structure tells whether the graph must be rebuilt. */
-static bool apply_runs(struct gg_graph *graph, uint32_t n_runs, const uint8_t *p, uint32_t left,
-		       bool *structure)
-{
-	for (uint32_t i = 0; i < n_runs; i++) {
-		struct wire_run run;
+/* Each word of each tensor once, and a run for every second one. */
+#define MAX_PATCH_BYTES                                                                            \
+	(sizeof(struct wire_tensor) + WIRE_TENSOR_WORDS / 2 * sizeof(struct wire_run))
 
-		if (left < sizeof(run))
-			return false;
-		memcpy(&run, p, sizeof(run));
-		p += sizeof(run);
-		left -= (uint32_t)sizeof(run);
-		if (run.tensor >= graph->n_tensors || run.n_words == 0 ||
-		    run.first >= WIRE_TENSOR_WORDS || run.n_words > WIRE_TENSOR_WORDS - run.first ||
-		    left < run.n_words * 8u)
-			return false;
-		memcpy((uint8_t *)&graph->wire[run.tensor] + run.first * 8u, p, run.n_words * 8u);
-		for (uint32_t w = run.first; w < (uint32_t)run.first + run.n_words; w++)
-			*structure = *structure || is_structure(w);
-		p += run.n_words * 8u;
-		left -= run.n_words * 8u;
-	}
-	return left == 0;
+bool graphs_patch(struct graphs *g, uint32_t handle, uint32_t tail_bytes, struct graph_patch *patch)
+{
+	struct gg_graph *graph = find(g, handle);
+
+	if (!graph || !graph->n_tensors || tail_bytes > graph->n_tensors * MAX_PATCH_BYTES)
+		return false;
+	*patch = (struct graph_patch){.graph = graph, .structure = !graph->cgraph};
+	return true;
 }
 
-bool graphs_patch(struct graphs *g, const struct wire_graph_patch *patch, const uint8_t *tail,
-		  uint32_t tail_bytes, enum wire_status *status, const char **why)
+bool graphs_patch_run(struct graph_patch *patch, const struct wire_run *run, const uint8_t *words)
 {
-	struct gg_graph *graph = find(g, patch->graph);
-	bool structure = false;
+	if (run->tensor >= patch->graph->n_tensors || run->n_words == 0 ||
+	    run->first >= WIRE_TENSOR_WORDS || run->n_words > WIRE_TENSOR_WORDS - run->first)
+		return false;
+	memcpy((uint8_t *)&patch->graph->wire[run->tensor] + run->first * 8u, words,
+	       run->n_words * 8u);
+	for (uint32_t w = run->first; w < (uint32_t)run->first + run->n_words; w++)
+		patch->structure = patch->structure || is_structure(w);
+	return true;
+}
+
+enum wire_status graphs_patched(struct graphs *g, struct graph_patch *patch, const char **why)
+{
+	struct gg_graph *graph = patch->graph;
+	enum wire_status status;
 
 	*why = NULL;
-	if (!graph || !graph->n_tensors)
-		return false;
-	structure = !graph->cgraph;
-	if (!apply_runs(graph, patch->n_runs, tail, tail_bytes, &structure))
-		return false;
-	*status = check(g, graph, why);
-	if (*status == WIRE_OK) {
-		bool ok = structure ? build(g, graph) : resolve_all(g, graph);
+	status = check(g, graph, why);
+	if (status == WIRE_OK) {
+		bool ok = patch->structure ? build(g, graph) : resolve_all(g, graph);
 
-		if (ok && !structure)
+		if (ok && !patch->structure)
 			graph->cgraph->uid = atomic_fetch_add(&next_uid, 1);
 		if (!ok)
-			*status = WIRE_E_UNSUPPORTED;
+			status = WIRE_E_UNSUPPORTED;
 	}
-	if (*status != WIRE_OK)
+	if (status != WIRE_OK)
 		unbuild(g, graph);
-	return true;
+	return status;
 }
 
 bool graphs_free(struct graphs *g, uint32_t handle)

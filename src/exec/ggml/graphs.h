@@ -13,7 +13,7 @@
 #include "wire.h"
 
 enum {
-	GRAPHS_MAX_TENSORS = 4 * WIRE_MAX_TENSORS,     /* of a session: about 200 MiB */
+	GRAPHS_MAX_TENSORS = 4 * WIRE_MAX_TENSORS,     /* of a session */
 	GRAPHS_MAX_OF_MACHINE = 16 * WIRE_MAX_TENSORS, /* of all its sessions */
 };
 
@@ -26,6 +26,7 @@ struct gg_graph {
 	struct ggml_cgraph *cgraph;   /* NULL: refused, cannot be run */
 	struct graph_index *index;    /* contents to check before each run */
 	uint32_t n_index;
+	uint64_t held_bytes;    /* on the machine's account for all this */
 	uint64_t buffers_epoch; /* buffers::epoch when last resolved */
 };
 
@@ -40,12 +41,25 @@ struct graphs {
 void graphs_init(struct graphs *g, struct gg_device *device, struct buffers *buffers);
 void graphs_finish(struct graphs *g);
 
+/* A definition has two halves, so that what a peer has not sent yet takes memory nowhere else: this
+ * one says in *@into where its @n tensors are to be put (NULL: no memory; the handle is defined all
+ * the same), graphs_defined() that they are there.  False: the peer broke the protocol. */
+bool graphs_define(struct graphs *g, uint32_t handle, uint32_t n, struct wire_tensor **into);
+
 /* A status other than OK leaves the handle defined but not runnable.  @why (a literal, may be NULL)
- * names the rule.  A false means the peer broke the protocol. */
-bool graphs_define(struct graphs *g, uint32_t handle, const struct wire_tensor *tensors, uint32_t n,
-		   enum wire_status *status, const char **why);
-bool graphs_patch(struct graphs *g, const struct wire_graph_patch *patch, const uint8_t *tail,
-		  uint32_t tail_bytes, enum wire_status *status, const char **why);
+ * names the rule. */
+enum wire_status graphs_defined(struct graphs *g, uint32_t handle, uint32_t n, const char **why);
+
+/* So does a patch: the graph that one of @tail_bytes may be for, NULL: none; its runs, one by one
+ * (false: malformed; @patch is zeroed before the first); and its end. */
+struct graph_patch {
+	struct gg_graph *graph;
+	bool structure; /* the host's graph must be built anew */
+};
+bool graphs_patch(struct graphs *g, uint32_t handle, uint32_t tail_bytes,
+		  struct graph_patch *patch);
+bool graphs_patch_run(struct graph_patch *patch, const struct wire_run *run, const uint8_t *words);
+enum wire_status graphs_patched(struct graphs *g, struct graph_patch *patch, const char **why);
 bool graphs_free(struct graphs *g, uint32_t handle);
 
 /* The graph ready to compute, its index tensors checked; NULL with @status otherwise. */

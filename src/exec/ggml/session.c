@@ -94,10 +94,21 @@ static int note(struct session *s, enum wire_status status)
 	return 0;
 }
 
+/* There is no memory for the tail of a command. */
+static int refuse_tail(struct session *s, const struct wire_frame *f)
+{
+	int err = stream_tail_skip(&s->stream, f);
+
+	return err ? err : note(s, WIRE_E_NO_MEMORY);
+}
+
 static char *scratch(struct session *s)
 {
+	if (s->scratch || !account_hold(s->device, s->account, WIRE_MAX_DATA))
+		return s->scratch;
+	s->scratch = malloc(WIRE_MAX_DATA);
 	if (!s->scratch)
-		s->scratch = malloc(WIRE_MAX_DATA);
+		account_unhold(s->device, s->account, WIRE_MAX_DATA);
 	return s->scratch;
 }
 
@@ -261,6 +272,8 @@ static int on_set(struct session *s, const struct wire_frame *f, const struct wi
 			gg_buffer_received(&s->buffers, buffer, offset, bytes);
 		return err;
 	}
+	if (!stream_reserve(&s->stream, f))
+		return refuse_tail(s, f);
 	data = stream_tail(&s->stream, f);
 	return data ? note(s, gg_buffer_set(&s->buffers, buffer, offset, data, bytes)) : -EPIPE;
 }
@@ -281,6 +294,8 @@ static int on_set_2d(struct session *s, const struct wire_frame *f, const struct
 
 	if (!buffer || !rows_valid(c.n_rows, c.row_bytes) || c.row_bytes * c.n_rows != bytes)
 		return -EPROTO;
+	if (!stream_reserve(&s->stream, f))
+		return refuse_tail(s, f);
 	data = stream_tail(&s->stream, f);
 	if (!data)
 		return -EPIPE;
@@ -309,7 +324,7 @@ static int on_get(struct session *s, const struct wire_frame *f, const struct wi
 	if (!buffer->n_weights && (data = gg_buffer_peek(&s->buffers, buffer, c->offset, c->bytes)))
 		return answer_data(s, f->op, WIRE_OK, 0, data, bytes);
 	if (!scratch(s))
-		return -ENOMEM;
+		return answer(s, f->op, WIRE_E_NO_MEMORY);
 	status = gg_buffer_get(&s->buffers, buffer, c->offset, s->scratch, bytes);
 	return answer_data(s, f->op, status, 0, s->scratch, status == WIRE_OK ? bytes : 0);
 }
@@ -323,7 +338,7 @@ static int on_get_2d(struct session *s, const struct wire_frame *f, const struct
 	if (!buffer || !rows_valid(c.n_rows, c.row_bytes))
 		return -EPROTO;
 	if (!scratch(s))
-		return -ENOMEM;
+		return answer(s, f->op, WIRE_E_NO_MEMORY);
 	for (uint64_t i = 0, at = c.offset; i < c.n_rows && status == WIRE_OK; i++) {
 		if (!gg_buffer_holds(buffer, at, c.row_bytes))
 			return -EPROTO;
@@ -363,7 +378,7 @@ static int on_copy(struct session *s, const struct wire_frame *f, const struct w
 	    !gg_buffer_holds(dst, c->dst_offset, c->bytes))
 		return -EPROTO;
 	if (!scratch(s))
-		return -ENOMEM;
+		return note(s, WIRE_E_NO_MEMORY);
 	if (is_long)
 		device_turn_begin(s->device, &s->turn);
 	status = copy(s, src, dst, c);
@@ -435,36 +450,68 @@ static int on_graph_define(struct session *s, const struct wire_frame *f,
 {
 	struct wire_graph_define c = *fixed;
 	uint32_t tail = f->body_bytes - (uint32_t)sizeof(c);
-	enum wire_status status = WIRE_OK;
-	const struct wire_tensor *tensors;
+	struct wire_tensor *into;
+	enum wire_status status;
 	const char *why;
+	int err;
 
-	if (c.n_tensors > WIRE_MAX_TENSORS || tail != c.n_tensors * sizeof(*tensors))
-		return -EPROTO;
-	tensors = (const struct wire_tensor *)stream_tail(&s->stream, f);
-	if (!tensors)
-		return -EPIPE;
-	if (!graphs_define(&s->graphs, c.graph, tensors, c.n_tensors, &status, &why))
+	if (c.n_tensors > WIRE_MAX_TENSORS || tail != c.n_tensors * sizeof(*into) ||
+	    !graphs_define(&s->graphs, c.graph, c.n_tensors, &into))
 		return -EPROTO;
 	s->last_graph = 0;
+	if (!into)
+		return refuse_tail(s, f);
+	err = stream_tail_into(&s->stream, f, into);
+	if (err)
+		return err;
+	status = graphs_defined(&s->graphs, c.graph, c.n_tensors, &why);
 	log_refusal(s, "graph", status, why);
 	return note(s, status);
+}
+
+/* The @n_runs of a patch as they come, @left bytes of them.  0 or -errno. */
+static int take_runs(struct session *s, struct graph_patch *patch, uint32_t n_runs, uint32_t left)
+{
+	for (uint32_t i = 0; i < n_runs; i++) {
+		struct wire_run run;
+		const uint8_t *part;
+
+		if (left < sizeof(run))
+			return -EPROTO;
+		part = stream_part(&s->stream, sizeof(run));
+		if (!part)
+			return -EPIPE;
+		memcpy(&run, part, sizeof(run));
+		left -= (uint32_t)sizeof(run);
+		if (run.n_words > WIRE_TENSOR_WORDS || left < run.n_words * 8u)
+			return -EPROTO;
+		part = stream_part(&s->stream, run.n_words * 8u);
+		if (!part)
+			return -EPIPE;
+		if (!graphs_patch_run(patch, &run, part))
+			return -EPROTO;
+		left -= run.n_words * 8u;
+	}
+	return left ? -EPROTO : 0;
 }
 
 static int on_graph_patch(struct session *s, const struct wire_frame *f,
 			  const struct wire_graph_patch *fixed)
 {
 	struct wire_graph_patch c = *fixed;
-	uint32_t tail_bytes = f->body_bytes - (uint32_t)sizeof(c);
-	const uint8_t *tail = stream_tail(&s->stream, f);
-	enum wire_status status = WIRE_OK;
+	uint32_t tail = f->body_bytes - (uint32_t)sizeof(c);
+	struct graph_patch patch;
+	enum wire_status status;
 	const char *why;
+	int err;
 
-	if (!tail)
-		return -EPIPE;
-	if (!graphs_patch(&s->graphs, &c, tail, tail_bytes, &status, &why))
+	if (!graphs_patch(&s->graphs, c.graph, tail, &patch))
 		return -EPROTO;
+	err = take_runs(s, &patch, c.n_runs, tail);
+	if (err)
+		return err;
 	s->last_graph = 0;
+	status = graphs_patched(&s->graphs, &patch, &why);
 	log_refusal(s, "graph patch", status, why);
 	return note(s, status);
 }
@@ -649,8 +696,10 @@ static void session_destroy(struct session *s)
 	shms_finish(&s->shms);
 	stream_finish(&s->stream);
 	turn_finish(&s->turn);
-	account_put(s->device, s->account);
+	if (s->scratch)
+		account_unhold(s->device, s->account, WIRE_MAX_DATA);
 	free(s->scratch);
+	account_put(s->device, s->account);
 	free(s);
 }
 
@@ -687,7 +736,7 @@ int session_start(struct gg_device *device, const struct session_opts *opts, str
 	buffers_init(&s->buffers, device, s->account);
 	graphs_init(&s->graphs, device, &s->buffers);
 	shms_init(&s->shms, device, s->account);
-	ret = stream_init(&s->stream, opts->fd);
+	ret = stream_init(&s->stream, opts->fd, device, s->account);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	if (!ret)

@@ -2,9 +2,12 @@
  *
  * Theory of operation: `in` is one flat buffer.  Unread bytes are moved to its start before reading
  * when the wanted run would not fit behind them; frames are multiples of 8 bytes and the buffer is
- * aligned, so every fixed part can be used where it lies as long as moves keep the alignment.  The
- * buffer grows to the largest frame seen, at most WIRE_MAX_BODY; what only graphs need is given
- * back before the next frame. */
+ * aligned, so every fixed part can be used where it lies: whatever is taken of a frame, the next
+ * one starts at a multiple of 8 in `in`, too.
+ *
+ * A peer can stop in the middle of a frame for as long as it likes.  So what is large goes to where
+ * it is to be, as it comes (stream_tail_into(), stream_part()), and `in` grows only for data that
+ * must lie in one piece: by what its account pays for, and at most to WIRE_MAX_DATA. */
 #include "stream.h"
 
 #include <errno.h>
@@ -14,17 +17,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "device.h"
 #include "fd.h"
 
-#define IN_BYTES (256u << 10)
-#define IN_KEPT  (WIRE_MAX_DATA + (64u << 10))
-
-int stream_init(struct stream *s, int fd)
+int stream_init(struct stream *s, int fd, struct gg_device *device, struct account *account)
 {
 	memset(s, 0, sizeof(*s));
 	s->fd = fd;
-	s->in = malloc(IN_BYTES);
-	s->in_cap = IN_BYTES;
+	s->device = device;
+	s->account = account;
+	s->in = malloc(STREAM_IN_BYTES);
+	s->in_cap = s->in ? STREAM_IN_BYTES : 0;
 	return s->in ? 0 : -ENOMEM;
 }
 
@@ -33,8 +36,11 @@ void stream_finish(struct stream *s)
 	while (s->n_fds > 0)
 		close(s->fds[--s->n_fds]);
 	pil_close_p(&s->fd);
+	if (s->in_cap > STREAM_IN_BYTES)
+		account_unhold(s->device, s->account, s->in_cap - STREAM_IN_BYTES);
 	free(s->in);
 	s->in = NULL;
+	s->in_cap = 0;
 }
 
 int stream_claim_fd(struct stream *s)
@@ -73,6 +79,7 @@ static ssize_t receive(struct stream *s)
 	return n;
 }
 
+/* Room for @want unread bytes. */
 static bool make_room(struct stream *s, size_t want)
 {
 	size_t unread = s->in_end - s->in_pos;
@@ -82,14 +89,23 @@ static bool make_room(struct stream *s, size_t want)
 	memmove(s->in, s->in + s->in_pos, unread);
 	s->in_pos = 0;
 	s->in_end = unread;
-	if (s->in_cap < want) {
-		uint8_t *bigger = realloc(s->in, want);
+	return want <= s->in_cap;
+}
 
-		if (!bigger)
-			return false;
-		s->in = bigger;
-		s->in_cap = want;
+static bool grow(struct stream *s, size_t want)
+{
+	size_t more = want - s->in_cap;
+	uint8_t *bigger;
+
+	if (!account_hold(s->device, s->account, more))
+		return false;
+	bigger = realloc(s->in, want);
+	if (!bigger) {
+		account_unhold(s->device, s->account, more);
+		return false;
 	}
+	s->in = bigger;
+	s->in_cap = want;
 	return true;
 }
 
@@ -115,17 +131,6 @@ static int gather(struct stream *s, size_t want)
 	return 1;
 }
 
-static void shrink(struct stream *s)
-{
-	uint8_t *smaller = realloc(s->in, IN_BYTES);
-
-	if (!smaller)
-		return;
-	s->in = smaller;
-	s->in_cap = IN_BYTES;
-	s->in_pos = s->in_end = 0;
-}
-
 int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed)
 {
 	size_t head;
@@ -133,8 +138,6 @@ int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed)
 
 	if (s->n_fds && s->in_pos == s->in_end)
 		return -EPROTO; /* descriptors that came with no frame of theirs */
-	if (s->in_cap > IN_KEPT && s->in_pos == s->in_end)
-		shrink(s);
 	n = gather(s, sizeof(*frame));
 	if (n <= 0)
 		return n;
@@ -167,34 +170,55 @@ const uint8_t *stream_tail(struct stream *s, const struct wire_frame *frame)
 	return tail;
 }
 
+bool stream_reserve(struct stream *s, const struct wire_frame *frame)
+{
+	uint32_t padded = wire_padded(tail_bytes(frame));
+
+	return padded <= s->in_cap || grow(s, padded);
+}
+
+const uint8_t *stream_part(struct stream *s, size_t bytes)
+{
+	const uint8_t *part;
+
+	if (bytes && gather(s, bytes) <= 0)
+		return NULL;
+	part = s->in + s->in_pos;
+	s->in_pos += bytes;
+	return part;
+}
+
 int stream_tail_into(struct stream *s, const struct wire_frame *frame, void *into)
 {
-	uint32_t bytes = tail_bytes(frame), pad = wire_padded(bytes) - bytes;
-	size_t have = s->in_end - s->in_pos;
+	uint32_t bytes = tail_bytes(frame), padded = wire_padded(bytes);
+	size_t have = s->in_end - s->in_pos, got;
 	int err;
 
-	if (have >= bytes) {
+	if (have >= padded) {
 		memcpy(into, s->in + s->in_pos, bytes);
-		s->in_pos += bytes;
-	} else {
-		memcpy(into, s->in + s->in_pos, have);
-		s->in_pos = s->in_end = 0;
-		err = pil_read_all(s->fd, (char *)into + have, bytes - have);
-		if (err)
-			return err;
-		if (pad && (err = pil_read_all(s->fd, s->in, pad)))
-			return err;
+		s->in_pos += padded;
 		return 0;
 	}
-	if (pad && gather(s, pad) <= 0)
-		return -EPIPE;
-	s->in_pos += pad;
-	return 0;
+	got = have < bytes ? have : bytes;
+	memcpy(into, s->in + s->in_pos, got);
+	s->in_pos = s->in_end = 0; /* all that there is belongs to this frame */
+	err = pil_read_all(s->fd, (char *)into + got, bytes - got);
+	if (err)
+		return err;
+	got = have - got; /* of the padding */
+	return pil_read_all(s->fd, s->in, padded - bytes - got);
 }
 
 int stream_tail_skip(struct stream *s, const struct wire_frame *frame)
 {
-	return stream_tail(s, frame) || !tail_bytes(frame) ? 0 : -EPIPE;
+	size_t left = wire_padded(tail_bytes(frame)), n;
+
+	for (; left; left -= n) {
+		n = left < STREAM_IN_BYTES / 2 ? left : STREAM_IN_BYTES / 2;
+		if (!stream_part(s, n))
+			return -EPIPE;
+	}
+	return 0;
 }
 
 int stream_flush(struct stream *s)
