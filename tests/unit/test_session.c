@@ -905,6 +905,39 @@ static void test_patch_is_for_a_graph_and_of_its_size(void **state)
 	close(p.fd);
 }
 
+/* Both copies of a converted weight would be there, and only one is paid for. */
+static void test_nothing_is_written_across_a_placed_weight(void **state)
+{
+	enum { AT = 64, BYTES = 256 << 10 };
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_weight w = {.buffer = 1,
+				.offset = AT,
+				.ne = {1024, 64, 1, 1},
+				.uses = WIRE_USE_MUL_MAT};
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_FILL, WIRE_TENSOR_NODE, 0)};
+	char *data = calloc(1, BYTES);
+
+	fake_weights_placed = 0;
+	assert_int_equal(alloc(&p, 1, BYTES + 4096), WIRE_OK);
+	send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = AT}, data, BYTES);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_weights_placed, 1);
+	t[1].src[0] = 1;
+	for (uint64_t to = AT; to <= AT + BYTES; to += BYTES / 4) { /* before it, and ever more */
+		t[1].ne[0] = (int64_t)to / 4;
+		t[1].nb[1] = t[1].nb[2] = t[1].nb[3] = to;
+		memcpy(t[0].ne, t[1].ne, sizeof(t[0].ne));
+		memcpy(t[0].nb, t[1].nb, sizeof(t[0].nb));
+		send_op(&p, WIRE_OP_GRAPH_DEFINE,
+			&(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t, sizeof(t));
+		assert_int_equal(fence(&p).failed, to > AT ? WIRE_E_UNSUPPORTED : WIRE_OK);
+	}
+	free(data);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 /* A small weight gives no whole page back. */
 static void test_ends_of_placed_weights_count_in_the_quota(void **state)
 {
@@ -1167,6 +1200,7 @@ int main(void)
 		TEST(test_tables_count_in_the_quota),
 		TEST(test_unfinished_frames_count_in_the_quota),
 		TEST(test_patch_is_for_a_graph_and_of_its_size),
+		TEST(test_nothing_is_written_across_a_placed_weight),
 		TEST(test_ends_of_placed_weights_count_in_the_quota),
 		TEST(test_graph_gives_way_when_others_wait_too_long),
 		TEST(test_graph_ends_with_its_program),

@@ -179,7 +179,8 @@ static bool resolve_data(struct graphs *g, const struct wire_tensor *w, struct g
 	bytes = g->device->host->api.ggml_nbytes(t);
 	t->data = gg_buffer_at(g->buffers, buffer, w->offset, bytes);
 	t->extra = NULL;
-	if (!buffer->n_weights || !gg_buffer_touches_placed(buffer, w->offset, 1))
+	/* Any byte of it: what writes across a placed weight has its plain pages back. */
+	if (!buffer->n_weights || !gg_buffer_touches_placed(buffer, w->offset, bytes))
 		return true;
 	weight = gg_buffer_weight_at(buffer, w->offset);
 	if (!weight || (w->flags & WIRE_TENSOR_NODE) || !same_shape(w, &weight->tensor))
