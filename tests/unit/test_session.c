@@ -970,6 +970,23 @@ static void test_ends_of_placed_weights_count_in_the_quota(void **state)
 	wait_until_gone(*state);
 }
 
+static void test_names_are_printable_when_ggml_sees_them(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 64)};
+
+	t[1].src[0] = 1;
+	strcpy(t[1].name, "a b\33]0;owned\7\r\n\x80\x9b%s");
+	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_string_equal(fake_last_name, "a b?]0;owned?????%s");
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 /* Graph 5 on buffer 1. */
 static void define_graph(struct peer *p)
 {
@@ -1202,6 +1219,7 @@ int main(void)
 		TEST(test_patch_is_for_a_graph_and_of_its_size),
 		TEST(test_nothing_is_written_across_a_placed_weight),
 		TEST(test_ends_of_placed_weights_count_in_the_quota),
+		TEST(test_names_are_printable_when_ggml_sees_them),
 		TEST(test_graph_gives_way_when_others_wait_too_long),
 		TEST(test_graph_ends_with_its_program),
 		TEST(test_moving_much_takes_a_turn),

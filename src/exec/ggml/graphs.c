@@ -130,6 +130,17 @@ static int host_flags(uint32_t wire_flags)
 	return flags;
 }
 
+/* Libraries print it, to our log or worse: no control characters, nor what only some terminals take
+ * for text. */
+static void fill_name(const struct wire_tensor *w, struct ggml_tensor *t)
+{
+	size_t i = 0;
+
+	for (; i < sizeof(t->name) - 1 && w->name[i]; i++)
+		t->name[i] = (char)(w->name[i] >= ' ' && w->name[i] <= '~' ? w->name[i] : '?');
+	memset(t->name + i, 0, sizeof(t->name) - i);
+}
+
 /* Everything but data, buffer and extra. */
 static void fill_shape(const struct ggml_host *host, const struct wire_tensor *w,
 		       struct ggml_tensor *t, struct ggml_tensor *const *tensors)
@@ -150,8 +161,7 @@ static void fill_shape(const struct ggml_host *host, const struct wire_tensor *w
 		t->src[i] = w->src[i] ? tensors[w->src[i] - 1] : NULL;
 	t->view_src = w->view_src ? tensors[w->view_src - 1] : NULL;
 	t->view_offs = w->view_offset;
-	memcpy(t->name, w->name, sizeof(t->name));
-	t->name[sizeof(t->name) - 1] = '\0';
+	fill_name(w, t);
 }
 
 static bool same_shape(const struct wire_tensor *w, const struct ggml_tensor *t)
