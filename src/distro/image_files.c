@@ -11,9 +11,13 @@
  * other way except parts of seconds, and cannot know of device nodes: finishing adds them.  Not
  * carried are flags (chattr), and sockets into an image: a socket is nothing without its program.
  *
- * The image is not trusted.  libext2fs checks what it reads; here are bounded the depth (by the
- * length of a path), inodes, of which each is met once but for hard links, and the bytes written:
- * contents, names and attributes together cannot be more than the file system has. */
+ * The image is not trusted.  libext2fs checks what it reads.  Here each inode is met once, but for
+ * hard links, and each block: a file, folder or link whose block belongs to another one is damaged.
+ * So what is written is at most what is read: a hole in the image is zeroes, which are not written.
+ * Only attributes may be shared; they have a bound of their own (MAX_XATTR_BYTES).  Depth is
+ * bounded by the length of a path.  What is held in memory of all folders on the way, and of the
+ * names of hard links, is charged before it is (MAX_HELD_BYTES); whatever libext2fs itself takes,
+ * the pen has a limit (pen.h). */
 #include "image_files.h"
 
 #include <errno.h>
@@ -42,7 +46,8 @@
 
 enum {
 	CHUNK_BLOCKS = 64,
-	MAX_ENTRIES = 4 << 20,
+	MAX_HELD_BYTES = 256 << 20, /* 4 million entries of short names */
+	MAX_XATTR_BYTES = 1 << 30,  /* of all files together */
 	LAST_ID = 65535,
 	ENTRY_BYTES = 8, /* of one in a folder, without its name */
 };
@@ -55,7 +60,10 @@ struct link_name { /* in a tsearch() tree: where an inode of several names was f
 struct image_files {
 	ext2_filsys fs;
 	ext2fs_inode_bitmap seen; /* inodes that have been met */
+	ext2fs_block_bitmap used; /* blocks that have been met, in contents, folders, links */
 	void *links;              /* tree of struct link_name */
+	size_t held_bytes;        /* of entries and names of links, at most MAX_HELD_BYTES */
+	uint64_t xattr_bytes;     /* so far */
 	char *chunk;              /* CHUNK_BLOCKS blocks */
 	uint64_t left_bytes;      /* that may still be written */
 	char path[PATH_MAX];      /* of the file at hand, "." for the root */
@@ -91,15 +99,71 @@ static int charge(struct image_files *w, size_t bytes, const char *what)
 	return 0;
 }
 
+/* Takes blocks for the file at hand, whose they must be alone. */
+static int claim(struct image_files *w, uint64_t from, uint64_t count, const char *what)
+{
+	uint64_t all = ext2fs_blocks_count(w->fs->super);
+
+	if (from >= all || count > all - from)
+		return damaged(w, EXT2_ET_BAD_BLOCK_NUM, what);
+	if (count && !ext2fs_test_block_bitmap_range2(w->used, from, (unsigned)count))
+		return damaged(w, EXT2_ET_DIR_CORRUPTED, what);
+	ext2fs_mark_block_bitmap_range2(w->used, from, (unsigned)count);
+	return 0;
+}
+
+struct claimer {
+	struct image_files *w;
+	const char *what;
+	int ret;
+};
+
+static int claim_block(ext2_filsys fs, blk64_t *block, e2_blkcnt_t at, blk64_t ref, int offset,
+		       void *data)
+{
+	struct claimer *c = data;
+
+	(void)fs;
+	(void)ref;
+	(void)offset;
+	if (at >= 0 && *block)
+		c->ret = claim(c->w, *block, 1, c->what);
+	return c->ret ? BLOCK_ABORT : 0;
+}
+
+/* All blocks of a folder or a link. */
+static int claim_all(struct image_files *w, ext2_ino_t ino, uint32_t flags, const char *what)
+{
+	struct claimer c = {w, what, 0};
+	errcode_t code;
+
+	if (flags & EXT4_INLINE_DATA_FL)
+		return 0;
+	code = ext2fs_block_iterate3(w->fs, ino, BLOCK_FLAG_READ_ONLY | BLOCK_FLAG_DATA_ONLY, NULL,
+				     claim_block, &c);
+	return c.ret || !code ? c.ret : damaged(w, code, what);
+}
+
+/* Says that @bytes are about to be allocated, of a size that the image gives. */
+static bool hold(struct image_files *w, size_t bytes)
+{
+	if (bytes > MAX_HELD_BYTES - w->held_bytes)
+		return false;
+	w->held_bytes += bytes;
+	return true;
+}
+
 /* ---- the walk ---- */
 
 struct entries {
+	struct image_files *w;
+	size_t held_bytes;
 	struct dir_entry {
 		ext2_ino_t ino;
 		char *name;
 	} *v;
 	size_t n, capacity;
-	bool bad;
+	bool bad, full;
 };
 
 static void entries_finish(struct entries *e)
@@ -107,30 +171,50 @@ static void entries_finish(struct entries *e)
 	for (size_t i = 0; i < e->n; i++)
 		free(e->v[i].name);
 	free(e->v);
+	e->w->held_bytes -= e->held_bytes;
+}
+
+/* Room for one more; malloc() takes 16 bytes for itself. */
+static bool hold_entry(struct entries *e, size_t len)
+{
+	size_t bytes = len + 1 + 16;
+
+	if (e->n == e->capacity) {
+		size_t capacity = e->capacity ? 2 * e->capacity : 8;
+		struct dir_entry *more;
+
+		bytes += (capacity - e->capacity) * sizeof(*more);
+		if (!hold(e->w, bytes))
+			return false;
+		e->held_bytes += bytes;
+		more = realloc(e->v, capacity * sizeof(*more));
+		if (!more)
+			return false;
+		e->v = more;
+		e->capacity = capacity;
+		return true;
+	}
+	if (!hold(e->w, bytes))
+		return false;
+	e->held_bytes += bytes;
+	return true;
 }
 
 static int note_entry(struct ext2_dir_entry *d, int offset, int blocksize, char *buf, void *data)
 {
 	struct entries *e = data;
 	int len = ext2fs_dirent_name_len(d);
-	struct dir_entry *more;
 
 	(void)offset;
 	(void)blocksize;
 	(void)buf;
 	if ((len == 1 && d->name[0] == '.') || (len == 2 && !memcmp(d->name, "..", 2)))
 		return 0;
-	e->bad = len == 0 || memchr(d->name, '/', (size_t)len) ||
-		 memchr(d->name, '\0', (size_t)len) || e->n == MAX_ENTRIES;
-	if (!e->bad && e->n == e->capacity) {
-		size_t capacity = e->capacity ? 2 * e->capacity : 64;
-
-		more = realloc(e->v, capacity * sizeof(*more));
-		e->bad = !more;
-		if (more) {
-			e->v = more;
-			e->capacity = capacity;
-		}
+	e->bad =
+		len == 0 || memchr(d->name, '/', (size_t)len) || memchr(d->name, '\0', (size_t)len);
+	if (!e->bad && !hold_entry(e, (size_t)len)) {
+		e->full = true;
+		return DIRENT_ABORT;
 	}
 	if (e->bad)
 		return DIRENT_ABORT;
@@ -140,7 +224,7 @@ static int note_entry(struct ext2_dir_entry *d, int offset, int blocksize, char 
 	return e->bad ? DIRENT_ABORT : 0;
 }
 
-static int walk_folder(struct image_files *w, ext2_ino_t ino);
+static int walk_folder(struct image_files *w, ext2_ino_t ino, uint32_t flags);
 
 /* One file, and all in it when it is a folder; w->path is its own. */
 static int walk_file(struct image_files *w, ext2_ino_t ino)
@@ -159,7 +243,7 @@ static int walk_file(struct image_files *w, ext2_ino_t ino)
 	ret = w->visit(w, ino, &inode);
 	if (ret || !LINUX_S_ISDIR(inode.i_mode))
 		return ret;
-	ret = walk_folder(w, ino);
+	ret = walk_folder(w, ino, inode.i_flags);
 	return ret ? ret : w->leave(w, ino, &inode);
 }
 
@@ -168,15 +252,18 @@ static bool is_lost_and_found(const struct image_files *w, ext2_ino_t ino, const
 	return ino == EXT2_ROOT_INO && !strcmp(w->path, ".") && !strcmp(name, "lost+found");
 }
 
-static int walk_folder(struct image_files *w, ext2_ino_t ino)
+static int walk_folder(struct image_files *w, ext2_ino_t ino, uint32_t flags)
 {
-	struct entries e = {0};
+	struct entries e = {.w = w};
 	size_t length = strlen(w->path);
-	errcode_t code;
-	int ret = 0;
+	errcode_t code = 0;
+	int ret = claim_all(w, ino, flags, "the folder");
 
-	code = ext2fs_dir_iterate(w->fs, ino, 0, NULL, note_entry, &e);
-	if (code || e.bad)
+	if (!ret)
+		code = ext2fs_dir_iterate(w->fs, ino, 0, NULL, note_entry, &e);
+	if (e.full)
+		ret = pil_err_say(w->err, ENOMEM, "too many files in the folders of the disk");
+	else if (code || e.bad)
 		ret = damaged(w, code ? code : EXT2_ET_DIR_CORRUPTED, "the folder");
 	for (size_t i = 0; i < e.n && !ret; i++) {
 		if (is_lost_and_found(w, ino, e.v[i].name)) /* e2fsck's own; made anew */
@@ -214,8 +301,12 @@ int image_files_open(struct image_files **out, const char *image, bool write, st
 		return pil_err_set(err, ENOMEM, "open disk '%s'", image);
 	initialize_ext2_error_table();
 	code = ext2fs_open(image, flags, 0, 0, unix_io_manager, &w->fs);
+	if (!code) {
+		w->fs->default_bitmap_type = EXT2FS_BMAP64_RBTREE; /* by what is met, not by size */
+		code = ext2fs_allocate_inode_bitmap(w->fs, "files", &w->seen);
+	}
 	if (!code)
-		code = ext2fs_allocate_inode_bitmap(w->fs, "folders", &w->seen);
+		code = ext2fs_allocate_subcluster_bitmap(w->fs, "blocks", &w->used);
 	if (!code && !(w->chunk = malloc((size_t)CHUNK_BLOCKS * w->fs->blocksize)))
 		code = ENOMEM;
 	if (code) {
@@ -245,6 +336,8 @@ int image_files_close(struct image_files *w, struct pil_err *err)
 		return 0;
 	if (w->seen)
 		ext2fs_free_inode_bitmap(w->seen);
+	if (w->used)
+		ext2fs_free_block_bitmap(w->used);
 	if (w->fs)
 		code = ext2fs_close_free(&w->fs);
 	tdestroy(w->links, free_link);
@@ -267,9 +360,8 @@ static int write_blocks(struct image_files *w, int fd, uint64_t size, uint64_t a
 	uint32_t block_bytes = w->fs->blocksize;
 	errcode_t code;
 
-	if (from >= ext2fs_blocks_count(w->fs->super) ||
-	    count > ext2fs_blocks_count(w->fs->super) - from)
-		return damaged(w, EXT2_ET_BAD_BLOCK_NUM, "the contents");
+	if (claim(w, from, count, "the contents"))
+		return -EUCLEAN;
 	while (count > 0 && at <= size / block_bytes) {
 		uint32_t now = count < CHUNK_BLOCKS ? count : CHUNK_BLOCKS;
 
@@ -397,6 +489,8 @@ static int make_symlink(struct image_files *w, ext2_ino_t ino, struct ext2_inode
 		memcpy(target, inode->i_block, size < sizeof(inode->i_block) ? size : 0);
 		got = (unsigned)size;
 	} else {
+		if (claim_all(w, ino, inode->i_flags, "the link"))
+			return -EUCLEAN;
 		code = ext2fs_file_open(w->fs, ino, 0, &file);
 		if (code)
 			return damaged(w, code, "the link");
@@ -473,7 +567,9 @@ static int set_xattr(char *name, char *value, size_t len, void *data)
 		*ret = damaged(w, code, "an attribute");
 		return XATTR_ABORT;
 	}
-	*ret = charge(w, strlen(name) + out_len, "an attribute");
+	w->xattr_bytes += strlen(name) + out_len;
+	*ret = w->xattr_bytes > MAX_XATTR_BYTES ? damaged(w, EXT2_ET_FILE_TOO_BIG, "the attributes")
+						: charge(w, strlen(name) + out_len, "an attribute");
 	if (!*ret && lsetxattr(w->path, name, out, out_len, 0)) {
 		*ret = failed(w, "set an attribute of");
 		if (*ret == -EPERM) {
@@ -550,8 +646,12 @@ static int by_ino(const void *a, const void *b)
 /* Returns 1 when the file was met before and is linked to. */
 static int link_to_first(struct image_files *w, ext2_ino_t ino)
 {
-	struct link_name *l = calloc(1, sizeof(*l)), **found;
+	struct link_name *l, **found;
+	size_t bytes = sizeof(*l) + strlen(w->path) + 64; /* with what the tree takes */
 
+	if (!hold(w, bytes))
+		return pil_err_say(w->err, ENOMEM, "too many hard links in the disk");
+	l = calloc(1, sizeof(*l));
 	if (!l || !(l->path = strdup(w->path))) {
 		free(l);
 		errno = ENOMEM;
@@ -562,6 +662,7 @@ static int link_to_first(struct image_files *w, ext2_ino_t ino)
 	if (found && *found == l)
 		return 0;
 	free_link(l);
+	w->held_bytes -= bytes;
 	if (!found) {
 		errno = ENOMEM;
 		return failed(w, "link");

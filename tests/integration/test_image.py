@@ -6,9 +6,11 @@ import os
 import pathlib
 import shutil
 import stat
+import struct
 import subprocess
 import tempfile
 import threading
+import time
 
 import host as host_lib
 import pytest
@@ -190,7 +192,10 @@ def test_what_reads_a_disk_sees_nothing_but_disk_and_tree(images):
     spy = images.programs / "pillion-image"
     spy.unlink()
     spy.write_text("""#!/usr/bin/sh
+said=$(readlink /proc/self/fd/2)
 exec >"$3/report" 2>&1
+echo said: $said
+echo memory: $(ulimit -v)
 grep -E '^(CapEff|NoNewPrivs):' /proc/self/status
 echo root: $(ls /)
 echo cards: $(tail -n +3 /proc/net/dev | cut -d: -f1)
@@ -208,6 +213,8 @@ exit 0
     assert said["NoNewPrivs"].strip() == "1"
     assert set(said["root"].split()) <= {"dev", "disk", "lib", "lib64", "pillion-image", "proc",
                                          "run", "tmp", "tree", "usr", "var"}
+    assert said["said"].strip().startswith("pipe:")  # not memory that it could fill
+    assert int(said["memory"]) == 2 * MIB  # KiB
     assert said["cards"].split() == ["lo"]
     assert int(said["processes"]) < 8
     assert not {"written", "chroot"} & set((images.rootfs / "report").read_text().split())
@@ -351,6 +358,83 @@ def test_garbage_is_refused(images):
     images.disk.unlink()
     done = images.tool("check", images.dir)
     assert os.strerror(errno.ENOENT) in done.stderr
+
+
+def extract(disk, tree):
+    """What pillion-image says, its status, and the memory and time it took."""
+    tree.mkdir()
+    start = time.monotonic()
+    p = subprocess.Popen([host_lib.BUILD / "src/distro/pillion-image", "extract", disk, tree],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = p.stderr.read()
+    p.stderr.close()
+    _, status, usage = os.wait4(p.pid, 0)
+    p.returncode = os.waitstatus_to_exitcode(status)
+    return said, p.returncode, usage.ru_maxrss << 10, time.monotonic() - start
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk with block maps, which debugfs can write: folders 0/1/.../29, files a and b."""
+    tree = tmp_path / "from"
+    (tree / "/".join(map(str, range(30)))).mkdir(parents=True)
+    for name in "ab":
+        (tree / name).write_bytes(name.encode() * 8192)
+    path = tmp_path / "disk"
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O",
+                    "^has_journal,^extents,^metadata_csum,^64bit,^dir_index,^resize_inode", "-d", tree,
+                    path, "32m"], check=True, timeout=60)
+    return path
+
+
+def debugfs(disk, *commands):
+    done = subprocess.run(["debugfs", "-w", "-f", "-", disk], input="\n".join(commands), text=True,
+                          capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write_block(disk, n, data):
+    with open(disk, "r+b") as f:
+        f.seek(n * 4096)
+        f.write(data)
+
+
+def entries_block(inode):
+    """A folder's block full of names of one file."""
+    one = struct.pack("<IHBB4s", inode, 12, 3, 1, b"aaa")
+    return one * 340 + struct.pack("<IHBB4s", inode, 16, 3, 1, b"aaa") + bytes(4)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="files of several owners are made")
+@pytest.mark.parametrize("case", ["between", "within"])
+def test_folders_that_share_blocks_take_no_memory(disk, tmp_path, case):
+    table, first = 7000, 7001
+    count = 1024
+    for i in range(count):
+        write_block(disk, first + i, entries_block(11))
+    blocks = range(first, first + count) if case == "between" else [first] * count
+    write_block(disk, table, struct.pack("<1024I", *blocks))
+    path, commands = "", []
+    for level in range(30 if case == "between" else 1):
+        path += f"/{level}"
+        commands += [f"sif {path} block[IND] {table}", f"sif {path} size {(12 + count) * 4096}"]
+    debugfs(disk, *commands)
+    said, status, memory, seconds = extract(disk, tmp_path / "to")
+    assert status == 1 and "the disk is damaged: the folder of " in said
+    assert memory < 100 * MIB
+    assert seconds < 20
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="files of several owners are made")
+def test_a_block_belongs_to_one_file(disk, tmp_path):
+    said, status, _, _ = extract(disk, tmp_path / "good")
+    assert status == 0, said
+    assert (tmp_path / "good" / "b").read_bytes() == b"b" * 8192
+    block = debugfs(disk, "blocks /a").split()[-2]
+    debugfs(disk, f"sif /b block[1] {block}")
+    said, status, _, _ = extract(disk, tmp_path / "bad")
+    assert status == 1 and "the disk is damaged: the contents of './b'" in said
 
 
 def test_too_small_a_limit_says_so_and_leaves_nothing(images):
