@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -80,6 +81,22 @@ static bool has_reader(int pipe_fd)
 	return poll(&p, 1, 0) == 0; /* else POLLERR */
 }
 
+/* As far as we may: a lower limit of ours stays. */
+static int limit(int resource, uint64_t bytes)
+{
+	struct rlimit now;
+
+	if (!bytes)
+		return 0;
+	if (getrlimit(resource, &now))
+		return -1;
+	if (now.rlim_max > bytes)
+		now.rlim_max = bytes;
+	if (now.rlim_cur > now.rlim_max)
+		now.rlim_cur = now.rlim_max;
+	return setrlimit(resource, &now);
+}
+
 int proc_exec(char *const *argv, const struct proc_opts *opts, int report_fd)
 {
 	sigset_t none;
@@ -98,6 +115,8 @@ int proc_exec(char *const *argv, const struct proc_opts *opts, int report_fd)
 		fcntl(opts->keep_fds[i], F_SETFD, 0);
 	if (opts->die_with_us && (prctl(PR_SET_PDEATHSIG, SIGKILL) || !has_reader(report_fd)))
 		_exit(127);
+	if (limit(RLIMIT_AS, opts->max_address_bytes) || limit(RLIMIT_DATA, opts->max_data_bytes))
+		return -errno;
 	if (opts->envp)
 		execvpe(argv[0], argv, opts->envp);
 	else

@@ -5,6 +5,7 @@
 #define PIL_PROC_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "compiler.h"
@@ -29,6 +30,9 @@ struct proc_opts {
 	bool new_session;  /* setsid(): not in the caller's terminal */
 	bool die_with_us;  /* SIGKILL when the thread that started it ends */
 	char *const *envp; /* NULL: ours */
+	/* Limits of what it may allocate, 0: none.  The second counts no memory shared with others.
+	 */
+	uint64_t max_address_bytes, max_data_bytes;
 };
 
 /* fork + execvp of @argv[0]; everything not kept is closed in the child, signal mask and handlers

@@ -26,12 +26,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "fd.h"
 #include "log.h"
+#include "loop.h"
 #include "path.h"
 #include "pen.h"
 #include "proc.h"
@@ -88,30 +88,67 @@ static void add_sbin(struct argv *a, const char *name)
 	argv_add(a, path_exists(path) ? path : name);
 }
 
-/* Runs @a, a program in its pen, and returns its exit status; what it says goes to @log. */
-static int run(struct argv *a, struct userns_stage *stage, int log_fd, struct pil_err *err)
-{
-	struct proc_opts opts = {.stdin_fd = -1,
-				 .stdout_fd = log_fd,
-				 .stderr_fd = log_fd,
-				 .new_session = true,
-				 .die_with_us = true};
-	pid_t pid = userns_spawn(a->v, stage, USERNS_OWN_PIDS, &opts, err);
-	int status;
+/* The end of what a program said: it may say any amount of anything. */
+struct said {
+	char text[1025];
+	size_t n;
+};
 
+/* Reads until all who write have gone, at most until @end_ms. */
+static void listen_to(struct said *said, int fd, int64_t end_ms)
+{
+	char more[512];
+
+	for (;;) {
+		int64_t left_ms = end_ms - loop_now_ms();
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		ssize_t n;
+
+		if (left_ms <= 0 || (poll(&p, 1, (int)left_ms) <= 0 && errno != EINTR))
+			return;
+		n = p.revents ? read(fd, more, sizeof(more)) : -1;
+		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+			return;
+		if (n < 0)
+			continue;
+		if (said->n > sizeof(more)) {
+			memmove(said->text, said->text + said->n - sizeof(more), sizeof(more));
+			said->n = sizeof(more);
+		}
+		memcpy(said->text + said->n, more, (size_t)n);
+		said->n += (size_t)n;
+	}
+}
+
+/* Runs @a, a program in its pen, and returns its exit status; what it says goes to @said. */
+static int run(struct argv *a, struct userns_stage *stage, struct said *said, struct pil_err *err)
+{
+	int64_t end_ms = loop_now_ms() + WORK_TIMEOUT_MS, left_ms;
+	struct proc_opts opts = {.stdin_fd = -1,
+				 .new_session = true,
+				 .die_with_us = true,
+				 .max_address_bytes = PEN_MAX_BYTES};
+	_auto_fd int read_fd = -1;
+	_auto_fd int write_fd = -1;
+	int fds[2], status;
+	pid_t pid;
+
+	if (pipe2(fds, O_CLOEXEC))
+		return pil_err_set(err, errno, "run a program on a disk");
+	read_fd = fds[0];
+	write_fd = opts.stdout_fd = opts.stderr_fd = fds[1];
+	pid = userns_spawn(a->v, stage, USERNS_OWN_PIDS, &opts, err);
+	pil_close_p(&write_fd);
 	if (pid == -ENOENT)
 		pil_err_hint(err, "sudo apt install bubblewrap");
 	if (pid < 0)
 		return pid;
-	status = proc_wait(pid, WORK_TIMEOUT_MS);
+	listen_to(said, read_fd, end_ms);
+	left_ms = end_ms - loop_now_ms();
+	status = proc_wait(pid, left_ms > 0 ? (int)left_ms : 0);
 	if (status == -ETIMEDOUT)
 		proc_stop(pid, 1000);
 	return status;
-}
-
-static int open_log(void)
-{
-	return memfd_create("log", MFD_CLOEXEC);
 }
 
 /* Cuts the last line off @text and returns it; it lies in @text. */
@@ -131,21 +168,19 @@ static char *cut_last_line(char *text)
 
 /* A program of ours ends with what failed, then perhaps a hint, both fit to be shown; others with
  * what failed, in which names of a guest's files may pose as more lines. */
-static int failed(const char *what, int status, int log_fd, bool ours, struct pil_err *err)
+static int failed(const char *what, int status, struct said *said, bool ours, struct pil_err *err)
 {
-	off_t end = lseek(log_fd, 0, SEEK_END);
-	char said[1024], why[480], *line;
-	ssize_t n = pread(log_fd, said, sizeof(said) - 1, end > 1000 ? end - 1000 : 0);
+	char why[480], *line;
 
 	if (status < 0)
 		return status == -ETIMEDOUT
 			       ? pil_err_say(err, ETIMEDOUT, "%s: no end after 30 min", what)
 			       : status;
-	said[n > 0 ? n : 0] = '\0';
-	line = cut_last_line(said);
+	said->text[said->n] = '\0';
+	line = cut_last_line(said->text);
 	if (ours && !strncmp(line, "hint: ", 6)) {
 		pil_err_hint(err, "%s", line + 6);
-		line = cut_last_line(said);
+		line = cut_last_line(said->text);
 	} else if (strstr(line, "execvp") && strstr(line, "e2fs")) {
 		pil_err_hint(err, "sudo apt install e2fsprogs");
 	} else if (strstr(line, "No space left") || strstr(line, "Disk quota")) {
@@ -176,7 +211,7 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 		      struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	_auto_fd int log_fd = open_log();
+	struct said said = {0};
 	struct userns_stage stage = {0};
 	int status;
 
@@ -193,8 +228,8 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 	argv_addf(&a, "size=%d", JOURNAL_MIB);
 	argv_add_all(&a, (const char *const[]){"-d", TREE, PART "/" IMAGE_NAME, NULL});
 	argv_addf(&a, "%lluk", (unsigned long long)(limit_bytes >> 10));
-	status = run(&a, &stage, log_fd, err);
-	return status ? failed("make the disk", status, log_fd, false, err) : 0;
+	status = run(&a, &stage, &said, err);
+	return status ? failed("make the disk", status, &said, false, err) : 0;
 }
 
 /* Lets pillion-image finish @image by the tree in @folder, or extract it to there. */
@@ -203,7 +238,7 @@ static int run_image_program(bool finish, const char *image, const char *folder,
 {
 	_auto_free char *program = state_find_program("distro", "pillion-image", err);
 	_auto_argv struct argv a = {0};
-	_auto_fd int log_fd = open_log();
+	struct said said = {0};
 	struct userns_stage stage = {0};
 	int status;
 
@@ -215,8 +250,8 @@ static int run_image_program(bool finish, const char *image, const char *folder,
 	bind(&a, &stage, finish ? "--ro-bind" : "--bind", folder, TREE);
 	argv_add_all(&a, (const char *const[]){"--", "/pillion-image",
 					       finish ? "finish" : "extract", DISK, TREE, NULL});
-	status = run(&a, &stage, log_fd, err);
-	return status ? failed(finish ? "complete the disk" : "read the disk", status, log_fd, true,
+	status = run(&a, &stage, &said, err);
+	return status ? failed(finish ? "complete the disk" : "read the disk", status, &said, true,
 			       err)
 		      : 0;
 }
@@ -308,7 +343,7 @@ static enum image_state state_of(int fd)
 
 static int repair(int fd, const char *image, struct pil_err *err)
 {
-	_auto_fd int log_fd = open_log();
+	struct said said = {0};
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
 	int status;
@@ -318,11 +353,11 @@ static int repair(int fd, const char *image, struct pil_err *err)
 	bind(&a, &stage, "--bind", image, DISK);
 	add_sbin(&a, "e2fsck");
 	argv_add_all(&a, (const char *const[]){"-p", DISK, NULL});
-	status = run(&a, &stage, log_fd, err);
+	status = run(&a, &stage, &said, err);
 	if (status >= 0 && status < 4 && state_of(fd) == IMAGE_CLEAN) /* not bubblewrap's own 1 */
 		return 0;
 	if (status < 4)
-		return failed("look through the disk", status, log_fd, false, err);
+		return failed("look through the disk", status, &said, false, err);
 	pil_err_hint(err, "a copy first, then: e2fsck -f %.180s", image);
 	return pil_err_say(err, EUCLEAN, "the disk '%s' is damaged and needs your decision", image);
 }

@@ -20,6 +20,7 @@
 #include <archive_entry.h>
 
 #include "fd.h"
+#include "kernel_image.h"
 #include "str.h"
 
 enum { MAX_FILE_BYTES = 64 << 20 };
@@ -81,7 +82,10 @@ static la_ssize_t read_whole(const char *path, char **data)
 
 	if (!out || !a)
 		return -ENOMEM;
-	archive_read_support_filter_all(a);
+	if (!kernel_image_allow_filters(a)) {
+		archive_read_free(a);
+		return -ENOSYS;
+	}
 	archive_read_support_format_raw(a);
 	archive_read_support_format_empty(a);
 	if (archive_read_open_filename(a, path, 1 << 16) == ARCHIVE_OK &&

@@ -54,6 +54,16 @@ static const uint8_t *find_payload(const uint8_t *image, size_t bytes, size_t *p
 	return image + start + offset;
 }
 
+bool kernel_image_allow_filters(struct archive *a)
+{
+	return archive_read_support_filter_gzip(a) == ARCHIVE_OK &&
+	       archive_read_support_filter_bzip2(a) == ARCHIVE_OK &&
+	       archive_read_support_filter_lzma(a) == ARCHIVE_OK &&
+	       archive_read_support_filter_xz(a) == ARCHIVE_OK &&
+	       archive_read_support_filter_lz4(a) == ARCHIVE_OK &&
+	       archive_read_support_filter_zstd(a) == ARCHIVE_OK;
+}
+
 /* Reads all of one compressed stream, of whatever kind it is, into @out; the bytes, or -1. */
 static la_ssize_t decompress(const uint8_t *data, size_t bytes, uint8_t *out, size_t out_bytes)
 {
@@ -61,7 +71,7 @@ static la_ssize_t decompress(const uint8_t *data, size_t bytes, uint8_t *out, si
 	struct archive_entry *entry;
 	la_ssize_t n = -1, done = 0;
 
-	if (a && archive_read_support_filter_all(a) == ARCHIVE_OK &&
+	if (a && kernel_image_allow_filters(a) &&
 	    archive_read_support_format_raw(a) == ARCHIVE_OK &&
 	    archive_read_open_memory(a, data, bytes) == ARCHIVE_OK &&
 	    archive_read_next_header(a, &entry) == ARCHIVE_OK)

@@ -14,6 +14,8 @@
 #include "compiler.h"
 #include "err.h"
 
+struct archive;
+
 enum { KERNEL_IMAGE_MAX_BYTES = 512 << 20 }; /* uncompressed */
 
 /* The ELF file in @image, in *@elf (heap, the caller's).  An image that is an ELF file already is
@@ -24,5 +26,9 @@ int kernel_image_extract(const uint8_t *image, size_t image_bytes, uint8_t **elf
 /* Which version the ELF kernel @elf says it is, "6.12.1-cloud-amd64", in @out; false: it does not.
  */
 bool kernel_image_version(const uint8_t *elf, size_t elf_bytes, char *out, size_t out_bytes);
+
+/* Has libarchive undo the compressions that kernels and their modules come in.  Not all that it
+ * knows: for some it starts other programs. */
+bool kernel_image_allow_filters(struct archive *a);
 
 #endif

@@ -74,7 +74,9 @@ static pid_t spawn(struct fs_share *fs, const struct machine_share *share, struc
 				 .keep_fds = &fs->listen_fd,
 				 .n_keep_fds = 1,
 				 .new_session = true,
-				 .die_with_us = true};
+				 .die_with_us = true,
+				 .max_data_bytes =
+					 PEN_MAX_BYTES}; /* the guest's memory is shared */
 	_auto_fd int say_fd = -1;
 	int fds[2];
 

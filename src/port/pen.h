@@ -9,7 +9,13 @@
 #ifndef PIL_PEN_H
 #define PIL_PEN_H
 
+#include <stdint.h>
+
 struct argv;
+
+/* The most that a program in a pen may allocate (struct proc_opts): a few times what a disk of 1
+ * TiB full of files takes. */
+#define PEN_MAX_BYTES (UINT64_C(2) << 30)
 
 /* Begins the command line @a.  @caps (NULL-terminated) is what the program keeps.  The caller adds
  * what is to be bound, "--", and the program. */
