@@ -3,18 +3,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/time.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "fd.h"
+#include "host.h"
 #include "log.h"
 #include "loop.h"
 #include "path.h"
@@ -23,25 +27,27 @@
 #include "unixsock.h"
 #include "token.h"
 
-enum { ENSURE_MS = 10000, LOG_MAX_BYTES = 256 << 10 };
+enum {
+	ENSURE_MS = 10000,
+	ANSWER_MS = 4000, /* for one that serves to answer; else it is stuck */
+	LOG_MAX_BYTES = 256 << 10,
+};
 
 char *broker_socket_path(const struct state_dirs *dirs)
 {
-	return str_printf("%s/guest/broker.sock", dirs->runtime);
+	return str_printf("%s/broker.sock", dirs->runtime);
 }
 
-/* A connected stream with 10 s bounds on reading and writing, or -errno. */
-static int connect_broker(const struct state_dirs *dirs)
+char *broker_gate_path(const struct state_dirs *dirs, const char *name)
+{
+	return str_printf("%s/machines/%s/guest/broker.sock", dirs->runtime, name);
+}
+
+int broker_connect(const struct state_dirs *dirs)
 {
 	_auto_free char *path = broker_socket_path(dirs);
-	const struct timeval bound = {.tv_sec = 10};
-	int fd = unixsock_connect(path);
 
-	if (fd < 0)
-		return fd;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &bound, sizeof(bound));
-	return fd;
+	return unixsock_connect_as(path, SOCK_SEQPACKET | SOCK_NONBLOCK);
 }
 
 /* What the broker said last, after @from in its log: the reason why it did not start. */
@@ -70,33 +76,126 @@ static int start_failed(const char *log_path, off_t from, int status, struct pil
 	return -EIO;
 }
 
-static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pil_err *err)
+static int open_log(const struct state_dirs *dirs, off_t *size, struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/broker.log", dirs->runtime);
+	_auto_fd int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	struct stat st = {0};
+
+	if (fd < 0 || fstat(fd, &st))
+		return pil_err_set(err, errno, "start broker: open '%s'", path);
+	if (st.st_size > LOG_MAX_BYTES && ftruncate(fd, 0) == 0)
+		st.st_size = 0;
+	*size = st.st_size;
+	return pil_take_fd(&fd);
+}
+
+static pid_t spawn(int log_fd, struct pil_err *err)
 {
 	_auto_free char *program = state_find_program("broker", "pillion-broker", err);
-	_auto_free char *log_path = str_printf("%s/broker.log", dirs->runtime);
-	_auto_fd int log_fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	char *argv[] = {program, (char *)"--detach", NULL};
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = log_fd,
 				 .stderr_fd = log_fd,
 				 .new_session = true};
-	struct stat st = {0};
-	pid_t pid;
+
+	return program ? proc_spawn(argv, &opts, err) : -ENOENT;
+}
+
+pid_t broker_spawn(const struct state_dirs *dirs, struct pil_err *err)
+{
+	off_t size;
+	_auto_fd int log_fd = open_log(dirs, &size, err);
+
+	return log_fd < 0 ? log_fd : spawn(log_fd, err);
+}
+
+static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pil_err *err)
+{
+	_auto_free char *log_path = str_printf("%s/broker.log", dirs->runtime);
+	off_t size = 0;
+	_auto_fd int log_fd = open_log(dirs, &size, err);
+	pid_t pid = log_fd < 0 ? log_fd : spawn(log_fd, err);
 	int status;
 
-	if (!program)
-		return -ENOENT;
-	if (log_fd < 0 || fstat(log_fd, &st))
-		return pil_err_set(err, errno, "start broker: open '%s'", log_path);
-	if (st.st_size > LOG_MAX_BYTES && ftruncate(log_fd, 0) == 0)
-		st.st_size = 0;
-	pid = proc_spawn(argv, &opts, err);
 	if (pid < 0)
 		return (int)pid;
 	status = proc_wait(pid, loop_left_ms(due_ms)); /* it detaches once it serves */
 	if (status == -ETIMEDOUT)
 		proc_stop(pid, 0);
-	return status ? start_failed(log_path, st.st_size, status, err) : 0;
+	return status ? start_failed(log_path, size, status, err) : 0;
+}
+
+/* ---- asking ---- */
+
+/* One question, within @timeout_ms.  0, or -errno (-ETIMEDOUT: it does not answer). */
+static int ask(int fd, const struct host_request *request, struct host_answer *answer,
+	       int timeout_ms)
+{
+	const size_t head = offsetof(struct host_answer, devices);
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	ssize_t n = send(fd, request, sizeof(*request), MSG_NOSIGNAL);
+
+	if (n < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	if (poll(&p, 1, timeout_ms) <= 0)
+		return -ETIMEDOUT;
+	n = recv(fd, answer, sizeof(*answer), 0);
+	if (n <= 0)
+		return n < 0 ? -errno : -EPIPE;
+	if ((size_t)n < head || answer->kind != request->kind ||
+	    answer->n_devices > WIRE_MAX_DEVICES ||
+	    (size_t)n < head + answer->n_devices * sizeof(answer->devices[0]))
+		return -EPROTO;
+	return 0;
+}
+
+/* The pid that the one who holds the broker's lock has written there; 0: none does, or not yet. */
+static pid_t lock_holder(const struct state_dirs *dirs)
+{
+	_auto_free char *path = str_printf("%s/broker.pid", dirs->runtime);
+	_auto_free char *text = NULL;
+	_auto_fd int fd = open(path, O_RDWR | O_CLOEXEC);
+	uint64_t pid;
+
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0 || pil_read_file(path, 32, &text) <= 0)
+		return 0;
+	text[strcspn(text, "\n")] = '\0';
+	return str_to_u64(text, INT32_MAX, &pid) ? (pid_t)pid : 0;
+}
+
+bool broker_end_hung(const struct state_dirs *dirs, int fd)
+{
+	struct ucred peer = {0};
+	socklen_t len = sizeof(peer);
+	_auto_fd int pidfd = -1;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) || peer.pid <= 0 ||
+	    lock_holder(dirs) != peer.pid)
+		return false;
+	pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+	if (lock_holder(dirs) != peer.pid) /* it still is the process that we have opened */
+		return false;
+	log_warn("the broker (process %d) does not answer: it is ended", peer.pid);
+	if (pidfd < 0) /* an old kernel, or a filter */
+		return kill(peer.pid, SIGKILL) == 0;
+	return syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0;
+}
+
+/* True: a broker answers.  One that is starting may take its time; one that is stuck is ended. */
+static bool answers(const struct state_dirs *dirs, int64_t due_ms)
+{
+	const struct host_request ping = {.kind = HOST_PING};
+	struct host_answer answer;
+	_auto_fd int fd = broker_connect(dirs);
+	int left = loop_left_ms(due_ms), ret;
+
+	if (fd < 0)
+		return false;
+	ret = ask(fd, &ping, &answer, left < ANSWER_MS ? left : ANSWER_MS);
+	if (ret == -ETIMEDOUT)
+		broker_end_hung(dirs, fd);
+	return ret == 0;
 }
 
 /* A broker that has just been started by somebody else holds the lock before it listens, and one
@@ -107,20 +206,14 @@ int broker_ensure(const struct state_dirs *dirs, struct pil_err *err)
 
 	do {
 		const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
-		_auto_fd int fd = connect_broker(dirs);
 		int ret;
 
-		if (fd >= 0)
+		if (answers(dirs, due_ms))
 			return 0;
-		if (fd == -ENAMETOOLONG || fd == -EACCES)
-			return pil_err_set(err, -fd, "connect to the broker below '%s'",
-					   dirs->runtime);
 		ret = start_broker(dirs, due_ms, err);
 		if (ret)
 			return ret;
-		pil_close_p(&fd);
-		fd = connect_broker(dirs);
-		if (fd >= 0)
+		if (answers(dirs, due_ms))
 			return 0;
 		nanosleep(&pause, NULL);
 	} while (loop_now_ms() < due_ms);
@@ -147,55 +240,30 @@ int broker_token_create(const struct state_dirs *dirs, const char *name, char *h
 	return ret ? pil_err_set(err, -ret, "write token '%s'", path) : 0;
 }
 
-static int ask_devices(const struct state_dirs *dirs, const char *hex, struct wire_device *out,
-		       int max, struct pil_err *err)
+int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int max,
+		   struct pil_err *err)
 {
-	_auto_fd int fd = connect_broker(dirs);
-	struct wire_hello hello = {.magic = WIRE_MAGIC,
-				   .version = WIRE_VERSION,
-				   .want = WIRE_WANT_LIST,
-				   .program = "pillion"};
-	struct wire_hello_answer answer;
-	int n = 0, ret;
+	const struct host_request list = {.kind = HOST_LIST};
+	struct host_answer answer;
+	_auto_fd int fd = -1;
+	int n, ret = broker_ensure(dirs, err);
 
-	if (fd < 0)
-		return pil_err_set(err, -fd, "connect to the broker");
-	if (!token_from_hex(hex, hello.token))
-		return pil_err_say(err, EINVAL, "malformed token");
-	ret = pil_write_all(fd, &hello, sizeof(hello));
-	if (!ret)
-		ret = pil_read_all(fd, &answer, sizeof(answer));
+	if (ret)
+		return ret;
+	fd = broker_connect(dirs);
+	ret = fd < 0 ? fd : ask(fd, &list, &answer, ANSWER_MS);
 	if (ret)
 		return pil_err_set(err, -ret, "ask the broker for its devices");
-	if (answer.magic != WIRE_MAGIC || answer.status >= WIRE_NUM_STATUSES ||
-	    answer.status != WIRE_OK)
+	if (answer.status >= WIRE_NUM_STATUSES || answer.status != WIRE_OK)
 		return pil_err_say(err, EPROTO, "ask the broker for its devices: %s",
 				   answer.status < WIRE_NUM_STATUSES
 					   ? wire_status_str[answer.status]
 					   : "bad answer");
-	for (; n < max && (uint32_t)n < answer.n_devices; n++) {
-		ret = pil_read_all(fd, &out[n], sizeof(out[n]));
-		if (ret)
-			return pil_err_set(err, -ret, "read the broker's list of devices");
-		out[n].name[sizeof(out[n].name) - 1] = '\0';
-		out[n].description[sizeof(out[n].description) - 1] = '\0';
+	n = (int)answer.n_devices < max ? (int)answer.n_devices : max;
+	for (int i = 0; i < n; i++) {
+		out[i] = answer.devices[i];
+		out[i].name[sizeof(out[i].name) - 1] = '\0';
+		out[i].description[sizeof(out[i].description) - 1] = '\0';
 	}
 	return n;
-}
-
-int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int max,
-		   struct pil_err *err)
-{
-	_auto_free char *name = str_printf("query-%d", getpid());
-	_auto_free char *dir = str_printf("%s/machines/%s", dirs->runtime, name);
-	char hex[TOKEN_HEX + 1];
-	int ret = broker_ensure(dirs, err);
-
-	if (!ret)
-		ret = broker_token_create(dirs, name, hex, err);
-	if (!ret)
-		ret = ask_devices(dirs, hex, out, max, err);
-	if (path_remove_tree(dir))
-		log_dbg("cannot remove '%s'", dir);
-	return ret;
 }

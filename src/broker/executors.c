@@ -7,7 +7,10 @@
  *
  * Letting go of an executor is closing our end: it serves what it has and leaves.  So `control` may
  * be -1 while `pid` still lives; a new session then gets a new executor and the old pid is
- * forgotten (it is reaped as a stranger). */
+ * forgotten (it is reaped as a stranger).
+ *
+ * An executor whose main thread no longer answers is killed, sessions and all: programs learn of
+ * it as of any other end, and the next session starts another. */
 #include "executors.h"
 
 #include <errno.h>
@@ -21,7 +24,13 @@
 #include "fd.h"
 #include "str.h"
 
-enum { YOUNG_MS = 2000, FREE_RETRIES = 2, MAX_PAUSE_MS = 30000 };
+enum {
+	YOUNG_MS = 2000,
+	FREE_RETRIES = 2,
+	MAX_PAUSE_MS = 30000,
+	DEAF_MS = 10000,  /* without an answer: it is stuck */
+	OPEN_MS = 120000, /* the same until it has its device open: drivers take their time */
+};
 
 void executors_init(struct executors *x, struct loop *loop, const struct jail *jail,
 		    const struct wire_device *devices, int n)
@@ -113,6 +122,7 @@ static void control_ready(struct loop_source *source, uint32_t events)
 		return;
 	}
 	e->reported = true;
+	e->asked_ms = 0;
 	e->n_sessions = report.n_sessions;
 	e->device.memory_total = report.memory_total;
 	e->device.memory_free = report.memory_free;
@@ -151,6 +161,7 @@ static int start(struct executor *e)
 	if (loop_now_ms() < e->retry_ms)
 		return -EAGAIN;
 	e->started_ms = e->used_ms = loop_now_ms();
+	e->asked_ms = 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	ours = pair[0];
@@ -171,7 +182,7 @@ static int start(struct executor *e)
 }
 
 enum wire_status executors_open(struct executors *x, uint32_t index, struct control_open *open,
-				int stream_fd)
+				const int *fds, int n_fds)
 {
 	struct executor *e;
 	int ret;
@@ -184,7 +195,7 @@ enum wire_status executors_open(struct executors *x, uint32_t index, struct cont
 		if (e->control.fd < 0 && start(e))
 			return WIRE_E_EXECUTOR;
 		pil_set_nonblock(e->control.fd, true);
-		ret = pil_send_fds(e->control.fd, open, sizeof(*open), &stream_fd, 1);
+		ret = pil_send_fds(e->control.fd, open, sizeof(*open), fds, n_fds);
 		if (ret == -EAGAIN || ret == -ETOOMANYREFS)
 			return WIRE_E_BUSY; /* it does not take them up: starting, or stuck */
 		if (ret == 0) {
@@ -198,23 +209,55 @@ enum wire_status executors_open(struct executors *x, uint32_t index, struct cont
 	return WIRE_E_EXECUTOR;
 }
 
-unsigned executors_tick(struct executors *x, int64_t idle_ms)
+/* bubblewrap leads the jail; the executor is its child. */
+static void end_stuck(struct executor *e)
+{
+	log_warn("executor of %s does not answer: it is ended", e->device.name);
+	jail_kill(e->pid);
+	let_go(e);
+	e->pid = 0;
+	note_failure(e);
+}
+
+/* True: it was asked long ago.  (Not: it was silent for long; we may have been stopped.) */
+static bool is_stuck(const struct executor *e, int64_t now)
+{
+	return e->asked_ms && now - e->asked_ms >= (e->reported ? DEAF_MS : OPEN_MS);
+}
+
+void executors_tick(struct executors *x, int64_t idle_ms)
 {
 	const struct control_open query = {.kind = CONTROL_QUERY};
 	int64_t now = loop_now_ms();
-	unsigned n_sessions = 0;
 
 	for (int i = 0; i < x->n; i++) {
 		struct executor *e = &x->executor[i];
 
-		n_sessions += e->n_sessions;
 		if (e->control.fd < 0)
 			continue;
-		if (e->reported && !e->n_sessions && now - e->used_ms >= idle_ms)
+		if (e->asked_ms) /* an answer may have come that we have not read yet */
+			control_ready(&e->control, EPOLLIN);
+		if (e->control.fd < 0)
+			continue;
+		if (is_stuck(e, now)) {
+			end_stuck(e);
+		} else if (e->reported && !e->n_sessions && now - e->used_ms >= idle_ms) {
 			let_go(e);
-		else if (send(e->control.fd, &query, sizeof(query), MSG_DONTWAIT | MSG_NOSIGNAL) <
-			 0)
-			log_dbg("executor of %s: query: %s", e->device.name, strerror(errno));
+		} else if (!e->asked_ms) {
+			e->asked_ms = now;
+			if (send(e->control.fd, &query, sizeof(query),
+				 MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+				log_dbg("executor of %s: query: %s", e->device.name,
+					strerror(errno));
+		}
 	}
-	return n_sessions;
+}
+
+unsigned executors_sessions(const struct executors *x)
+{
+	unsigned n = 0;
+
+	for (int i = 0; i < x->n; i++)
+		n += x->executor[i].n_sessions;
+	return n;
 }

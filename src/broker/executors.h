@@ -21,7 +21,8 @@ struct executor {
 	int64_t started_ms, used_ms, retry_ms; /* when it began; last had work; may begin again */
 	unsigned failures;                     /* starts in a row that did not last */
 	unsigned n_sessions;                   /* by its last report */
-	bool reported;                         /* has its device open */
+	int64_t asked_ms; /* when it was asked for a report; 0: it has answered */
+	bool reported;    /* has its device open */
 	struct log_limit complaints;
 };
 
@@ -40,15 +41,19 @@ void executors_finish(struct executors *x); /* they leave after their last sessi
 /* The table as a machine with @quota_bytes (0: none) sees it, into @out (WIRE_MAX_DEVICES). */
 int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_device *out);
 
-/* Hands @stream_fd (borrowed) to the executor of device @index, starting it if it is not there. */
+/* Hands the descriptors of HOST_OPEN (host.h; borrowed) to the executor of device @index, starting
+ * it if it is not there. */
 enum wire_status executors_open(struct executors *x, uint32_t index, struct control_open *open,
-				int stream_fd);
+				const int *fds, int n_fds);
 
 /* Call on SIGCHLD, with a process that was reaped.  False: it is none of these. */
 bool executors_reaped(struct executors *x, pid_t pid, int status);
 
-/* Call now and then: asks for reports, lets go of those without work since @idle_ms.  Returns how
- * many sessions there were by the reports before. */
-unsigned executors_tick(struct executors *x, int64_t idle_ms);
+/* Call every few seconds: asks for reports, kills those that do not answer, lets go of those
+ * without work since @idle_ms. */
+void executors_tick(struct executors *x, int64_t idle_ms);
+
+/* How many sessions there are, by the last reports. */
+unsigned executors_sessions(const struct executors *x);
 
 #endif

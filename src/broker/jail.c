@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -246,4 +247,20 @@ pid_t jail_spawn(const struct jail *jail, const char *const *args, const struct 
 	if (pid == -ENOENT)
 		pil_err_hint(err, "apt install bubblewrap");
 	return pid;
+}
+
+/* @pid is ours to reap, so the number is nobody else's; its child is the first process of a pid
+ * namespace, and the kernel ends that with it. */
+void jail_kill(pid_t pid)
+{
+	_auto_free char *path = str_printf("/proc/%d/task/%d/children", pid, pid);
+	_auto_free char *text = NULL;
+	long child;
+
+	if (pid <= 0)
+		return;
+	child = pil_read_file(path, 64, &text) > 0 ? strtol(text, NULL, 10) : 0;
+	if (child > 0)
+		kill((pid_t)child, SIGKILL);
+	kill(pid, SIGKILL);
 }

@@ -25,4 +25,8 @@ void jail_finish(struct jail *jail);
 pid_t jail_spawn(const struct jail *jail, const char *const *args, const struct proc_opts *opts,
 		 struct pil_err *err) PIL_MUST_CHECK;
 
+/* Kills the jail whose first process, our child, is @pid, with what runs in it.  The caller reaps
+ * it. */
+void jail_kill(pid_t pid);
+
 #endif

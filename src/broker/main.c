@@ -5,35 +5,40 @@
  *   pillion-broker [--detach] [--idle-ms N]
  *   pillion-broker --list      the devices it offers, one per line; starts it if need be
  *
- * Theory of operation: one event loop, nothing in it blocks.  A program connects and sends a hello;
- * the broker finds its machine by the token and either lists the devices or hands the stream, with
- * SCM_RIGHTS, to the executor of the device.  After that it has no part in the traffic: the hot
- * path touches neither it nor the command line.
+ * Theory of operation: one event loop, nothing in it blocks.  It speaks with processes of its own
+ * user on the host only (host.h): no machine sees its socket, and what a program of a machine sends
+ * is read by the gate of that machine (gate.c).  A gate asks on the program's behalf; the broker
+ * compares the token with that of the gate's machine and either lists the devices or hands the
+ * stream, with SCM_RIGHTS, to the executor of the device.  After that it has no part in the
+ * traffic: the hot path touches neither it nor the command line.
  *
- * A hello must be complete within HELLO_MS, and only MAX_PENDING may be under way: when more come,
- * the oldest goes of the process that has the most (a microVM is one).  A fresh stream is read at
- * once, before it joins them, and programs send their hello as they connect, and once more if it
- * was not heard; so machines that dawdle cannot keep another one out.
+ * It holds a program's stream only while the gate holds it, too, and reads nothing from it, so that
+ * it never drops what a guest has queued there.
  *
- * It is started on demand (broker_ensure()), one per user (a lock on broker.pid), and leaves when
- * for --idle-ms there was neither a machine nor a session.  Executors with live sessions stay
- * behind when it is killed, and leave by themselves.  It listens before it asks for the devices, so
- * that who comes in between waits instead of being turned away.  SIGHUP: begin anew, with the
- * config as it is now. */
+ * It is started on demand (broker_ensure()), one per user (a lock on broker.pid, which holds its
+ * pid once it serves), and leaves when for --idle-ms there was neither a machine nor a session.
+ * Executors with live sessions stay behind when it is killed, and leave by themselves.  It listens
+ * before it asks for the devices, so that who comes in between waits instead of being turned away.
+ * SIGHUP: begin anew, with the config as it is now.
+ *
+ * SIGTERM and SIGINT end it within END_MS whatever it is at: they are caught, not blocked, so that
+ * they interrupt a wait in the kernel, and an alarm sees to the rest. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,21 +48,21 @@
 #include "devices.h"
 #include "executors.h"
 #include "fd.h"
-#include "hello.h"
+#include "host.h"
 #include "jail.h"
 #include "log.h"
 #include "loop.h"
-#include "path.h"
 #include "str.h"
 #include "token.h"
+#include "unixsock.h"
 
 enum {
-	HELLO_MS = 2000,
-	MAX_PENDING = 64,
 	ACCEPT_BATCH = 32,
 	ACCEPT_PAUSE_MS = 100,
 	IDLE_MS = 30000,
 	EXECUTOR_IDLE_MS = 60000,
+	WATCH_MS = 2000, /* between looks at the executors */
+	END_MS = 500,
 	MAX_SESSIONS = 64, /* of one machine on one device */
 	MAX_LOG_BYTES = 1 << 20,
 	RESULT_LEAVE = 0,
@@ -70,202 +75,157 @@ struct broker {
 	struct jail jail;
 	struct executors executors;
 	struct loop *loop;
-	struct loop_source listener, signals;
-	struct loop_timer idle, accept_pause;
+	struct loop_source listener, children, asked;
+	struct loop_timer idle, watch, accept_pause;
 	int64_t idle_ms;
-	int64_t used_ms;     /* when somebody last needed us */
-	struct list pending; /* client::link, oldest first */
-	int n_pending;
+	int64_t used_ms;   /* when somebody last needed us */
+	struct list peers; /* peer::link */
 	struct log_limit mistakes;
 	unsigned n_mistakes;
 };
 
-struct client {
+struct peer { /* a process of the host's */
 	struct broker *broker;
 	struct loop_source source;
-	struct loop_timer deadline;
-	struct list link; /* broker::pending */
-	pid_t pid;        /* whose stream it is; 0: of a namespace we cannot see */
-	struct hello hello;
+	struct list link; /* broker::peers */
 };
 
-static void client_destroy(struct client *c)
+static void peer_destroy(struct peer *p)
 {
-	loop_remove(&c->source);
-	loop_timer_cancel(&c->deadline);
-	list_remove(&c->link);
-	c->broker->n_pending--;
-	close(c->source.fd);
-	free(c);
+	loop_remove(&p->source);
+	list_remove(&p->link);
+	close(p->source.fd);
+	free(p);
 }
 
-static void mistake(struct broker *b, const char *what)
+static void mistake(struct broker *b, const char *machine, const char *what)
 {
 	unsigned held_back = b->mistakes.held_back;
 
 	b->n_mistakes++;
 	if (log_allowed(&b->mistakes))
-		log_warn("hello refused: %s (%u more, %u in all)", what, held_back, b->n_mistakes);
+		log_warn("hello of a program in %s refused: %s (%u more, %u in all)", machine, what,
+			 held_back, b->n_mistakes);
 }
 
-/* The socket buffer of a fresh stream holds any answer of ours, so this does not block. */
-static void answer(struct client *c, enum wire_status status, const struct wire_device *devices,
-		   int n)
-{
-	struct wire_hello_answer a = {.magic = WIRE_MAGIC,
-				      .version = WIRE_VERSION,
-				      .status = (uint16_t)status,
-				      .n_devices = (uint32_t)n};
-	struct iovec iov[] = {{&a, sizeof(a)}, {(void *)devices, sizeof(*devices) * (size_t)n}};
+/* ---- requests ---- */
 
-	if (status != WIRE_OK)
-		mistake(c->broker, wire_status_str[status]);
-	if (pil_sendv_all(c->source.fd, iov, n ? 2 : 1))
-		mistake(c->broker, "gone before the answer");
+/* To the program itself: the socket buffer of a fresh stream holds any answer of ours. */
+static void tell(int stream_fd, const void *data, size_t len)
+{
+	if (send(stream_fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len)
+		log_dbg("gone before the answer");
 }
 
-static void hand_over(struct client *c, const char *machine, uint64_t quota_bytes)
+static enum wire_status hand_over(struct broker *b, const struct host_request *r,
+				  uint64_t quota_bytes, const int *fds)
 {
-	struct broker *b = c->broker;
 	struct control_open open = {
 		.max_sessions = MAX_SESSIONS,
-		.hello = c->hello.wire,
+		.hello = r->hello,
 		.quota_bytes = quota_bytes,
 		.shm_ok = 1,
 	};
+	struct wire_hello_answer yes = {.magic = WIRE_MAGIC, .version = WIRE_VERSION};
 	struct wire_welcome sorry = {.magic = WIRE_MAGIC, .version = WIRE_VERSION};
-	struct iovec iov = {&sorry, sizeof(sorry)};
 	enum wire_status status;
 
-	if (open.hello.device >= (uint32_t)b->executors.n) {
-		answer(c, WIRE_E_NO_DEVICE, NULL, 0);
-		return;
-	}
 	memset(open.hello.token, 0, sizeof(open.hello.token)); /* no business of the executor's */
-	snprintf(open.machine, sizeof(open.machine), "%s", machine);
-	answer(c, WIRE_OK, NULL, 0);
-	pil_set_nonblock(c->source.fd, false);
-	status = executors_open(&b->executors, open.hello.device, &open, c->source.fd);
+	snprintf(open.machine, sizeof(open.machine), "%.*s", WIRE_MAX_NAME - 1, r->machine);
+	tell(fds[0], &yes, sizeof(yes));
+	status = executors_open(&b->executors, open.hello.device, &open, fds, HOST_FDS);
 	if (status == WIRE_OK)
-		return;
-	pil_set_nonblock(c->source.fd, true);
+		return status;
 	sorry.status = (uint16_t)status;
-	if (pil_sendv_all(c->source.fd, &iov, 1))
-		mistake(b, "gone before the welcome");
+	tell(fds[0], &sorry, sizeof(sorry));
+	return status;
 }
 
-static void serve(struct client *c, enum hello_state state)
+static void open_session(struct broker *b, const struct host_request *r, const int *fds,
+			 struct host_answer *a)
 {
-	struct broker *b = c->broker;
-	struct wire_device devices[WIRE_MAX_DEVICES];
-	char machine[WIRE_MAX_NAME];
+	struct wire_hello_answer no = {.magic = WIRE_MAGIC, .version = WIRE_VERSION};
 	uint64_t quota_bytes = 0;
 
-	if (!token_find(&b->dirs, c->hello.wire.token, machine, &quota_bytes)) {
-		answer(c, WIRE_E_TOKEN, NULL, 0);
+	if (!token_check(&b->dirs, r->machine, r->hello.token, &quota_bytes))
+		a->status = WIRE_E_TOKEN;
+	else if (r->hello.device >= (uint32_t)b->executors.n)
+		a->status = WIRE_E_NO_DEVICE;
+	if (a->status == WIRE_OK) {
+		a->status = hand_over(b, r, quota_bytes ? quota_bytes : b->config.quota_bytes, fds);
 		return;
 	}
-	b->used_ms = loop_now_ms();
+	mistake(b, r->machine, wire_status_str[a->status]);
+	no.status = (uint16_t)a->status;
+	tell(fds[0], &no, sizeof(no));
+}
+
+static void list_devices(struct broker *b, const struct host_request *r, struct host_answer *a)
+{
+	uint64_t quota_bytes = 0;
+
+	if (r->machine[0] && !token_check(&b->dirs, r->machine, r->hello.token, &quota_bytes)) {
+		a->status = WIRE_E_TOKEN;
+		mistake(b, r->machine, wire_status_str[a->status]);
+		return;
+	}
 	if (!quota_bytes)
 		quota_bytes = b->config.quota_bytes;
-	if (state == HELLO_OPEN)
-		hand_over(c, machine, quota_bytes);
-	else
-		answer(c, WIRE_OK, devices, executors_list(&b->executors, quota_bytes, devices));
+	a->n_devices = (uint32_t)executors_list(&b->executors, quota_bytes, a->devices);
 }
 
-/* Reads what is there.  True when the hello is over, well or not. */
-static bool client_read(struct client *c)
+/* False: not a request. */
+static bool serve(struct broker *b, struct host_request *r, const int *fds, int n_fds,
+		  struct host_answer *a)
 {
-	enum hello_state state;
-	size_t len;
-	void *room = hello_room(&c->hello, &len);
-	ssize_t n = recv(c->source.fd, room, len, 0);
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return false;
-	if (n <= 0)
+	a->kind = r->kind;
+	r->machine[sizeof(r->machine) - 1] = '\0';
+	if (r->kind == HOST_PING)
 		return true;
-	state = hello_received(&c->hello, (size_t)n);
-	if (state == HELLO_BAD)
-		mistake(c->broker, "not a pillion stream");
-	else if (state == HELLO_OTHER)
-		answer(c, WIRE_E_VERSION, NULL, 0);
-	else if (state != HELLO_MORE)
-		serve(c, state);
-	return state != HELLO_MORE;
+	b->used_ms = loop_now_ms();
+	if (r->kind == HOST_LIST)
+		list_devices(b, r, a);
+	else if (r->kind == HOST_OPEN && n_fds == HOST_FDS)
+		open_session(b, r, fds, a);
+	else
+		return false;
+	return true;
 }
 
-static void client_ready(struct loop_source *source, uint32_t events)
+static void peer_ready(struct loop_source *source, uint32_t events)
 {
-	struct client *c = container_of(source, struct client, source);
+	struct peer *p = container_of(source, struct peer, source);
+	struct host_request r;
+	struct host_answer a = {0};
+	int fds[HOST_FDS], n_fds = HOST_FDS;
+	ssize_t n = pil_recv_fds(source->fd, &r, sizeof(r), fds, &n_fds, MSG_DONTWAIT);
+	size_t len = offsetof(struct host_answer, devices);
+	bool ok;
 
 	(void)events;
-	if (client_read(c))
-		client_destroy(c);
-}
-
-static void client_late(struct loop_timer *timer)
-{
-	struct client *c = container_of(timer, struct client, deadline);
-
-	mistake(c->broker, "not complete in time");
-	client_destroy(c);
-}
-
-static int count_pending(struct broker *b, pid_t pid)
-{
-	struct client *c;
-	int n = 0;
-
-	list_for_each (c, &b->pending, link)
-		n += c->pid == pid;
-	return n;
-}
-
-static void drop_one(struct broker *b)
-{
-	struct client *c, *victim = NULL;
-	int most = 0;
-
-	list_for_each (c, &b->pending, link) { /* of equals the oldest */
-		int n = count_pending(b, c->pid);
-
-		if (n > most) {
-			most = n;
-			victim = c;
-		}
-	}
-	mistake(b, "too many unfinished ones, one goes");
-	if (victim)
-		client_destroy(victim);
+	if (n == -EAGAIN)
+		return;
+	ok = n == (ssize_t)sizeof(r) && serve(p->broker, &r, fds, n_fds, &a);
+	while (n_fds > 0) /* the gate has its own: we are never the last to close one */
+		close(fds[--n_fds]);
+	len += a.n_devices * sizeof(a.devices[0]);
+	if (!ok || send(source->fd, &a, len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len)
+		peer_destroy(p);
 }
 
 static void accept_one(struct broker *b, int fd)
 {
-	struct client *c = calloc(1, sizeof(*c));
-	struct ucred peer = {0};
-	socklen_t len = sizeof(peer);
+	struct peer *p = calloc(1, sizeof(*p));
 
-	if (!c) {
+	if (!p) {
 		close(fd);
 		return;
 	}
-	b->used_ms = loop_now_ms();
-	c->broker = b;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0)
-		c->pid = peer.pid;
-	c->source = (struct loop_source){.fd = fd, .ready = client_ready};
-	c->deadline.expired = client_late;
-	list_append(&b->pending, &c->link);
-	b->n_pending++;
-	if (client_read(c) || loop_add(b->loop, &c->source, EPOLLIN)) {
-		client_destroy(c);
-		return;
-	}
-	loop_timer_arm(b->loop, &c->deadline, HELLO_MS);
-	if (b->n_pending > MAX_PENDING)
-		drop_one(b);
+	p->broker = b;
+	p->source = (struct loop_source){.fd = fd, .ready = peer_ready};
+	list_append(&b->peers, &p->link);
+	if (loop_add(b->loop, &p->source, EPOLLIN))
+		peer_destroy(p);
 }
 
 static void listener_ready(struct loop_source *source, uint32_t events)
@@ -280,8 +240,6 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 			accept_one(b, fd);
 		} else if (errno != EMFILE && errno != ENFILE && errno != ENOMEM) {
 			return;
-		} else if (b->n_pending) {
-			drop_one(b);
 		} else { /* it stays readable: do not spin on it */
 			loop_remove(source);
 			loop_timer_arm(b->loop, &b->accept_pause, ACCEPT_PAUSE_MS);
@@ -335,12 +293,21 @@ static void idle_expired(struct loop_timer *timer)
 	int64_t now = loop_now_ms();
 
 	bound_log();
-	if (executors_tick(&b->executors, EXECUTOR_IDLE_MS) || machine_alive(b) || b->n_pending)
+	executors_tick(&b->executors, EXECUTOR_IDLE_MS);
+	if (executors_sessions(&b->executors) || machine_alive(b))
 		b->used_ms = now;
 	if (now - b->used_ms >= b->idle_ms)
 		loop_stop(b->loop, RESULT_LEAVE);
 	else
 		loop_timer_arm(b->loop, timer, b->idle_ms / 2);
+}
+
+static void watch_expired(struct loop_timer *timer)
+{
+	struct broker *b = container_of(timer, struct broker, watch);
+
+	executors_tick(&b->executors, EXECUTOR_IDLE_MS);
+	loop_timer_arm(b->loop, timer, WATCH_MS);
 }
 
 static void reap(struct broker *b)
@@ -353,44 +320,52 @@ static void reap(struct broker *b)
 			log_dbg("process %d ended", pid);
 }
 
-static void signal_ready(struct loop_source *source, uint32_t events)
+static void child_ended(struct loop_source *source, uint32_t events)
 {
-	struct broker *b = container_of(source, struct broker, signals);
 	struct signalfd_siginfo info;
 
 	(void)events;
-	while (read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		if (info.ssi_signo == SIGCHLD)
-			reap(b);
-		else
-			loop_stop(b->loop,
-				  info.ssi_signo == SIGHUP ? RESULT_RESTART : RESULT_LEAVE);
-	}
+	while (read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		;
+	reap(container_of(source, struct broker, children));
 }
 
-/* A stale socket is replaced in one step: nobody ever finds none.  The folder above is ours alone;
- * machines see this one as /run/pillion/host, where their users are other uids than ours. */
+static int asked_fd = -1; /* an eventfd: a signal has come */
+static volatile sig_atomic_t asked_to_end;
+
+static void on_signal(int number)
+{
+	const struct itimerval end = {.it_value.tv_usec = END_MS * 1000};
+	const uint64_t one = 1;
+	int saved = errno;
+
+	if (number != SIGHUP) {
+		asked_to_end = 1;
+		setitimer(ITIMER_REAL, &end, NULL); /* nobody catches SIGALRM */
+	}
+	if (write(asked_fd, &one, sizeof(one)) < 0)
+		_exit(EXIT_FAILURE);
+	errno = saved;
+}
+
+static void asked(struct loop_source *source, uint32_t events)
+{
+	struct broker *b = container_of(source, struct broker, asked);
+	uint64_t count;
+
+	(void)events;
+	if (read(source->fd, &count, sizeof(count)) == (ssize_t)sizeof(count))
+		loop_stop(b->loop, asked_to_end ? RESULT_LEAVE : RESULT_RESTART);
+}
+
 static int listen_on(struct broker *b, struct pil_err *err)
 {
-	_auto_free char *dir = str_printf("%s/guest", b->dirs.runtime);
 	_auto_free char *path = broker_socket_path(&b->dirs);
-	_auto_free char *tmp = str_printf("%s.new", path);
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = unixsock_listen_as(path, SOCK_SEQPACKET | SOCK_NONBLOCK, 0600, err);
 
 	if (fd < 0)
-		return pil_err_set(err, errno, "listen on '%s'", path);
-	if (strlen(tmp) >= sizeof(address.sun_path)) {
-		pil_err_hint(err, "set XDG_RUNTIME_DIR to a shorter path");
-		return pil_err_set(err, ENAMETOOLONG, "listen on '%s'", path);
-	}
-	strcpy(address.sun_path, tmp);
-	unlink(tmp);
-	if (path_mkdirs(dir, 0755) || chmod(dir, 0755) ||
-	    bind(fd, (struct sockaddr *)&address, sizeof(address)) || chmod(tmp, 0666) ||
-	    listen(fd, SOMAXCONN) || rename(tmp, path))
-		return pil_err_set(err, errno, "listen on '%s'", path);
-	b->listener = (struct loop_source){.fd = pil_take_fd(&fd), .ready = listener_ready};
+		return fd;
+	b->listener = (struct loop_source){.fd = fd, .ready = listener_ready};
 	return 0;
 }
 
@@ -404,19 +379,22 @@ static void unlink_socket(const struct broker *b)
 
 static int catch_signals(struct broker *b)
 {
+	const struct sigaction action = {.sa_handler = on_signal};
+	static const int caught[] = {SIGHUP, SIGTERM, SIGINT};
 	sigset_t set;
 
+	asked_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	b->asked = (struct loop_source){.fd = asked_fd, .ready = asked};
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
 	signal(SIGPIPE, SIG_IGN);
-	if (sigprocmask(SIG_BLOCK, &set, NULL))
+	if (asked_fd < 0 || sigprocmask(SIG_BLOCK, &set, NULL))
 		return -errno;
-	b->signals = (struct loop_source){.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
-					  .ready = signal_ready};
-	return b->signals.fd < 0 ? -errno : 0;
+	for (size_t i = 0; i < ARRAY_SIZE(caught); i++)
+		sigaction(caught[i], &action, NULL);
+	b->children = (struct loop_source){.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
+					   .ready = child_ended};
+	return b->children.fd < 0 ? -errno : 0;
 }
 
 static int find_devices(struct broker *b, struct pil_err *err)
@@ -449,7 +427,9 @@ static int set_up(struct broker *b, struct pil_err *err)
 		return ret;
 	ret = catch_signals(b);
 	if (!ret)
-		ret = loop_add(b->loop, &b->signals, EPOLLIN);
+		ret = loop_add(b->loop, &b->children, EPOLLIN);
+	if (!ret)
+		ret = loop_add(b->loop, &b->asked, EPOLLIN);
 	if (!ret)
 		ret = loop_add(b->loop, &b->listener, EPOLLIN);
 	return ret ? pil_err_set(err, -ret, "set up the event loop") : 0;
@@ -466,12 +446,13 @@ static void write_pid(int lock_fd)
 
 static void broker_finish(struct broker *b)
 {
-	struct client *c, *next;
+	struct peer *p, *next;
 
-	list_for_each_safe (c, next, &b->pending, link)
-		client_destroy(c);
+	list_for_each_safe (p, next, &b->peers, link)
+		peer_destroy(p);
 	pil_close_p(&b->listener.fd);
-	pil_close_p(&b->signals.fd);
+	pil_close_p(&b->children.fd);
+	pil_close_p(&b->asked.fd);
 	loop_destroy(b->loop);
 	jail_finish(&b->jail);
 	config_finish(&b->config);
@@ -492,12 +473,15 @@ static int run(struct broker *b, int *ready_fd, struct pil_err *err)
 		return RESULT_LEAVE; /* somebody was faster; the caller connects to that one */
 	if (lock_fd < 0)
 		return lock_fd;
+	if (ftruncate(lock_fd, 0)) /* no pid: not to be taken for stuck */
+		log_dbg("%s: %s", pid_path, strerror(errno));
 	ret = set_up(b, err);
 	if (!ret) {
 		write_pid(lock_fd);
 		daemon_report(ready_fd, EXIT_SUCCESS);
 		b->used_ms = loop_now_ms();
 		loop_timer_arm(b->loop, &b->idle, b->idle_ms / 2);
+		loop_timer_arm(b->loop, &b->watch, WATCH_MS);
 		ret = loop_run(b->loop);
 		executors_finish(&b->executors);
 	}
@@ -515,11 +499,16 @@ static int list(struct pil_err *err)
 	if (ret)
 		return ret;
 	n = broker_devices(&dirs, devices, WIRE_MAX_DEVICES, err);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
+		char name[WIRE_MAX_NAME * 4], description[sizeof(devices[i].description) * 4];
+
 		printf("%u\t%s\t%s\t%" PRIu64 "\t%" PRIu64 "\t%s\n", devices[i].index,
-		       devices[i].name,
+		       str_escape_controls(name, sizeof(name), devices[i].name),
 		       devices[i].flags & WIRE_DEVICE_REFERENCE ? "reference device" : "device",
-		       devices[i].memory_total, devices[i].memory_free, devices[i].description);
+		       devices[i].memory_total, devices[i].memory_free,
+		       str_escape_controls(description, sizeof(description),
+					   devices[i].description));
+	}
 	state_dirs_finish(&dirs);
 	return n < 0 ? n : 0;
 }
@@ -533,9 +522,11 @@ int main(int argc, char **argv)
 		{0},
 	};
 	struct broker b = {.idle.expired = idle_expired,
+			   .watch.expired = watch_expired,
 			   .accept_pause.expired = accept_again,
 			   .listener.fd = -1,
-			   .signals.fd = -1,
+			   .children.fd = -1,
+			   .asked.fd = -1,
 			   .idle_ms = IDLE_MS};
 	char idle_text[24];
 	char *const again[] = {argv[0], (char *)"--idle-ms", idle_text, NULL};
@@ -546,7 +537,7 @@ int main(int argc, char **argv)
 
 	log_init("pillion-broker");
 	pil_raise_fd_limit();
-	list_init(&b.pending);
+	list_init(&b.peers);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'd')
 			want_detach = true;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "token.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,25 +62,13 @@ static bool same(const uint8_t *a, const uint8_t *b)
 	return difference == 0;
 }
 
-bool token_find(const struct state_dirs *dirs, const uint8_t *raw, char *machine,
-		uint64_t *quota_bytes)
+bool token_check(const struct state_dirs *dirs, const char *machine, const uint8_t *raw,
+		 uint64_t *quota_bytes)
 {
-	_auto_free char *path = str_printf("%s/machines", dirs->runtime);
-	DIR *dir = opendir(path);
-	struct dirent *e;
-	bool found = false;
+	uint8_t its[WIRE_TOKEN_BYTES];
 
-	while (dir && (e = readdir(dir))) {
-		uint8_t theirs[WIRE_TOKEN_BYTES];
-
-		if (!str_is_name(e->d_name) || !read_token(dirs, e->d_name, theirs) ||
-		    !same(raw, theirs))
-			continue;
-		snprintf(machine, WIRE_MAX_NAME, "%.*s", WIRE_MAX_NAME - 1, e->d_name);
-		*quota_bytes = read_quota(dirs, e->d_name);
-		found = true;
-	}
-	if (dir)
-		closedir(dir);
-	return found;
+	if (!str_is_name(machine) || !read_token(dirs, machine, its) || !same(raw, its))
+		return false;
+	*quota_bytes = read_quota(dirs, machine);
+	return true;
 }

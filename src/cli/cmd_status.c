@@ -44,7 +44,7 @@ static void gather(struct cli *cli, struct report *r)
 
 static void print_devices(const struct report *r)
 {
-	char size[32];
+	char size[32], name[sizeof(r->devices[0].description) * 4];
 
 	if (r->n_devices < 0)
 		printf("Devices: none, because: %s\n", r->device_err.msg);
@@ -53,10 +53,11 @@ static void print_devices(const struct report *r)
 	for (int i = 0; i < r->n_devices; i++) {
 		const struct wire_device *d = &r->devices[i];
 
-		printf("Device %d: %s%s%s, %s\n", i,
-		       d->flags & WIRE_DEVICE_REFERENCE ? "reference device (host CPU): " : "",
-		       d->flags & WIRE_DEVICE_REFERENCE ? "" : d->name,
-		       d->flags & WIRE_DEVICE_REFERENCE ? d->description : "",
+		bool reference = d->flags & WIRE_DEVICE_REFERENCE;
+
+		printf("Device %d: %s%s, %s\n", i, reference ? "reference device (host CPU): " : "",
+		       str_escape_controls(name, sizeof(name),
+					   reference ? d->description : d->name),
 		       str_bytes(size, sizeof(size), d->memory_total));
 	}
 }

@@ -3,7 +3,7 @@
  * state.h -- the folders pillion keeps its things in, after the XDG base directory rules.
  *
  *   data     distros/NAME/{rootfs,distro.json}, kits/NAME/{rootfs,stamp}, default
- *   runtime  broker.pid, guest/broker.sock, machines/NAME/{token,agent.sock,pid}
+ *   runtime  broker.pid, broker.sock, machines/NAME/{token,agent.sock,pid,guest/broker.sock}
  *   cache    trees and packages that were fetched, models, the table of devices
  *   config   the file `config` */
 #ifndef PIL_STATE_H

@@ -18,6 +18,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +67,8 @@ static unsigned machine_sessions(struct gg_device *device, const char *machine)
 	return n;
 }
 
-/* Takes @fd. */
+/* Takes @fd, of which the machine's gate has another (host.h): nothing that a guest has queued
+ * there is dropped in this thread. */
 static void refuse(int fd, enum wire_status status)
 {
 	struct wire_welcome sorry = {.magic = WIRE_MAGIC,
@@ -108,6 +110,13 @@ static void report(struct gg_device *device, int control_fd)
 		log_dbg("report: %s", strerror(errno)); /* the broker is gone, or asks again */
 }
 
+/* The first process of a pid namespace ends on no signal that it does not catch. */
+static void on_term(int number)
+{
+	(void)number;
+	_exit(EXIT_SUCCESS);
+}
+
 static int serve(struct gg_device *device, int control_fd)
 {
 	struct log_limit lost = {0};
@@ -115,7 +124,7 @@ static int serve(struct gg_device *device, int control_fd)
 	report(device, control_fd);
 	for (;;) {
 		struct control_open open;
-		int fds[1], n_fds = 1;
+		int fds[2], n_fds = ARRAY_SIZE(fds); /* the stream, and what keeps the gate's */
 		ssize_t n = pil_recv_fds(control_fd, &open, sizeof(open), fds, &n_fds, 0);
 
 		if (n == -EPROTO) { /* no room for the descriptor: this program goes without */
@@ -125,12 +134,12 @@ static int serve(struct gg_device *device, int control_fd)
 		}
 		if (n <= 0)
 			break;
-		if (n == (ssize_t)sizeof(open) && n_fds == 1 && open.kind == CONTROL_OPEN)
-			open_session(device, &open, fds[0]);
-		else if (n_fds == 1)
-			close(fds[0]);
-		else
+		if (n == (ssize_t)sizeof(open) && n_fds == 2 && open.kind == CONTROL_OPEN)
+			open_session(device, &open, pil_take_fd(&fds[0]));
+		else if (n_fds == 0)
 			report(device, control_fd);
+		for (int i = 0; i < n_fds; i++) /* the stream before the gate's pipe */
+			pil_close_p(&fds[i]);
 	}
 	close(control_fd);
 	while (session_count(device))
@@ -214,6 +223,7 @@ int main(int argc, char **argv)
 		else if (c == '?')
 			return EXIT_FAILURE;
 	}
+	signal(SIGTERM, on_term);
 	setrlimit(RLIMIT_CORE, &no_core);
 	pil_raise_fd_limit();
 	if (uid && become((uid_t)uid))

@@ -6,7 +6,10 @@
  * HUP are passed on.  The terminal is put back however this ends.
  *
  * An agent that stops in the middle of a frame, or takes nothing more, could not be told of a
- * signal: then the second one, or the first TERM or HUP, is our own end. */
+ * signal: then the second one, or the first TERM or HUP, is our own end.  So is, of signals that
+ * were passed on and that nothing at all came back after, the second, or third Ctrl-C.
+ *
+ * Root of the machine can take the agent's place and queue descriptors for us; see queued.h. */
 #include "attach.h"
 
 #include <errno.h>
@@ -23,17 +26,20 @@
 
 #include "agent.h"
 #include "fd.h"
+#include "queued.h"
 #include "str.h"
 
-enum { START_MS = 60000, STUCK_MS = 1000 };
+enum { START_MS = 60000, STUCK_MS = 400 };
 
 struct attachment {
 	const struct attach_opts *opts;
 	int fd, signal_fd, input_fd; /* input -1: at its end */
 	uint32_t credit;
 	bool started, raw;
-	uint32_t untold; /* a signal that came while the agent was stuck; 0: none */
-	int given_up;    /* on the agent: our exit status; 0: not */
+	bool bound_drops;    /* the kernel lets the agent queue descriptors */
+	unsigned unanswered; /* signals passed on since the agent's last frame */
+	uint32_t untold;     /* a signal that came while the agent was stuck; 0: none */
+	int given_up;        /* on the agent: our exit status; 0: not */
 	struct termios saved;
 	char buf[AGENT_MAX_FRAME];
 };
@@ -67,14 +73,33 @@ static int await_agent(struct attachment *a, short events)
 	return 0;
 }
 
+static void drop_begin(const struct attachment *a)
+{
+	if (a->bound_drops)
+		queued_drop_begin();
+}
+
+static void drop_end(const struct attachment *a)
+{
+	int saved = errno;
+
+	if (a->bound_drops)
+		queued_drop_end();
+	errno = saved;
+}
+
 static int receive_all(struct attachment *a, void *to, size_t len)
 {
 	char *at = to;
 
 	while (len) {
-		ssize_t n = recv(a->fd, at, len, MSG_DONTWAIT);
-		int ret = n == 0 ? -EPIPE : 0;
+		ssize_t n;
+		int ret;
 
+		drop_begin(a);
+		n = recv(a->fd, at, len, MSG_DONTWAIT);
+		drop_end(a);
+		ret = n == 0 ? -EPIPE : 0;
 		if (n < 0)
 			ret = errno == EAGAIN || errno == EINTR ? await_agent(a, POLLIN) : -errno;
 		if (ret)
@@ -211,6 +236,12 @@ static void tell_signal(struct attachment *a)
 	send_frame(a, AGENT_SIGNAL, &number, sizeof(number));
 }
 
+/* It is passed on in vain, as it seems. */
+static bool had_enough(struct attachment *a, uint32_t number)
+{
+	return ++a->unanswered > (number == SIGINT ? 2 : 1);
+}
+
 /* A signal passed on, or, while nothing runs yet that could take it, our own end. */
 static void on_signal(struct attachment *a, int *status)
 {
@@ -225,7 +256,7 @@ static void on_signal(struct attachment *a, int *status)
 
 		if (a->opts->tty)
 			send_frame(a, AGENT_WINSIZE, &size, sizeof(size));
-	} else if (a->started) {
+	} else if (a->started && !had_enough(a, number)) {
 		send_frame(a, AGENT_SIGNAL, &number, sizeof(number));
 	} else {
 		*status = 128 + (int)number;
@@ -267,6 +298,7 @@ static int on_frame(struct attachment *a, int *status, struct pil_err *err)
 	if (ret)
 		return a->started ? pil_err_say(err, ECONNRESET, "the machine has ended")
 				  : ended_early(err);
+	a->unanswered = 0;
 	if (f.len >= sizeof(value))
 		memcpy(&value, a->buf, sizeof(value));
 	switch (f.type) {
@@ -348,6 +380,7 @@ int machine_attach(int fd, const struct attach_opts *opts, struct pil_err *err)
 	}
 	a->opts = opts;
 	a->fd = fd;
+	a->bound_drops = queued_fds_refuse(fd) != 0;
 	a->input_fd = opts->stdin_fd;
 	sigemptyset(&set);
 	for (size_t i = 0; i < ARRAY_SIZE(passed_on); i++)
@@ -362,7 +395,9 @@ int machine_attach(int fd, const struct attach_opts *opts, struct pil_err *err)
 		restore_terminal();
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	pil_close_p(&a->signal_fd);
+	drop_begin(a);
 	close(a->fd);
+	drop_end(a);
 	free(a);
 	return ret;
 }

@@ -334,7 +334,7 @@ static int prepare(struct start *s, const struct machine_run *run, struct pil_er
 	s->program = state_find_program("vmm", "pillion-vmm", err);
 	s->disk = str_printf("%s/" IMAGE_NAME, run->spec->dir);
 	s->life_path = str_printf("%s/vm/life.sock", run->dir);
-	s->broker_path = str_printf("%s/guest/broker.sock", run->dirs->runtime);
+	s->broker_path = str_printf("%s/guest/broker.sock", run->dir);
 	ret = s->program ? 0 : -ENOENT;
 	if (!ret)
 		ret = memory_mib(run->config, &s->memory_mib, err);

@@ -5,7 +5,8 @@
  * Theory of operation: takes the machine's lock, so that there is one; goes to the background once
  * the agent serves (or says on standard output why not: a message and a hint, a line each); then
  * waits for the end of the machine or for SIGTERM.  While the machine runs it sees to it that its
- * parts and a broker are there: one that was killed is missed within TEND_MS.
+ * parts and a broker are there and answer: one that was killed is missed within TEND_MS, one that
+ * is stuck within a few of them.  It waits for none of them.
  *
  * Everything the machine consists of is our child and ends with us. */
 #include <assert.h>
@@ -24,10 +25,12 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "broker_watch.h"
 #include "config.h"
 #include "daemon.h"
 #include "fd.h"
 #include "forwarder.h"
+#include "gate.h"
 #include "log.h"
 #include "loop.h"
 #include "machine.h"
@@ -47,6 +50,8 @@ struct supervisor {
 	char token[65];
 	int lock_fd, listen_fd, forward_fd, log_fd;
 	struct forwarder forwarder; /* zero: none */
+	struct gate gate;
+	struct broker_watch broker;
 	const struct machine_ops *ops;
 	void *state;
 	int ended_fd;
@@ -198,6 +203,9 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 	if (ret)
 		return ret;
 	open_log(s);
+	ret = gate_start(&s->gate, &s->dirs, s->spec.name, err);
+	if (ret)
+		return ret;
 	if (broker_ensure(&s->dirs, &broker_err))
 		log_warn("no devices in this machine: %s", broker_err.msg);
 	s->ops = machine_backend(&s->dirs, s->spec.version, err);
@@ -225,14 +233,12 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 /* Sees to it that all parts of a machine are there which it can go on without for a while. */
 static void tend(struct supervisor *s)
 {
-	struct pil_err err = {0};
-
 	bound_log(s);
 	if (s->ops->tend)
 		s->ops->tend(s->state);
 	forwarder_tend(&s->forwarder);
-	if (broker_ensure(&s->dirs, &err))
-		log_dbg("%s", err.msg);
+	gate_tend(&s->gate, true);
+	broker_watch_tend(&s->broker, &s->dirs);
 }
 
 static void watch(struct supervisor *s, int signal_fd)
@@ -243,13 +249,16 @@ static void watch(struct supervisor *s, int signal_fd)
 		struct pollfd p[] = {{.fd = s->ended_fd, .events = POLLIN},
 				     {.fd = signal_fd, .events = POLLIN},
 				     {.fd = s->forwarder.path ? s->forwarder.announce_fd : -1,
-				      .events = POLLIN}};
+				      .events = POLLIN},
+				     {.fd = s->gate.control_fd, .events = POLLIN}};
 		int n = poll(p, ARRAY_SIZE(p), loop_left_ms(due_ms));
 
 		if ((n < 0 && errno != EINTR) || p[0].revents || p[1].revents)
 			return;
 		if (n > 0 && p[2].revents)
 			forwarder_read(&s->forwarder);
+		if (n > 0 && p[3].revents)
+			gate_tend(&s->gate, false);
 		if (loop_left_ms(due_ms) == 0) {
 			tend(s);
 			due_ms = loop_now_ms() + TEND_MS;
@@ -295,6 +304,8 @@ static void clean_up(struct supervisor *s)
 	forwarder_finish(&s->forwarder);
 	if (s->ops && s->state)
 		s->ops->stop(s->state);
+	gate_finish(&s->gate); /* after the guest: it may hold streams that others have, too */
+	broker_watch_finish(&s->broker);
 	if (s->lock_fd >= 0)
 		remove_dir(s);
 	machine_spec_finish(&s->spec);
@@ -305,8 +316,13 @@ static void clean_up(struct supervisor *s)
 
 int main(int argc, char **argv)
 {
-	struct supervisor s = {
-		.lock_fd = -1, .listen_fd = -1, .forward_fd = -1, .log_fd = -1, .ended_fd = -1};
+	struct supervisor s = {.lock_fd = -1,
+			       .listen_fd = -1,
+			       .forward_fd = -1,
+			       .log_fd = -1,
+			       .ended_fd = -1,
+			       .gate.control_fd = -1,
+			       .broker.fd = -1};
 	struct pil_err err = {0};
 	int ready_fd, signal_fd, ret;
 

@@ -367,7 +367,7 @@ static void close_start_fds(struct start_fds *fds)
 static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files *files,
 			 const struct start_fds *fds, bool *dns_forward, struct pil_err *err)
 {
-	_auto_free char *guest_dir = str_printf("%s/guest", run->dirs->runtime);
+	_auto_free char *guest_dir = str_printf("%s/guest", run->dir);
 	_auto_free char *rootfs = str_printf("%s/rootfs", run->spec->dir);
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};

@@ -11,9 +11,10 @@
 #include "wire.h"
 
 enum control_kind {
-	CONTROL_OPEN = 1, /* struct control_open, with the program's stream as its descriptor */
-	CONTROL_QUERY,    /* struct control_open of which only the kind counts */
-	CONTROL_REPORT,   /* executor -> broker: when the device is open, and on each query */
+	CONTROL_OPEN =
+		1,      /* struct control_open, with the descriptors of HOST_OPEN (broker/host.h) */
+	CONTROL_QUERY,  /* struct control_open of which only the kind counts */
+	CONTROL_REPORT, /* executor -> broker: when the device is open, and on each query */
 };
 
 struct control_open {

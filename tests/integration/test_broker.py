@@ -24,11 +24,13 @@ from host import bound, within
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = pathlib.Path(os.environ.get("PILLION_BUILD", ROOT / "build"))
 BROKER = BUILD / "src" / "broker" / "pillion-broker"
+GATE = BUILD / "src" / "broker" / "pillion-gate"
 FAKE_GGML = BUILD / "tests" / "lib" / "ggml"
 DENY = BUILD / "tests" / "lib" / "deny"
 
 MAGIC, VERSION = 0x4E4C4950, 1
 LIST, OPEN = 1, 2
+PING = 1  # on the broker's own socket
 OK, E_VERSION, E_TOKEN, E_NO_DEVICE, E_EXECUTOR, E_BUSY, E_NO_MEMORY = range(7)
 MEMORY, BUFFER_ALLOC, FENCE = 1, 4, 22
 DEVICE = struct.Struct("<IIQQ64s128s")
@@ -130,7 +132,7 @@ class World:
             folder.mkdir(exist_ok=True)
             self.env[f"XDG_{name}"] = str(folder)
         self.runtime = self.base / "run" / "pillion"
-        self.socket = self.runtime / "guest" / "broker.sock"
+        self.socket = self.runtime / "broker.sock"
         # a copy, so that the folder's name is in the executors' command lines and is ours alone
         self.ggml = self.base / "ggml"
         self.ggml.mkdir(exist_ok=True)
@@ -139,6 +141,9 @@ class World:
         self.configure(config)
         self.children = []
         self.prefix = []
+        self.gate_prefix = []
+        self.gate_program = GATE
+        self.gates = {}  # token -> (process, path of the socket)
         self.token = self.machine("one", bytes(range(32)))
 
     def configure(self, text):
@@ -156,6 +161,24 @@ class World:
             (folder / file).write_text(text)
         return token
 
+    def gate(self, token):
+        """The socket of the machine that has this token; its gate is started when first asked."""
+        if token not in self.gates:
+            name, = [p.parent.name for p in self.runtime.glob("machines/*/token")
+                     if p.read_text() == token.hex() + "\n"]
+            path = self.runtime / "machines" / name / "guest" / "broker.sock"
+            path.parent.mkdir(exist_ok=True)
+            with socket.socket(socket.AF_UNIX) as s, open(self.base / "log", "ab") as log:
+                s.bind(str(path))
+                s.listen(4096)
+                path.chmod(0o666)
+                p = subprocess.Popen([*self.gate_prefix, self.gate_program, "--machine", name, "--listen-fd",
+                                      str(s.fileno())], env=self.env, pass_fds=[s.fileno()],
+                                     stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.children.append(p)
+            self.gates[token] = p, path
+        return self.gates[token][1]
+
     def start(self, *args):
         log = open(self.base / "log", "ab")
         p = subprocess.Popen([*self.prefix, BROKER, *args], env=self.env, stdin=subprocess.DEVNULL, stdout=log,
@@ -170,9 +193,20 @@ class World:
         assert p.poll() is None, self.log()
         return p
 
+    def ping(self, timeout=5):
+        """Does the broker answer a process of the host?"""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
+            s.settimeout(timeout)
+            try:
+                s.connect(str(self.socket))
+                s.send(struct.pack("<I204x", PING))
+                return len(s.recv(65536)) == 16
+            except OSError:
+                return False
+
     def answers(self):
         try:
-            return self.stream(LIST).answer() is not None
+            return self.ping() and self.stream(LIST).answer() is not None
         except OSError:
             return False
 
@@ -182,9 +216,10 @@ class World:
         return "\n".join(texts)
 
     def stream(self, want=None, device=0, token=None, timeout=10):
-        s = Stream(self.socket, timeout)
+        token = token or self.token
+        s = Stream(self.gate(token), timeout)
         if want:
-            s.send(hello(want, token or self.token, device))
+            s.send(hello(want, token, device))
         return s
 
     def open(self, device=0, token=None):
@@ -257,9 +292,11 @@ def test_calls_that_a_filter_denies_are_not_needed(world):
     assert wait_for(lambda: not processes(str(world.ggml)))
 
 
-def test_broker_without_descriptors_waits_for_them(world):
-    world.prefix = ["prlimit", "--nofile=24"]
-    p = world.broker()
+def test_gate_without_descriptors_waits_for_them(world):
+    world.gate_prefix = ["prlimit", "--nofile=24"]
+    world.broker()
+    world.stream().close()
+    p = world.gates[world.token][0]
     silent = [world.stream() for _ in range(60)]
     before = cpu_seconds(p.pid)
     time.sleep(1)
@@ -342,11 +379,21 @@ def test_wrong_hello_is_refused_and_others_go_on(world, what, bytes_, expected):
     assert "hello refused" in world.log()
 
 
+def test_a_token_is_good_at_the_socket_of_its_machine_alone(world):
+    world.broker()
+    other = world.machine("two", b"\x55" * 32)
+    for token, at in ((world.token, other), (other, world.token)):
+        for want in (LIST, OPEN):
+            s = Stream(world.gate(at))
+            s.send(hello(want, token))
+            assert s.answer() == (E_TOKEN, 0)
+
+
 def test_a_token_is_good_only_while_its_machine_is_there(world):
     world.broker()
     token = world.machine("two", b"\x55" * 32)
     assert world.open(token=token).works()
-    shutil.rmtree(world.runtime / "machines" / "two")
+    (world.runtime / "machines" / "two" / "token").unlink()
     assert world.open(token=token) == E_TOKEN
 
 
@@ -504,7 +551,7 @@ def test_many_that_want_a_broker_at_once_get_the_same_one(world):
     brokers = [p for p in processes("pillion-broker") if
                base in pathlib.Path(f"/proc/{p}/environ").read_text(errors="replace")]
     assert brokers == [world.broker_pid()]
-    assert not list((world.runtime / "machines").glob("query-*"))
+    assert [p.name for p in (world.runtime / "machines").iterdir()] == ["one"]
 
 
 def test_second_broker_leaves_the_first_alone(world):
@@ -514,7 +561,6 @@ def test_second_broker_leaves_the_first_alone(world):
 
 
 def test_stale_socket_is_replaced(world):
-    (world.runtime / "guest").mkdir()
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(world.socket))
     stale.close()
@@ -560,7 +606,7 @@ def test_executor_sees_little_and_may_do_little(world):
         root = [m.split() for m in mounts if m.split()[1] == "/"][-1]
         assert "ro" in root[3].split(",")
     fds = {os.readlink(f).split(":")[0] for f in (proc / "fd").iterdir()}
-    assert not any(str(world.runtime / "guest") in f for f in fds)
+    assert not any(str(world.runtime) in f for f in fds)
 
 
 def test_log_is_bounded_in_what_a_peer_can_add(world):
@@ -582,9 +628,10 @@ def test_everything_works_for_a_user_who_is_not_root():
         # the build may lie where only root may go
         programs = pathlib.Path(base) / "bin"
         programs.mkdir()
-        for program in (BROKER, BUILD / "src" / "exec" / "pillion-exec"):
+        for program in (BROKER, GATE, BUILD / "src" / "exec" / "pillion-exec"):
             shutil.copy(program, programs)
         w = World(base)
+        w.gate_program = programs / "pillion-gate"
         subprocess.run(["chown", "-R", f"{user.pw_uid}:{user.pw_gid}", base], check=True)
         child = os.fork()
         if child == 0:

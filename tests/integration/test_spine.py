@@ -250,7 +250,7 @@ def test_listed_memory_is_what_the_machine_has_left_of_its_quota(pair, small):
 def test_garbage_on_the_socket_does_not_reach_anybody_else(pair, tiny):
     import socket
     process = start_long(pair, tiny)
-    path = str(pair.runtime / "guest" / "broker.sock")
+    path = str(pair.gate() / "broker.sock")
     for junk in (b"", b"\0", b"\xff" * 4096, os.urandom(65536)):
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(lib.bound(5))

@@ -3,7 +3,9 @@
  * deny.c -- runs a program to which the kernel denies some system calls, as an old kernel or the
  * filter of a container does.
  *
- *   deny CALL=ERRNO[,CALL=ERRNO...] PROGRAM [ARGUMENT...] */
+ *   deny CALL[/N/VALUE]=ERRNO[,...] PROGRAM [ARGUMENT...]
+ *
+ * With /N/VALUE only calls whose argument number N (from 0) is VALUE. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,12 +21,30 @@ static int errno_named(const char *name)
 	static const struct {
 		const char *name;
 		int value;
-	} all[] = {{"EMFILE", EMFILE}, {"ENOSPC", ENOSPC}, {"ENOSYS", ENOSYS}, {"EPERM", EPERM}};
+	} all[] = {{"EMFILE", EMFILE},
+		   {"ENOPROTOOPT", ENOPROTOOPT},
+		   {"ENOSPC", ENOSPC},
+		   {"ENOSYS", ENOSYS},
+		   {"EPERM", EPERM}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
 		if (!strcmp(name, all[i].name))
 			return all[i].value;
 	return 0;
+}
+
+static int add_rule(scmp_filter_ctx filter, char *call, int error)
+{
+	char *name = strsep(&call, "/"), *argument = strsep(&call, "/");
+	int number = seccomp_syscall_resolve_name(name);
+
+	if (!error || number == __NR_SCMP_ERROR || (argument && !call))
+		return -EINVAL;
+	if (!argument)
+		return seccomp_rule_add(filter, SCMP_ACT_ERRNO((unsigned)error), number, 0);
+	return seccomp_rule_add(filter, SCMP_ACT_ERRNO((unsigned)error), number, 1,
+				SCMP_CMP64((unsigned)atoi(argument), SCMP_CMP_EQ,
+					   strtoull(call, NULL, 0)));
 }
 
 int main(int argc, char **argv)
@@ -34,17 +54,15 @@ int main(int argc, char **argv)
 
 	while ((rule = strsep(&rest, ","))) {
 		char *call = strsep(&rule, "=");
-		int number = seccomp_syscall_resolve_name(call);
-		int error = rule ? errno_named(rule) : 0;
+		const char *name = call;
 
-		if (!error || number == __NR_SCMP_ERROR ||
-		    seccomp_rule_add(filter, SCMP_ACT_ERRNO((unsigned)error), number, 0)) {
-			fprintf(stderr, "deny: what is '%s'?\n", call);
+		if (add_rule(filter, call, rule ? errno_named(rule) : 0)) {
+			fprintf(stderr, "deny: what is '%s'?\n", name);
 			return EXIT_FAILURE;
 		}
 	}
 	if (argc < 3 || seccomp_load(filter)) {
-		fputs("usage: deny CALL=ERRNO[,CALL=ERRNO...] PROGRAM [ARGUMENT...]\n", stderr);
+		fputs("usage: deny CALL[/N/VALUE]=ERRNO[,...] PROGRAM [ARGUMENT...]\n", stderr);
 		return EXIT_FAILURE;
 	}
 	execvp(argv[2], argv + 2);

@@ -30,6 +30,7 @@ USER_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or
 CACHE = USER_CACHE / "check"
 PILLION = BUILD / "src" / "cli" / "pillion"
 BROKER = BUILD / "src" / "broker" / "pillion-broker"
+GATE = BUILD / "src" / "broker" / "pillion-gate"
 # programs of Debian's load it, so it must be of a build without sanitizers
 PLUGIN = pathlib.Path(os.environ.get("PILLION_PLUGIN_BUILD", BUILD), "src", "guest", "ggml",
                       "libggml-pillion.so")
@@ -157,6 +158,7 @@ class Host:
         kit = installed_kit()
         (self.kit / "rootfs").symlink_to(kit if kit.exists() else tree)
         self.started = []
+        self.gates = {}
         self.broker = None
         # What is tested here is right or wrong, not fast.  Threads that spin while they wait make
         # everything crawl on a machine that has other things to do as well.
@@ -189,11 +191,11 @@ class Host:
         self.broker_log = self.root / "broker.log"
         with open(self.broker_log, "a") as log:
             self.broker = self.start([BROKER, "--idle-ms", "600000"], stdout=log, stderr=log)
-        sock = self.runtime / "guest" / "broker.sock"
+        sock = self.runtime / "broker.sock"
 
         def answers():
             assert self.broker.poll() is None, self.broker_log.read_text()
-            with socket.socket(socket.AF_UNIX) as s:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
                 return sock.exists() and s.connect_ex(str(sock)) == 0
         wait_for("the broker answers", answers)
 
@@ -217,6 +219,21 @@ class Host:
         if quota is not None:
             (folder / "quota").write_text(f"{quota}\n")
         return token
+
+    def gate(self, name="one"):
+        """The folder with the machine's socket, behind which a gate of its own listens."""
+        self.machine(name)
+        folder = self.runtime / "machines" / name / "guest"
+        if name not in self.gates:
+            folder.mkdir(exist_ok=True)
+            path = folder / "broker.sock"
+            with socket.socket(socket.AF_UNIX) as s:
+                s.bind(str(path))
+                s.listen(4096)
+                path.chmod(0o666)
+                self.gates[name] = self.start([GATE, "--machine", name, "--listen-fd", s.fileno()],
+                                              pass_fds=[s.fileno()])
+        return folder
 
     def _tree(self, model):
         argv = ["bwrap", "--die-with-parent", "--unshare-pid", "--ro-bind", self.tree, "/",
@@ -246,8 +263,7 @@ class Host:
 
     def inside(self, *command, model=None, machine="one", token=None, env=()):
         token = token or self.machine(machine)
-        guest = self.runtime / "guest"
-        guest.mkdir(parents=True, exist_ok=True)
+        guest = self.gate(machine)
         argv = [*self._tree(model), "--ro-bind", PLUGIN, "/run/pillion/libggml-pillion.so",
                 "--bind", guest, "/run/pillion/host", "--ro-bind", token, "/run/pillion/token",
                 "--setenv", "GGML_BACKEND_PATH", "/run/pillion/libggml-pillion.so"]

@@ -25,6 +25,7 @@
 #include "fd.h"
 #include "graphs.h"
 #include "log.h"
+#include "queued.h"
 #include "shms.h"
 #include "str.h"
 #include "stream.h"
@@ -706,7 +707,10 @@ static void session_destroy(struct session *s)
 static void *session_main(void *arg)
 {
 	struct session *s = arg;
-	int ret = serve(s);
+	int ret;
+
+	queued_fds_allow(s->stream.fd); /* from here on a hang-up of its peer's making is its own */
+	ret = serve(s);
 
 	log_info("session of %s ended%s%s", s->program, ret ? ": " : "", ret ? strerror(-ret) : "");
 	session_destroy(s);
