@@ -121,8 +121,10 @@ static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pi
 	if (pid < 0)
 		return (int)pid;
 	status = proc_wait(pid, loop_left_ms(due_ms)); /* it detaches once it serves */
-	if (status == -ETIMEDOUT)
+	if (status == -ETIMEDOUT) {
 		proc_stop(pid, 0);
+		return status;
+	}
 	return status ? start_failed(log_path, size, status, err) : 0;
 }
 
@@ -211,7 +213,7 @@ int broker_ensure(const struct state_dirs *dirs, struct pil_err *err)
 		if (answers(dirs, due_ms))
 			return 0;
 		ret = start_broker(dirs, due_ms, err);
-		if (ret)
+		if (ret && ret != -ETIMEDOUT)
 			return ret;
 		if (answers(dirs, due_ms))
 			return 0;

@@ -105,7 +105,7 @@ def rootless(data):
     if subprocess.run(["id", name], capture_output=True, check=False).returncode:
         subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), name], check=True)
     build = home / "build" / "src"
-    for folder, programs in {"cli": ["pillion"], "broker": ["pillion-broker"], "exec": ["pillion-exec"],
+    for folder, programs in {"cli": ["pillion"], "broker": ["pillion-broker", "pillion-gate"], "exec": ["pillion-exec"],
                              "machine": ["pillion-machine"], "guest/init": ["pillion-init"],
                              "guest/ggml": ["libggml-pillion.so"]}.items():
         (build / folder).mkdir(parents=True)

@@ -45,7 +45,7 @@ SYSTEM = ("bookworm", "python3,passt,e2fsprogs,uidmap,bubblewrap,zstd,iproute2,p
           "qemu-system-common")
 MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "tun", "loop", "irqbypass",
            "kvm", "kvm-amd"]
-PROGRAMS = {"cli": ["pillion"], "broker": ["pillion-broker"], "exec": ["pillion-exec"],
+PROGRAMS = {"cli": ["pillion"], "broker": ["pillion-broker", "pillion-gate"], "exec": ["pillion-exec"],
             "machine": ["pillion-machine", "pillion-forward"], "vmm": ["pillion-vmm"], "distro": ["pillion-image"],
             "guest/init": ["pillion-init"], "guest/ggml": ["libggml-pillion.so"]}
 
