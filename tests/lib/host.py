@@ -160,6 +160,7 @@ class Host:
         self.started = []
         self.gates = {}
         self.broker = None
+        self.tree_args = []  # more arguments of bwrap for every program
         # What is tested here is right or wrong, not fast.  Threads that spin while they wait make
         # everything crawl on a machine that has other things to do as well.
         self.env["OMP_WAIT_POLICY"] = "passive"
@@ -242,7 +243,7 @@ class Host:
                 "--unsetenv", "GGML_BACKEND_PATH"]
         if model:
             argv += ["--ro-bind", model, "/tmp/model.gguf"]
-        return argv
+        return argv + self.tree_args
 
     def native(self, *command, model=None, env=()):
         argv = self._tree(model)
