@@ -38,7 +38,7 @@ def models():
 
 
 def generated(models, name, *args):
-    path = models / f"{name}.gguf"
+    path = models / (name if "." in name else f"{name}.gguf")
     if not path.exists():
         part = path.with_suffix(".part")
         subprocess.run([ROOT / "tools" / "mkmodel", *args, part], check=True, timeout=300,
