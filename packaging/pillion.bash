@@ -36,7 +36,7 @@ _pillion()
 		case $w in -e | --exec | --) return ;; esac
 	done
 	if [ "$COMP_CWORD" -eq 1 ]; then
-		_pillion_words "bench --help --install --list --set-default --set-version --shutdown --status
+		_pillion_words "bench --help --install --list --manage --set-default --set-version --shutdown --status
 			--terminate --unregister --update --version $running" "$word"
 		return
 	fi
@@ -56,6 +56,12 @@ _pillion()
 		esac
 		;;
 	--list:* | -l:*) _pillion_words "--all --running --quiet --verbose --online --json" "$word" ;;
+	--manage:*)
+		case $before:$word in
+		--manage:[!-]* | --manage:) _pillion_names "$word" ;;
+		*) _pillion_words "--set --unset --get --json" "$word" ;;
+		esac
+		;;
 	--set-version:--set-version) _pillion_names "$word" ;;
 	--set-version:*) _pillion_words "1 2" "$word" ;;
 	--shutdown:*) _pillion_words "--force" "$word" ;;

@@ -117,13 +117,34 @@ static void tell(int stream_fd, const void *data, size_t len)
 		log_dbg("gone before the answer");
 }
 
+struct limits {               /* of one machine on each device */
+	uint64_t quota_bytes; /* 0: the whole device */
+	unsigned weight;
+};
+
+/* By the settings as they are now.  A file that cannot be read gives nothing away. */
+static enum wire_status find_limits(struct broker *b, const char *machine, struct limits *limits)
+{
+	struct pil_err err = {0};
+	struct config config;
+
+	if (config_load_machine(&config, &b->dirs, machine, &err)) {
+		mistake(b, machine, err.msg);
+		return WIRE_E_SETTINGS;
+	}
+	*limits = (struct limits){config.quota_bytes, config.weight};
+	config_finish(&config);
+	return WIRE_OK;
+}
+
 static enum wire_status hand_over(struct broker *b, const struct host_request *r,
-				  uint64_t quota_bytes, const int *fds)
+				  const struct limits *limits, const int *fds)
 {
 	struct control_open open = {
 		.max_sessions = MAX_SESSIONS,
 		.hello = r->hello,
-		.quota_bytes = quota_bytes,
+		.quota_bytes = limits->quota_bytes,
+		.weight = limits->weight,
 		.shm_ok = 1,
 	};
 	struct wire_hello_answer yes = {.magic = WIRE_MAGIC, .version = WIRE_VERSION};
@@ -145,14 +166,16 @@ static void open_session(struct broker *b, const struct host_request *r, const i
 			 struct host_answer *a)
 {
 	struct wire_hello_answer no = {.magic = WIRE_MAGIC, .version = WIRE_VERSION};
-	uint64_t quota_bytes = 0;
+	struct limits limits = {0};
 
-	if (!token_check(&b->dirs, r->machine, r->hello.token, &quota_bytes))
+	if (!token_check(&b->dirs, r->machine, r->hello.token))
 		a->status = WIRE_E_TOKEN;
 	else if (r->hello.device >= (uint32_t)b->executors.n)
 		a->status = WIRE_E_NO_DEVICE;
+	else
+		a->status = find_limits(b, r->machine, &limits);
 	if (a->status == WIRE_OK) {
-		a->status = hand_over(b, r, quota_bytes ? quota_bytes : b->config.quota_bytes, fds);
+		a->status = hand_over(b, r, &limits, fds);
 		return;
 	}
 	mistake(b, r->machine, wire_status_str[a->status]);
@@ -162,16 +185,18 @@ static void open_session(struct broker *b, const struct host_request *r, const i
 
 static void list_devices(struct broker *b, const struct host_request *r, struct host_answer *a)
 {
-	uint64_t quota_bytes = 0;
+	struct limits limits = {.quota_bytes = b->config.quota_bytes};
 
-	if (r->machine[0] && !token_check(&b->dirs, r->machine, r->hello.token, &quota_bytes)) {
+	if (r->machine[0] && !token_check(&b->dirs, r->machine, r->hello.token)) {
 		a->status = WIRE_E_TOKEN;
 		mistake(b, r->machine, wire_status_str[a->status]);
 		return;
 	}
-	if (!quota_bytes)
-		quota_bytes = b->config.quota_bytes;
-	a->n_devices = (uint32_t)executors_list(&b->executors, quota_bytes, a->devices);
+	if (r->machine[0])
+		a->status = find_limits(b, r->machine, &limits);
+	if (a->status == WIRE_OK)
+		a->n_devices =
+			(uint32_t)executors_list(&b->executors, limits.quota_bytes, a->devices);
 }
 
 /* False: not a request. */

@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * token.c -- see token.h. */
 #include "token.h"
 
 #include <stdio.h>
@@ -41,18 +43,6 @@ static bool read_token(const struct state_dirs *dirs, const char *machine, uint8
 	return pil_read_file(path, 128, &text) >= TOKEN_HEX && token_from_hex(text, raw);
 }
 
-static uint64_t read_quota(const struct state_dirs *dirs, const char *machine)
-{
-	_auto_free char *path = str_printf("%s/machines/%s/quota", dirs->runtime, machine);
-	_auto_free char *text = NULL;
-	uint64_t quota = 0;
-
-	if (pil_read_file(path, 64, &text) < 0)
-		return 0;
-	text[strcspn(text, "\n")] = '\0';
-	return str_to_bytes(text, &quota) ? quota : 0;
-}
-
 static bool same(const uint8_t *a, const uint8_t *b)
 {
 	uint8_t difference = 0;
@@ -62,13 +52,9 @@ static bool same(const uint8_t *a, const uint8_t *b)
 	return difference == 0;
 }
 
-bool token_check(const struct state_dirs *dirs, const char *machine, const uint8_t *raw,
-		 uint64_t *quota_bytes)
+bool token_check(const struct state_dirs *dirs, const char *machine, const uint8_t *raw)
 {
 	uint8_t its[WIRE_TOKEN_BYTES];
 
-	if (!str_is_name(machine) || !read_token(dirs, machine, its) || !same(raw, its))
-		return false;
-	*quota_bytes = read_quota(dirs, machine);
-	return true;
+	return str_is_name(machine) && read_token(dirs, machine, its) && same(raw, its);
 }

@@ -16,9 +16,7 @@ enum { TOKEN_HEX = 2 * WIRE_TOKEN_BYTES };
 void token_to_hex(const uint8_t *raw, char *hex);   /* @hex: TOKEN_HEX + 1 bytes */
 bool token_from_hex(const char *hex, uint8_t *raw); /* a newline may follow */
 
-/* Is @raw the token of @machine?  Compares in constant time.  *@quota_bytes is what
- * runtime/machines/NAME/quota says, 0 without. */
-bool token_check(const struct state_dirs *dirs, const char *machine, const uint8_t *raw,
-		 uint64_t *quota_bytes);
+/* Is @raw the token of @machine?  Compares in constant time. */
+bool token_check(const struct state_dirs *dirs, const char *machine, const uint8_t *raw);
 
 #endif

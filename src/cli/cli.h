@@ -24,7 +24,7 @@ struct cmd {
 	int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command itself */
 };
 
-extern const struct cmd cmd_bench, cmd_help, cmd_install, cmd_list, cmd_set_default,
+extern const struct cmd cmd_bench, cmd_help, cmd_install, cmd_list, cmd_manage, cmd_set_default,
 	cmd_set_version, cmd_shutdown, cmd_status, cmd_terminate, cmd_unregister, cmd_update,
 	cmd_version;
 extern const struct cmd *const cmd_all[]; /* alphabetical, NULL-terminated */

@@ -10,9 +10,9 @@
 #include "str.h"
 
 const struct cmd *const cmd_all[] = {
-	&cmd_bench,       &cmd_help,     &cmd_install, &cmd_list,      &cmd_set_default,
-	&cmd_set_version, &cmd_shutdown, &cmd_status,  &cmd_terminate, &cmd_unregister,
-	&cmd_update,      &cmd_version,  NULL,
+	&cmd_bench,       &cmd_help,        &cmd_install,  &cmd_list,   &cmd_manage,
+	&cmd_set_default, &cmd_set_version, &cmd_shutdown, &cmd_status, &cmd_terminate,
+	&cmd_unregister,  &cmd_update,      &cmd_version,  NULL,
 };
 
 int cli_fail(const struct pil_err *err)
@@ -54,7 +54,6 @@ static const struct {
 	{"--export", "pillion -d NAME -- tar -C / --one-file-system -c . > FILE"},
 	{"--import", "pillion --install debian --name NAME makes another distribution"},
 	{"--import-in-place", "pillion --install debian --name NAME makes another distribution"},
-	{"--manage", "pillion --list -v shows what there is"},
 	{"--mount", "mount it on the host; machines do not see the host's disks"},
 	{"--set-default-version", "[wsl2] defaultVersion in the config does that: docs/config.md"},
 	{"--system", "there is no system distribution; pillion -d NAME picks one of yours"},

@@ -1,6 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * config.c -- reads the settings: defaults, then the user's config, then the machine's own file.
+ * One table (config_keys.h) says what each key takes and where it goes. */
 #include "config.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -9,6 +13,7 @@
 
 #include <ini.h>
 
+#include "config_keys.h"
 #include "fd.h"
 #include "log.h"
 #include "path.h"
@@ -122,68 +127,83 @@ static bool set_unsigned(unsigned *field, const char *value, unsigned max)
 	return true;
 }
 
-enum kind {
-	KEY_BOOL,
-	KEY_BYTES,
-	KEY_OWN, /* .set */
-	KEY_TEXT,
-	KEY_UNSIGNED,        /* at most .max */
-	KEY_WITHOUT_MEANING, /* accepted, because people have it in their .wslconfig */
-};
+static bool set_weight(struct config *c, const char *value)
+{
+	return set_unsigned(&c->weight, value, 1000) && c->weight;
+}
 
-static const struct key {
-	const char *section, *name;
-	enum kind kind;
-	size_t field; /* offset in struct config */
-	unsigned max;
-	bool (*set)(struct config *c, const char *value);
-	const char *takes; /* NULL: docs/config.md says it */
-} keys[] = {
-	{"accel", "env", KEY_OWN, .set = set_env},
-	{"accel", "ggml_dir", KEY_TEXT, offsetof(struct config, ggml_dir)},
-	{"accel", "quota", KEY_BYTES, offsetof(struct config, quota_bytes)},
-	{"accel", "reference", KEY_OWN, .set = set_reference},
-	{"experimental", "autoMemoryReclaim", KEY_OWN, .set = set_reclaim},
-	{"experimental", "hostAddressLoopback", KEY_BOOL,
-	 offsetof(struct config, host_address_loopback)},
-	{"npu", "min_tops", KEY_UNSIGNED, offsetof(struct config, npu_min_tops), 100000},
-	{"wsl2", "autoMemoryReclaim", KEY_OWN, .set = set_reclaim},
-	{"wsl2", "debugConsole", KEY_WITHOUT_MEANING},
-	{"wsl2", "defaultVersion", KEY_UNSIGNED, offsetof(struct config, default_version), 3},
-	{"wsl2", "defaultVhdSize", KEY_BYTES, offsetof(struct config, default_disk_bytes)},
-	{"wsl2", "gpuSupport", KEY_WITHOUT_MEANING},
-	{"wsl2", "guiApplications", KEY_WITHOUT_MEANING},
-	{"wsl2", "kernel", KEY_TEXT, offsetof(struct config, kernel)},
-	{"wsl2", "kernelCommandLine", KEY_TEXT, offsetof(struct config, kernel_command_line)},
-	{"wsl2", "localhostForwarding", KEY_BOOL, offsetof(struct config, localhost_forwarding)},
-	{"wsl2", "memory", KEY_BYTES, offsetof(struct config, memory_bytes)},
-	{"wsl2", "nestedVirtualization", KEY_BOOL, offsetof(struct config, nested_virtualization)},
-	{"wsl2", "networkingMode", KEY_WITHOUT_MEANING},
-	{"wsl2", "processors", KEY_UNSIGNED, offsetof(struct config, processors), 4096},
-	{"wsl2", "share", KEY_OWN, .set = set_share,
+static void clear_env(struct config *c)
+{
+	while (c->n_env)
+		free(c->env[--c->n_env]);
+}
+
+static void clear_shares(struct config *c)
+{
+	while (c->n_shares)
+		free(c->shares[--c->n_shares].path);
+}
+
+#define FIELD(member) .field = offsetof(struct config, member)
+
+const struct config_key config_keys[] = {
+	{"accel", "env", CONFIG_KEY_OWN, "", .set = set_env, .clear = clear_env},
+	{"accel", "ggml_dir", CONFIG_KEY_TEXT, "the runtime kit's", FIELD(ggml_dir)},
+	{"accel", "quota", CONFIG_KEY_BYTES, "none", FIELD(quota_bytes), .of_machine = true},
+	{"accel", "reference", CONFIG_KEY_OWN, "auto", .set = set_reference},
+	{"accel", "weight", CONFIG_KEY_OWN, "100", .set = set_weight, .of_machine = true,
+	 .takes = "a number from 1 to 1000"},
+	{"experimental", "autoMemoryReclaim", CONFIG_KEY_OWN, "gradual", .set = set_reclaim,
+	 .of_machine = true},
+	{"experimental", "hostAddressLoopback", CONFIG_KEY_BOOL, "false",
+	 FIELD(host_address_loopback), .of_machine = true},
+	{"npu", "min_tops", CONFIG_KEY_UNSIGNED, "40", FIELD(npu_min_tops), .max = 100000},
+	{"wsl2", "autoMemoryReclaim", CONFIG_KEY_OWN, "gradual", .set = set_reclaim,
+	 .of_machine = true},
+	{"wsl2", "debugConsole", CONFIG_KEY_WITHOUT_MEANING, ""},
+	{"wsl2", "defaultVersion", CONFIG_KEY_UNSIGNED, "auto", FIELD(default_version), .max = 3},
+	{"wsl2", "defaultVhdSize", CONFIG_KEY_BYTES, "1TB", FIELD(default_disk_bytes)},
+	{"wsl2", "gpuSupport", CONFIG_KEY_WITHOUT_MEANING, ""},
+	{"wsl2", "guiApplications", CONFIG_KEY_WITHOUT_MEANING, ""},
+	{"wsl2", "kernel", CONFIG_KEY_TEXT, "trixie", FIELD(kernel), .of_machine = true},
+	{"wsl2", "kernelCommandLine", CONFIG_KEY_TEXT, "", FIELD(kernel_command_line),
+	 .of_machine = true},
+	{"wsl2", "localhostForwarding", CONFIG_KEY_BOOL, "true", FIELD(localhost_forwarding),
+	 .of_machine = true},
+	{"wsl2", "memory", CONFIG_KEY_BYTES, "half the host's", FIELD(memory_bytes),
+	 .of_machine = true},
+	{"wsl2", "nestedVirtualization", CONFIG_KEY_BOOL, "false", FIELD(nested_virtualization),
+	 .of_machine = true},
+	{"wsl2", "networkingMode", CONFIG_KEY_WITHOUT_MEANING, ""},
+	{"wsl2", "processors", CONFIG_KEY_UNSIGNED, "all the host's", FIELD(processors),
+	 .max = 4096, .of_machine = true},
+	{"wsl2", "share", CONFIG_KEY_OWN, "", .set = set_share, .clear = clear_shares,
+	 .of_machine = true,
 	 .takes = "the absolute path of a folder, with :rw at its end if machines may write to it; "
 		  "at most 7 folders, whose last parts all differ, each of at most 200 bytes"},
-	{"wsl2", "swap", KEY_OWN, .set = set_swap},
-	{"wsl2", "swapFile", KEY_WITHOUT_MEANING},
-	{"wsl2", "vmIdleTimeout", KEY_OWN, .set = set_timeout},
+	{"wsl2", "swap", CONFIG_KEY_OWN, "a quarter of the memory", .set = set_swap,
+	 .of_machine = true},
+	{"wsl2", "swapFile", CONFIG_KEY_WITHOUT_MEANING, ""},
+	{"wsl2", "vmIdleTimeout", CONFIG_KEY_OWN, "60000", .set = set_timeout, .of_machine = true},
 };
+const int config_num_keys = ARRAY_SIZE(config_keys);
 
-static bool apply(struct config *c, const struct key *key, const char *value)
+static bool apply(struct config *c, const struct config_key *key, const char *value)
 {
 	void *field = (char *)c + key->field;
 
 	switch (key->kind) {
-	case KEY_BOOL:
+	case CONFIG_KEY_BOOL:
 		return set_bool(field, value);
-	case KEY_BYTES:
+	case CONFIG_KEY_BYTES:
 		return str_to_bytes(value, field);
-	case KEY_OWN:
+	case CONFIG_KEY_OWN:
 		return key->set(c, value);
-	case KEY_TEXT:
+	case CONFIG_KEY_TEXT:
 		return set_text(field, value);
-	case KEY_UNSIGNED:
+	case CONFIG_KEY_UNSIGNED:
 		return set_unsigned(field, value, key->max);
-	case KEY_WITHOUT_MEANING:
+	case CONFIG_KEY_WITHOUT_MEANING:
 		return true;
 	}
 	return false;
@@ -191,61 +211,140 @@ static bool apply(struct config *c, const struct key *key, const char *value)
 
 struct reading {
 	struct config *config;
-	char wrong[160];       /* the setting it stopped at */
-	const struct key *key; /* its key */
+	bool of_machine;              /* the file is a machine's own */
+	bool cleared[64];             /* keys of this file whose older values are gone */
+	char wrong[160];              /* the setting it stopped at */
+	const struct config_key *key; /* its key */
+	bool stopped;                 /* inih goes on reading after it */
 };
+static_assert(ARRAY_SIZE(config_keys) <= 64, "reading.cleared");
 
 /* inih's handler: 0 stops with this line's number. */
 static int set_key(void *user, const char *section, const char *name, const char *value)
 {
 	struct reading *r = user;
 
+	if (r->stopped)
+		return 0;
+	r->key = NULL;
 	snprintf(r->wrong, sizeof(r->wrong), "%.40s = %.100s", name, value);
 	if (!strcasecmp(section, "pillion")) /* for those who find [wsl2] odd here */
 		section = "wsl2";
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-		if (!strcasecmp(section, keys[i].section) && !strcasecmp(name, keys[i].name)) {
-			r->key = &keys[i];
-			return apply(r->config, &keys[i], value);
-		}
+	for (int i = 0; i < config_num_keys; i++) {
+		const struct config_key *key = &config_keys[i];
+
+		if (strcasecmp(section, key->section) || strcasecmp(name, key->name))
+			continue;
+		r->key = key;
+		if (key->clear && !r->cleared[i])
+			key->clear(r->config);
+		r->cleared[i] = true;
+		r->stopped = (r->of_machine && !key->of_machine) || !apply(r->config, key, value);
+		return !r->stopped;
+	}
 	log_warn("config: unknown key %s in section [%s] is ignored", name, section);
 	return 1;
 }
 
-int config_load(struct config *config, const char *path, struct pil_err *err)
+static void hint_at(const struct config_key *key, bool of_machine, struct pil_err *err)
 {
-	struct reading reading = {.config = config};
-	char safe[4 * sizeof(reading.wrong)];
-	int line;
+	static const char *const takes[] = {[CONFIG_KEY_BOOL] = "true or false",
+					    [CONFIG_KEY_BYTES] = "a size, such as 512M or 4GB",
+					    [CONFIG_KEY_UNSIGNED] = "a number"};
+	const char *what = key ? key->takes : NULL;
 
-	*config = (struct config){.vm_idle_timeout_ms = 60000,
-				  .npu_min_tops = 40,
-				  .localhost_forwarding = true,
-				  .default_disk_bytes = 1ull << 40,
-				  .auto_memory_reclaim = CONFIG_RECLAIM_GRADUAL};
-	if (!path_exists(path))
-		return 0;
-	line = ini_parse(path, set_key, &reading);
-	if (line == 0)
-		return 0;
-	config_finish(config);
-	if (line < 0)
-		return pil_err_set(err, errno ? errno : EIO, "read config '%s'", path);
-	if (reading.key && reading.key->takes)
-		pil_err_hint(err, "%s takes %s", reading.key->name, reading.key->takes);
+	if (key && !what && key->kind < ARRAY_SIZE(takes))
+		what = takes[key->kind];
+	if (key && of_machine && !key->of_machine)
+		pil_err_hint(err, "%s is one for all machines: set it in the config", key->name);
+	else if (what)
+		pil_err_hint(err, "%s takes %s", key->name, what);
 	else
 		pil_err_hint(err, "mend or remove that line; docs/config.md lists the keys and "
 				  "their values");
+}
+
+int config_key_check(const struct config_key *key, const char *value, struct pil_err *err)
+{
+	struct config scratch = {0};
+	char safe[256];
+	bool ok = key->of_machine && apply(&scratch, key, value);
+
+	config_finish(&scratch);
+	if (ok)
+		return 0;
+	hint_at(key, true, err);
+	if (!key->of_machine)
+		return pil_err_say(err, EINVAL, "%s cannot be set for one machine", key->name);
+	return pil_err_say(err, EINVAL, "%s: '%s' is not a valid value", key->name,
+			   str_escape(safe, sizeof(safe), value));
+}
+
+/* What @line of @path is wrong with. */
+static int refuse(const struct reading *r, const char *path, int line, struct pil_err *err)
+{
+	char safe[4 * sizeof(r->wrong)];
+
+	if (line < 0)
+		return pil_err_set(err, errno ? errno : EIO, "read config '%s'", path);
+	hint_at(r->stopped ? r->key : NULL, r->of_machine, err);
 	return pil_err_say(err, EINVAL, "config '%s' line %d: not a valid setting: %s", path, line,
-			   str_escape(safe, sizeof(safe), reading.wrong));
+			   str_escape(safe, sizeof(safe), r->wrong));
+}
+
+static int load_file(struct config *config, const char *path, bool of_machine, struct pil_err *err)
+{
+	struct reading reading = {.config = config, .of_machine = of_machine};
+	int line = path_exists(path) ? ini_parse(path, set_key, &reading) : 0;
+
+	if (line == 0)
+		return 0;
+	config_finish(config);
+	return refuse(&reading, path, line, err);
+}
+
+int config_load(struct config *config, const char *path, struct pil_err *err)
+{
+	*config = (struct config){.vm_idle_timeout_ms = 60000,
+				  .npu_min_tops = 40,
+				  .weight = 100,
+				  .localhost_forwarding = true,
+				  .default_disk_bytes = 1ull << 40,
+				  .auto_memory_reclaim = CONFIG_RECLAIM_GRADUAL};
+	return load_file(config, path, false, err);
+}
+
+char *config_machine_path(const struct state_dirs *dirs, const char *distro)
+{
+	return str_printf("%s/distros/%s/machine.conf", dirs->data, distro);
+}
+
+int config_load_machine(struct config *config, const struct state_dirs *dirs, const char *distro,
+			struct pil_err *err)
+{
+	_auto_free char *user = str_printf("%s/config", dirs->config);
+	_auto_free char *own = config_machine_path(dirs, distro);
+	int ret = config_load(config, user, err);
+
+	return ret ? ret : load_file(config, own, true, err);
+}
+
+int config_check_machine(const char *path, struct pil_err *err)
+{
+	struct config config;
+	int ret = config_load(&config, "", err);
+
+	if (!ret)
+		ret = load_file(&config, path, true, err);
+	if (!ret)
+		config_finish(&config);
+	return ret;
 }
 
 void config_finish(struct config *config)
 {
-	for (int i = 0; i < config->n_env; i++)
-		free(config->env[i]);
-	for (int i = 0; i < config->n_shares; i++)
-		free(config->shares[i].path);
+	clear_env(config);
+	clear_shares(config);
 	free(config->ggml_dir);
 	free(config->kernel);
 	free(config->kernel_command_line);

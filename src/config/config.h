@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * config.h -- the user's settings: $XDG_CONFIG_HOME/pillion/config, an ini file with the keys of
- * .wslconfig that make sense here and an [accel] section of our own.  docs/config.md lists them. */
+ * .wslconfig that make sense here and an [accel] section of our own; and distros/NAME/machine.conf,
+ * with the same keys for one machine.  docs/config.md lists them. */
 #ifndef PIL_CONFIG_H
 #define PIL_CONFIG_H
 
@@ -10,6 +11,7 @@
 
 #include "compiler.h"
 #include "err.h"
+#include "state.h"
 
 enum { CONFIG_MAX_ENV = 16, CONFIG_MAX_SHARES = 7 };
 
@@ -41,9 +43,10 @@ struct config {
 		CONFIG_RECLAIM_DROP_CACHE, /* all caches at once, when it has nothing to do */
 	} auto_memory_reclaim;             /* autoMemoryReclaim, default gradual */
 
-	char *ggml_dir;            /* [accel] ggml_dir: host folder with libggml; NULL: the kit's */
-	bool reference_always;     /* [accel] reference = always: list the CPU beside a GPU */
-	uint64_t quota_bytes;      /* [accel] quota: of each machine on each device; 0: none */
+	char *ggml_dir;        /* [accel] ggml_dir: host folder with libggml; NULL: the kit's */
+	bool reference_always; /* [accel] reference = always: list the CPU beside a GPU */
+	uint64_t quota_bytes;  /* [accel] quota: of each machine on each device; 0: none */
+	unsigned weight;       /* [accel] weight: of each machine's turns, 1 to 1000, default 100 */
 	char *env[CONFIG_MAX_ENV]; /* [accel] env = NAME=VALUE, repeatable; given to executors */
 	int n_env;
 	unsigned npu_min_tops; /* [npu] min_tops, default 40 */
@@ -53,5 +56,14 @@ struct config {
  * cannot be used fails with file and line. */
 int config_load(struct config *config, const char *path, struct pil_err *err) PIL_MUST_CHECK;
 void config_finish(struct config *config);
+
+/* The same, and then distros/@distro/machine.conf, whose settings override; for that machine.  Keys
+ * that are not one machine's own are refused there. */
+int config_load_machine(struct config *config, const struct state_dirs *dirs, const char *distro,
+			struct pil_err *err) PIL_MUST_CHECK;
+char *config_machine_path(const struct state_dirs *dirs, const char *distro); /* heap */
+
+/* Could the file @path be a machine.conf? */
+int config_check_machine(const char *path, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

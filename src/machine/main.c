@@ -91,12 +91,11 @@ static int add_shares(struct supervisor *s, struct pil_err *err)
 
 static int load_spec(struct supervisor *s, const char *name, struct pil_err *err)
 {
-	_auto_free char *config_path = str_printf("%s/config", s->dirs.config);
 	struct distro distro = {0};
-	int ret = config_load(&s->config, config_path, err);
+	int ret = registry_find(&s->dirs, name, &distro, err);
 
 	if (!ret)
-		ret = registry_find(&s->dirs, name, &distro, err);
+		ret = config_load_machine(&s->config, &s->dirs, distro.name, err);
 	if (ret)
 		return ret;
 	s->spec = (struct machine_spec){

@@ -24,7 +24,7 @@ struct control_open {
 	char machine[WIRE_MAX_NAME]; /* NUL-terminated */
 	uint64_t quota_bytes;        /* 0: the whole device */
 	uint32_t shm_ok;
-	uint32_t reserved;
+	uint32_t weight; /* of its turns, 1 to 1000; 100 is normal */
 };
 static_assert(sizeof(struct control_open) == 216, "control_open");
 

@@ -98,6 +98,7 @@ enum wire_status {
 	WIRE_E_FAILED,      /* the device reported a failure of a graph */
 	WIRE_E_UNSUPPORTED, /* the device cannot do this */
 	WIRE_E_INVALID,     /* a graph or request the executor refuses; the session goes on */
+	WIRE_E_SETTINGS,    /* the machine's settings cannot be read */
 	WIRE_NUM_STATUSES
 };
 extern const char *const wire_status_str[WIRE_NUM_STATUSES];

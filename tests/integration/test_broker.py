@@ -31,7 +31,7 @@ DENY = BUILD / "tests" / "lib" / "deny"
 MAGIC, VERSION = 0x4E4C4950, 1
 LIST, OPEN = 1, 2
 PING = 1  # on the broker's own socket
-OK, E_VERSION, E_TOKEN, E_NO_DEVICE, E_EXECUTOR, E_BUSY, E_NO_MEMORY = range(7)
+OK, E_VERSION, E_TOKEN, E_NO_DEVICE, E_EXECUTOR, E_BUSY, E_NO_MEMORY, E_FAILED, E_UNSUPPORTED, E_INVALID, E_SETTINGS = range(11)
 MEMORY, BUFFER_ALLOC, FENCE = 1, 4, 22
 DEVICE = struct.Struct("<IIQQ64s128s")
 WELCOME_BYTES = 48 + 64 + 64 * 16
@@ -160,6 +160,11 @@ class World:
         for file, text in files.items():
             (folder / file).write_text(text)
         return token
+
+    def settings(self, name, text):
+        folder = self.base / "dat" / "pillion" / "distros" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "machine.conf").write_text(text)
 
     def gate(self, token):
         """The socket of the machine that has this token; its gate is started when first asked."""
@@ -448,7 +453,8 @@ def test_one_that_is_stopped_delays_nobody(world):
 
 def test_quota_is_what_the_machine_is_told_and_what_it_gets(world):
     world.broker()
-    token = world.machine("small", b"\x66" * 32, quota="8M\n")
+    token = world.machine("small", b"\x66" * 32)
+    world.settings("small", "[accel]\nquota = 8M\n")
     s = world.open(token=token)
     assert s.memory_total == 8 << 20
     assert s.command(BUFFER_ALLOC, struct.pack("<IIQ", 1, 0, 16 << 20))[0] == E_NO_MEMORY
@@ -456,6 +462,20 @@ def test_quota_is_what_the_machine_is_told_and_what_it_gets(world):
     listed = world.stream(LIST, token=token)
     listed.answer()
     assert DEVICE.unpack(listed.take(DEVICE.size))[2] == 8 << 20
+    assert world.open().memory_total == 64 << 20
+    world.settings("small", "[accel]\nquota = 16M\n")  # holds for who comes now
+    assert world.open(token=token).memory_total == 16 << 20
+
+
+@pytest.mark.parametrize("text", ["[accel]\nquota = lots\n", "[accel]\nggml_dir = /tmp\n"])
+def test_a_machine_whose_settings_cannot_be_read_gets_no_device(world, text):
+    world.broker()
+    token = world.machine("odd", b"\x66" * 32)
+    world.settings("odd", text)
+    s = world.stream(OPEN, token=token)
+    assert s.answer() == (E_SETTINGS, 0)
+    s = world.stream(LIST, token=token)
+    assert s.answer() == (E_SETTINGS, 0)
     assert world.open().memory_total == 64 << 20
 
 

@@ -579,7 +579,7 @@ def test_names_are_the_same_in_any_case(installed):
     assert installed.run("--list", "--quiet").stdout == "debian\n"
 
 
-@pytest.mark.parametrize("word", ["--distribution-id", "--export", "--import", "--manage", "--mount", "--set-default-version", "--system"])
+@pytest.mark.parametrize("word", ["--distribution-id", "--export", "--import", "--mount", "--set-default-version", "--system"])
 def test_what_is_not_supported_is_named(empty, word):
     done = empty.run(word, "debian")
     assert done.returncode == 1
@@ -591,6 +591,59 @@ def test_flags_without_a_meaning_are_ignored_with_a_word(empty):
     assert "--vhd-size has no meaning" in done.stderr and "--web-download has no meaning" in done.stderr
     done = empty.run("--install", "debian", "--from-file", "x.wsl")
     assert done.returncode == 1 and "--from-file is not supported" in done.stderr
+
+
+@pytest.fixture
+def managed(empty):
+    """A distribution that is registered, and nothing more."""
+    folder = empty.data / "distros" / "deb"
+    folder.mkdir(parents=True)
+    (folder / "distro.json").write_text('{"name":"deb","flavor":"debian","version":1,"defaultUid":0}')
+    return empty
+
+
+def test_setting_of_a_machine_is_set_shown_and_taken_back(managed):
+    conf = managed.data / "distros" / "deb" / "machine.conf"
+    done = managed.run("--manage", "DEB", "--set", "memory=4GB")
+    assert done.returncode == 0 and done.stdout == "The operation completed successfully.\n", done.stderr
+    assert conf.read_text() == "[wsl2]\nmemory = 4GB\n"
+    assert managed.run("--manage", "deb", "--get", "memory").stdout == "4GB\n"
+    done = managed.run("--manage", "deb", "--set", "share=/srv/a", "--set", "share=/srv/b:rw")
+    assert managed.run("--manage", "deb", "--get", "wsl2.share").stdout == "/srv/a\n/srv/b:rw\n"
+    all_of_them = json.loads(managed.run("--manage", "deb", "--get", "--json").stdout)
+    assert {"key": "wsl2.memory", "value": "4GB", "from": "machine"} in all_of_them
+    assert {"key": "accel.weight", "value": "100", "from": "default"} in all_of_them
+    assert managed.run("--manage", "deb", "--unset", "memory").returncode == 0
+    assert managed.run("--manage", "deb", "--get", "memory").stdout == "half the host's\n"
+
+
+def test_setting_of_the_user_is_shown_where_the_machine_has_none(managed):
+    config = managed.root / "config" / "pillion"
+    config.mkdir()
+    (config / "config").write_text("[accel]\nquota = 3GB\n")
+    assert re.search(r"^accel.quota +config +3GB$", managed.run("--manage", "deb", "--get").stdout, re.M)
+
+
+@pytest.mark.parametrize("args,why", [
+    (["--set", "quota=lots"], "quota: 'lots' is not a valid value"),
+    (["--set", "ggml_dir=/opt"], "ggml_dir cannot be set for one machine"),
+    (["--set", "colour=red"], "there is no setting 'colour'"),
+    (["--set", "memory"], "--set takes KEY=VALUE"),
+    (["--set", "memory=1GB", "--set", "memory=2GB"], "one value of one key at a time"),
+    (["--set", "memory=1GB", "--unset", "memory"], "one of --set, --unset and --get at a time"),
+    (["--get", "memory", "swap"], "what is 'swap'?"),
+    (["--move", "/tmp"], "--move is not supported yet"),
+    ([], "nothing to do"),
+])
+def test_setting_that_cannot_be_is_refused_and_changes_nothing(managed, args, why):
+    done = managed.run("--manage", "deb", *args)
+    assert done.returncode == 1 and why in done.stderr, done.stderr
+    assert [p.name for p in (managed.data / "distros" / "deb").iterdir()] == ["distro.json"]
+
+
+def test_setting_of_an_unknown_machine(managed):
+    done = managed.run("--manage", "nix", "--get")
+    assert done.returncode == 1 and "no distribution with the supplied name" in done.stderr
 
 
 def test_version_of_a_distribution(installed):

@@ -218,7 +218,9 @@ class Host:
             token.write_text(secrets.token_hex(32) + "\n")
             token.chmod(0o600)
         if quota is not None:
-            (folder / "quota").write_text(f"{quota}\n")
+            conf = self.root / "data" / "pillion" / "distros" / name / "machine.conf"
+            conf.parent.mkdir(parents=True, exist_ok=True)
+            conf.write_text(f"[accel]\nquota = {quota}\n")
         return token
 
     def gate(self, name="one"):

@@ -164,7 +164,7 @@ static void write_text(const char *dir, const char *name, const char *text)
 	assert_int_equal(pil_write_file(path, 0600, text, strlen(text)), 0);
 }
 
-static void test_token_is_of_one_machine_and_has_its_quota(void **state)
+static void test_token_is_of_one_machine(void **state)
 {
 	char base[] = "/tmp/test-broker-XXXXXX";
 	struct state_dirs dirs = {.runtime = mkdtemp(base)};
@@ -172,22 +172,19 @@ static void test_token_is_of_one_machine_and_has_its_quota(void **state)
 	_auto_free char *two = str_printf("%s/machines/two", base);
 	uint8_t raw[WIRE_TOKEN_BYTES];
 	char hex[TOKEN_HEX + 1];
-	uint64_t quota = 77;
 
 	(void)state;
 	memset(raw, 0x5a, sizeof(raw));
 	token_to_hex(raw, hex);
-	assert_false(token_check(&dirs, "two", raw, &quota)); /* no folder at all */
+	assert_false(token_check(&dirs, "two", raw)); /* no folder at all */
 	write_text(one, "token", "short\n");
 	write_text(two, "token", hex);
-	write_text(two, "quota", "2G\n");
-	assert_true(token_check(&dirs, "two", raw, &quota));
-	assert_false(token_check(&dirs, "one", raw, &quota)); /* another machine's */
-	assert_false(token_check(&dirs, "../machines/two", raw, &quota));
-	assert_false(token_check(&dirs, "", raw, &quota));
-	assert_int_equal(quota, 2ull << 30);
+	assert_true(token_check(&dirs, "two", raw));
+	assert_false(token_check(&dirs, "one", raw)); /* another machine's */
+	assert_false(token_check(&dirs, "../machines/two", raw));
+	assert_false(token_check(&dirs, "", raw));
 	raw[31] ^= 1;
-	assert_false(token_check(&dirs, "two", raw, &quota));
+	assert_false(token_check(&dirs, "two", raw));
 	assert_int_equal(path_remove_tree(base), 0);
 }
 
@@ -362,7 +359,7 @@ int main(void)
 		cmocka_unit_test(test_hello_program_name_is_terminated),
 		cmocka_unit_test(test_token_survives_the_way_to_hex_and_back),
 		cmocka_unit_test(test_token_that_is_not_64_digits_is_refused),
-		cmocka_unit_test(test_token_is_of_one_machine_and_has_its_quota),
+		cmocka_unit_test(test_token_is_of_one_machine),
 		cmocka_unit_test(test_devices_cache_gives_back_what_was_put_in),
 		cmocka_unit_test(test_devices_cache_of_another_key_or_malformed_is_refused),
 		cmocka_unit_test(test_reference_device_is_listed_alone_or_last_on_request),

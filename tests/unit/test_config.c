@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "config_keys.h"
 #include "fd.h"
 #include "kernel_image.h"
 #include "mirror.h"
@@ -261,10 +262,134 @@ static void test_packages_of_a_dry_run_are_listed(void **state)
 	assert_string_equal(empty, "");
 }
 
+/* ---- one machine's own settings ---- */
+
+static void test_settings_of_a_machine_override_the_users(void **state)
+{
+	struct state_dirs dirs = {.data = folder, .config = folder};
+	_auto_free char *own = config_machine_path(&dirs, "deb");
+	_auto_free char *dir = str_printf("%s/distros/deb", folder);
+	_auto_free char *user = str_printf("%s/config", folder);
+	static const char users[] = "[wsl2]\nmemory=8GB\nprocessors=3\nshare=/srv/a\n"
+				    "share=/srv/b\n[accel]\nquota=2GB\n";
+	static const char its[] = "[wsl2]\nmemory=1GB\nshare=/srv/c:rw\n\n"
+				  "[accel]\nweight=25\n";
+	struct config c;
+
+	(void)state;
+	assert_int_equal(pil_write_file(user, 0600, users, strlen(users)), 0);
+	assert_int_equal(path_mkdirs(dir, 0700), 0);
+	assert_int_equal(config_load_machine(&c, &dirs, "deb", NULL), 0); /* it has none */
+	assert_int_equal(c.memory_bytes, 8ull << 30);
+	assert_int_equal(c.weight, 100);
+	config_finish(&c);
+	assert_int_equal(pil_write_file(own, 0600, its, strlen(its)), 0);
+	assert_int_equal(config_load_machine(&c, &dirs, "deb", NULL), 0);
+	assert_int_equal(c.memory_bytes, 1ull << 30);
+	assert_int_equal(c.processors, 3);
+	assert_int_equal(c.quota_bytes, 2ull << 30);
+	assert_int_equal(c.weight, 25);
+	assert_int_equal(c.n_shares, 1); /* its list takes the place of the user's */
+	assert_string_equal(c.shares[0].path, "/srv/c");
+	config_finish(&c);
+}
+
+static void test_settings_of_all_machines_are_refused_for_one(void **state)
+{
+	_auto_free char *path = str_printf("%s/machine.conf", folder);
+	static const char text[] = "[wsl2]\nmemory=1GB\n[accel]\nggml_dir=/opt\nquota=1GB\n";
+	struct pil_err err = {0};
+
+	(void)state;
+	assert_int_equal(pil_write_file(path, 0600, text, strlen(text)), 0);
+	assert_int_equal(config_check_machine(path, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "line 4"));
+	assert_non_null(strstr(err.msg, "ggml_dir = /opt"));
+	assert_non_null(strstr(err.hint, "all machines"));
+}
+
+static void assert_set(const char *before, const char *name, const char *value, const char *after)
+{
+	const struct config_key *key = config_key_find(name, NULL);
+	_auto_free char *got = NULL;
+
+	assert_non_null(key);
+	got = config_text_set(before, key, &value, value ? 1 : 0);
+	assert_string_equal(got, after);
+}
+
+static void test_setting_changes_its_line_alone(void **state)
+{
+	(void)state;
+	assert_set(NULL, "memory", "1GB", "[wsl2]\nmemory = 1GB\n");
+	assert_set("# mine\n[accel]\nquota=1\n", "memory", "1GB",
+		   "# mine\n[accel]\nquota=1\n[wsl2]\nmemory = 1GB\n");
+	assert_set("[WSL2]\nswap=0\n; kept\n", "memory", "1GB",
+		   "[WSL2]\nmemory = 1GB\nswap=0\n; kept\n");
+	assert_set("[pillion]\nswap=0\nMemory = 2GB\nmemory=3GB\nprocessors=1\n", "memory", "1GB",
+		   "[pillion]\nswap=0\nmemory = 1GB\nprocessors=1\n");
+	assert_set("[accel]\nmemory=9\n[wsl2]\nmemory=8", "memory", "1GB",
+		   "[accel]\nmemory=9\n[wsl2]\nmemory = 1GB\n");
+	assert_set("[wsl2]\nswap=1", "memory", "1GB", "[wsl2]\nmemory = 1GB\nswap=1");
+	assert_set("[wsl2]", "memory", "1GB", "[wsl2]\nmemory = 1GB\n");
+	assert_set("[wsl2]\nmemory=1\nswap=1\n", "memory", NULL, "[wsl2]\nswap=1\n");
+	assert_set("[wsl2]\nswap=1\n", "memory", NULL, "[wsl2]\nswap=1\n");
+	/* what continues a value goes with it */
+	assert_set("[wsl2]\nkernelCommandLine=a\n  b\nswap=1\n", "kernelCommandLine", "c",
+		   "[wsl2]\nkernelCommandLine = c\nswap=1\n");
+}
+
+static void test_values_are_found_as_they_were_written(void **state)
+{
+	static const char text[] = "[wsl2]\nshare = /a b \nshare=/c:rw\nmemory=1\nmemory= 2GB\n"
+				   "[experimental]\nautoMemoryReclaim=disabled\n";
+	_auto_free char *shares = config_text_get(text, config_key_find("share", NULL));
+	_auto_free char *memory = config_text_get(text, config_key_find("WSL2.Memory", NULL));
+	_auto_free char *swap = config_text_get(text, config_key_find("swap", NULL));
+	_auto_free char *reclaim =
+		config_text_get(text, config_key_find("experimental.autoMemoryReclaim", NULL));
+	struct pil_err err = {0};
+
+	(void)state;
+	assert_string_equal(shares, "/a b\n/c:rw");
+	assert_string_equal(memory, "2GB"); /* the last one holds */
+	assert_null(swap);
+	assert_string_equal(reclaim, "disabled");
+	assert_null(config_key_find("accel.memory", &err));
+	assert_non_null(strstr(err.msg, "accel.memory"));
+	assert_null(config_key_find("", NULL));
+}
+
+static void test_value_is_judged_before_it_is_written(void **state)
+{
+	struct pil_err err = {0};
+
+	(void)state;
+	assert_int_equal(config_key_check(config_key_find("quota", NULL), "4GB", NULL), 0);
+	assert_int_equal(config_key_check(config_key_find("quota", NULL), "lots", &err), -EINVAL);
+	assert_non_null(strstr(err.hint, "512M"));
+	assert_int_equal(config_key_check(config_key_find("weight", NULL), "0", NULL), -EINVAL);
+	assert_int_equal(config_key_check(config_key_find("weight", NULL), "1000", NULL), 0);
+	assert_int_equal(config_key_check(config_key_find("share", NULL), "relative", NULL),
+			 -EINVAL);
+	assert_int_equal(config_key_check(config_key_find("env", NULL), "A=1", &err), -EINVAL);
+	assert_non_null(strstr(err.hint, "all machines"));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_settings_of_a_machine_override_the_users,
+						make_folder, remove_folder),
+		cmocka_unit_test_setup_teardown(test_settings_of_all_machines_are_refused_for_one,
+						make_folder, remove_folder),
+		cmocka_unit_test_setup_teardown(test_setting_changes_its_line_alone, make_folder,
+						remove_folder),
+		cmocka_unit_test_setup_teardown(test_values_are_found_as_they_were_written,
+						make_folder, remove_folder),
+		cmocka_unit_test_setup_teardown(test_value_is_judged_before_it_is_written,
+						make_folder, remove_folder),
 		TEST(test_defaults_without_a_file),
 		TEST(test_keys_are_read),
 		TEST(test_bad_value_names_its_line),

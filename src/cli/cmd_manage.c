@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --manage NAME --set KEY=VALUE [--set ...] | --unset KEY | --get [KEY] [--json]
+ *
+ * Settings of one machine, in distros/NAME/machine.conf.  What is written has been read back first,
+ * so that a machine never meets a file that it cannot use. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "cli.h"
+#include "config.h"
+#include "config_keys.h"
+#include "fd.h"
+#include "machine.h"
+#include "path.h"
+#include "registry.h"
+#include "str.h"
+
+enum { MAX_CHANGES = 16, MAX_FILE_BYTES = 64 << 10, LOCK_MS = 5000 };
+
+enum action { NOTHING, SET, UNSET, GET };
+
+struct request {
+	enum action action;
+	const struct config_key *key;    /* NULL: --get of all */
+	const char *values[MAX_CHANGES]; /* of --set, all for the one key */
+	int n_values;
+	bool json;
+};
+
+/* "KEY=VALUE".  Several at once are several values of one key. */
+static int add_value(struct request *r, char *text, struct pil_err *err)
+{
+	char *equals = strchr(text, '=');
+	const struct config_key *key;
+
+	if (!equals || strchr(equals, '\n'))
+		return pil_err_say(err, EINVAL, "--set takes KEY=VALUE, in one line");
+	*equals = '\0';
+	key = config_key_find(text, err);
+	if (!key)
+		return -ENOENT;
+	if (r->n_values && (key != r->key || !key->clear))
+		return pil_err_say(err, EINVAL, "%s: one value of one key at a time", key->name);
+	if (r->n_values == MAX_CHANGES)
+		return pil_err_say(err, EINVAL, "at most %d values", MAX_CHANGES);
+	r->key = key;
+	r->values[r->n_values++] = equals + 1;
+	return config_key_check(key, equals + 1, err);
+}
+
+static int set_action(struct request *r, enum action action, struct pil_err *err)
+{
+	if (r->action != NOTHING && (r->action != SET || action != SET))
+		return pil_err_say(err, EINVAL, "one of --set, --unset and --get at a time");
+	r->action = action;
+	return 0;
+}
+
+enum { OPT_SET = 256, OPT_UNSET, OPT_GET, OPT_JSON, OPT_UNSUPPORTED };
+
+static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
+{
+	static const struct option options[] = {
+		{"set", required_argument, NULL, OPT_SET},
+		{"unset", required_argument, NULL, OPT_UNSET},
+		{"get", no_argument, NULL, OPT_GET},
+		{"json", no_argument, NULL, OPT_JSON},
+		{"move", required_argument, NULL, OPT_UNSUPPORTED},
+		{"resize", required_argument, NULL, OPT_UNSUPPORTED},
+		{"set-default-user", required_argument, NULL, OPT_UNSUPPORTED},
+		{"set-sparse", required_argument, NULL, OPT_UNSUPPORTED},
+		{0},
+	};
+	int c, index = 0, ret = 0;
+
+	opterr = 0;
+	optind = 1;
+	while (!ret && (c = getopt_long(argc, argv, "+", options, &index)) != -1) {
+		if (c == OPT_JSON)
+			r->json = true;
+		else if (c == OPT_UNSUPPORTED)
+			ret = pil_err_say(err, ENOTSUP, "--%s is not supported yet",
+					  options[index].name);
+		else if (c < OPT_SET || c > OPT_GET)
+			ret = pil_err_say(err, EINVAL, "unknown option, or one without its value");
+		else
+			ret = set_action(r, c == OPT_SET ? SET : c == OPT_UNSET ? UNSET : GET, err);
+		if (!ret && c == OPT_SET)
+			ret = add_value(r, optarg, err);
+		if (!ret && c == OPT_UNSET && !(r->key = config_key_find(optarg, err)))
+			ret = -ENOENT;
+		if (!ret && c == OPT_GET && optind < argc && argv[optind][0] != '-' &&
+		    !(r->key = config_key_find(argv[optind++], err)))
+			ret = -ENOENT;
+	}
+	if (!ret && optind < argc)
+		ret = pil_err_say(err, EINVAL, "what is '%s'?", argv[optind]);
+	if (!ret && r->action == NOTHING)
+		ret = pil_err_say(err, EINVAL, "nothing to do: --set, --unset or --get");
+	return ret;
+}
+
+/* ---- set, unset ---- */
+
+/* Writes the changed text beside the file, reads it as a machine would, and only then replaces it.
+ */
+static int replace(const char *path, const char *text, struct pil_err *err)
+{
+	_auto_free char *trial = str_printf("%s.trial", path);
+	int ret = pil_write_file(trial, 0600, text, strlen(text));
+
+	if (ret)
+		return pil_err_set(err, -ret, "write '%s'", trial);
+	ret = config_check_machine(trial, err);
+	if (!ret && rename(trial, path))
+		ret = pil_err_set(err, errno, "replace '%s'", path);
+	if (ret)
+		unlink(trial);
+	return ret;
+}
+
+static int change(struct cli *cli, const char *distro, const struct request *r, struct pil_err *err)
+{
+	_auto_free char *path = config_machine_path(&cli->dirs, distro);
+	_auto_free char *lock_path = str_printf("%s.lock", path);
+	_auto_fd int lock_fd = state_lock(lock_path, LOCK_MS, err);
+	_auto_free char *before = NULL;
+	_auto_free char *after = NULL;
+
+	if (lock_fd < 0)
+		return lock_fd;
+	if (path_exists(path) && pil_read_file(path, MAX_FILE_BYTES, &before) < 0)
+		return pil_err_say(err, EIO, "read '%s'", path);
+	after = config_text_set(before, r->key, r->values, r->n_values);
+	if (!after)
+		return pil_err_set(err, ENOMEM, "change '%s'", path);
+	return replace(path, after, err);
+}
+
+static void say_when(struct cli *cli, const char *distro, const struct config_key *key)
+{
+	if (!strcmp(key->section, "accel"))
+		fprintf(stderr, "pillion: %s holds for programs that start from now on\n",
+			key->name);
+	else if (machine_running(&cli->dirs, distro))
+		fprintf(stderr,
+			"pillion: %s holds from the next start of '%s'\nhint: pillion --terminate "
+			"%s\n",
+			key->name, distro, distro);
+}
+
+/* ---- get ---- */
+
+struct files {
+	char *machine, *user; /* their text; NULL: not there */
+};
+
+static void read_files(struct cli *cli, const char *distro, struct files *f)
+{
+	_auto_free char *own = config_machine_path(&cli->dirs, distro);
+	_auto_free char *user = str_printf("%s/config", cli->dirs.config);
+
+	*f = (struct files){0};
+	if (pil_read_file(own, MAX_FILE_BYTES, &f->machine) < 0)
+		f->machine = NULL;
+	if (pil_read_file(user, MAX_FILE_BYTES, &f->user) < 0)
+		f->user = NULL;
+}
+
+/* The value as somebody wrote it, and who; heap. */
+static char *value_of(const struct files *f, const struct config_key *key, const char **from)
+{
+	char *value = f->machine ? config_text_get(f->machine, key) : NULL;
+
+	*from = "machine";
+	if (!value && f->user) {
+		value = config_text_get(f->user, key);
+		*from = "config";
+	}
+	if (value)
+		return value;
+	*from = "default";
+	return str_printf("%s", key->normal);
+}
+
+static int print_all(const struct files *f, bool json)
+{
+	json_auto_t *list = json_array();
+
+	for (int i = 0; i < config_num_keys; i++) {
+		const struct config_key *key = &config_keys[i];
+		_auto_free char *name = str_printf("%s.%s", key->section, key->name);
+		_auto_free char *value = NULL;
+		const char *from;
+
+		if (!key->of_machine)
+			continue;
+		value = value_of(f, key, &from);
+		for (char *c = value; !json && *c; c++)
+			*c = *c == '\n' ? ',' : *c;
+		if (json)
+			json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "key", name,
+							      "value", value, "from", from));
+		else
+			printf("%-34s %-10s %s\n", name, from, value);
+	}
+	if (json && json_dumpf(list, stdout, JSON_INDENT(2)))
+		return EXIT_FAILURE;
+	if (json)
+		putchar('\n');
+	return EXIT_SUCCESS;
+}
+
+static int get(struct cli *cli, const char *distro, const struct request *r)
+{
+	_auto_free char *value = NULL;
+	struct files f;
+	const char *from;
+	int status = EXIT_SUCCESS;
+
+	read_files(cli, distro, &f);
+	if (r->key)
+		puts(value = value_of(&f, r->key, &from));
+	else
+		status = print_all(&f, r->json);
+	free(f.machine);
+	free(f.user);
+	return status;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct request r = {0};
+	struct distro distro;
+	struct pil_err err = {0};
+
+	if (argc < 2 || argv[1][0] == '-')
+		return cli_usage(&cmd_manage, "one distribution is needed");
+	if (registry_find(&cli->dirs, argv[1], &distro, &err))
+		return cli_fail(&err);
+	if (parse(&r, argc - 1, argv + 1, &err)) {
+		pil_err_prefix(&err, "manage '%s'", distro.name);
+		return cli_fail(&err);
+	}
+	if (r.action == GET)
+		return get(cli, distro.name, &r);
+	if (change(cli, distro.name, &r, &err)) {
+		pil_err_prefix(&err, "manage '%s'", distro.name);
+		return cli_fail(&err);
+	}
+	say_when(cli, distro.name, r.key);
+	puts("The operation completed successfully.");
+	return EXIT_SUCCESS;
+}
+
+const struct cmd cmd_manage = {"--manage", NULL,
+			       "<Distro> --set <Key=Value> | --unset <Key> | --get [Key] [--json]",
+			       "Changes or shows the settings of one machine.", run};
