@@ -4,10 +4,11 @@
  * network.
  *
  * Theory of operation: four processes.  `bwrap` (outer) is the first process of a pid namespace
- * and waits for its child; the child becomes pillion-init, pid 1 of its own pid, mount, ipc, uts
- * and network namespaces, once we let it (a pipe it blocks on).  Between its creation and that
- * moment pasta is attached to its network namespace.  `pasta` runs in the same user namespace, so
- * it is nobody on the host, too.
+ * and waits for its child.  The child makes the mounts and becomes pillion-init, pid 1 of a pid
+ * namespace of its own.  pillion-init enters one more user namespace with a network and a copy of
+ * the mounts, which are locked by that (src/guest/init/confine.c), says so, and waits until `pasta`
+ * is attached to its network.  pasta runs in the user namespace of bwrap: it is nobody on the host,
+ * and out of reach of the guest's root.
  *
  * All of them end with us: bwrap and pasta get SIGKILL when the supervisor dies, and the kernel
  * ends a pid namespace with its first process.  The polite way is the life pipe: closing our end
@@ -125,7 +126,7 @@ static int token_fd(const char *token)
 }
 
 struct start_fds {
-	int life, ready, info, block, token; /* the children's ends */
+	int life, ready, entered, go, token; /* the children's ends */
 };
 
 static void add_init(struct argv *a, const struct machine_run *run, const struct start_fds *fds,
@@ -144,6 +145,10 @@ static void add_init(struct argv *a, const struct machine_run *run, const struct
 	argv_addf(a, "%d", fds->life);
 	argv_add(a, "--ready-fd");
 	argv_addf(a, "%d", fds->ready);
+	argv_add(a, "--entered-fd");
+	argv_addf(a, "%d", fds->entered);
+	argv_add(a, "--go-fd");
+	argv_addf(a, "%d", fds->go);
 	if (run->forward_fd >= 0) {
 		argv_add(a, "--forward-fd");
 		argv_addf(a, "%d", run->forward_fd);
@@ -158,46 +163,17 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 			  const struct guest_files *files, const char *rootfs,
 			  const char *guest_dir, const struct start_fds *fds, bool *dns_forward)
 {
-	argv_add_all(a, (const char *const[]){"bwrap",
-					      "--unshare-pid",
-					      "--unshare-ipc",
-					      "--unshare-uts",
-					      "--unshare-net",
-					      "--unshare-cgroup-try",
-					      "--as-pid-1",
-					      "--cap-drop",
-					      "CAP_SYS_MODULE",
-					      "--cap-drop",
-					      "CAP_SYS_RAWIO",
-					      "--cap-drop",
-					      "CAP_SYS_BOOT",
-					      "--cap-drop",
-					      "CAP_SYS_TIME",
-					      "--cap-drop",
-					      "CAP_SYSLOG",
-					      "--cap-drop",
-					      "CAP_BPF",
-					      "--cap-drop",
-					      "CAP_PERFMON",
-					      "--bind",
-					      userns_stage_add(stage, rootfs),
-					      "/",
-					      "--dev",
-					      "/dev",
-					      "--proc",
-					      "/proc",
-					      "--ro-bind",
-					      "/sys",
-					      "/sys",
-					      "--tmpfs",
-					      "/run",
-					      "--tmpfs",
-					      "/tmp",
-					      "--chmod",
-					      "1777",
-					      "/tmp",
-					      NULL});
-	argv_add_all(a, (const char *const[]){"--ro-bind", userns_stage_add(stage, guest_dir),
+	argv_add_all(a, (const char *const[]){
+				"bwrap",      "--unshare-pid", "--unshare-cgroup-try",
+				"--as-pid-1", "--bind",        userns_stage_add(stage, rootfs),
+				"/",          "--dev",         "/dev",
+				"--proc",     "/proc",         "--ro-bind",
+				"/sys",       "/sys",          "--tmpfs",
+				"/run",       "--tmpfs",       "/tmp",
+				"--chmod",    "1777",          "/tmp",
+				NULL});
+	argv_add_all(a, (const char *const[]){"--perms", "0755", "--dir", "/run/pillion",
+					      "--ro-bind", userns_stage_add(stage, guest_dir),
 					      "/run/pillion/host", NULL});
 	argv_add(a, "--perms");
 	argv_add(a, "0444"); /* every user of the machine may use the machine's devices */
@@ -211,25 +187,21 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 				"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 				"--setenv", "HOME", "/root", "--setenv", "GGML_BACKEND_PATH",
 				"/usr/lib/pillion/lib/libggml-pillion.so", NULL});
-	argv_add(a, "--info-fd");
-	argv_addf(a, "%d", fds->info);
-	argv_add(a, "--block-fd");
-	argv_addf(a, "%d", fds->block);
 	add_init(a, run, fds, dns_forward);
 }
 
 /* ---- network ---- */
 
-/* bwrap writes about its child to @info_fd as soon as there is one; the pid it names is of a
- * namespace that we are not in.  0: not there in time. */
-static pid_t await_child(pid_t bwrap, int info_fd)
+/* pillion-init writes to @entered_fd once it has its namespaces.  Its pid as seen from here: that
+ * of bwrap's only child.  0: not there in time. */
+static pid_t await_init(pid_t bwrap, int entered_fd)
 {
 	_auto_free char *path = str_printf("/proc/%d/task/%d/children", bwrap, bwrap);
 	_auto_free char *pids = NULL;
-	struct pollfd p = {.fd = info_fd, .events = POLLIN};
+	struct pollfd p = {.fd = entered_fd, .events = POLLIN};
 	char c;
 
-	if (poll(&p, 1, 10000) <= 0 || read(info_fd, &c, 1) != 1 ||
+	if (poll(&p, 1, 10000) <= 0 || read(entered_fd, &c, 1) != 1 ||
 	    pil_read_file(path, 64, &pids) < 0)
 		return 0;
 	return (pid_t)strtol(pids, NULL, 10);
@@ -247,23 +219,6 @@ static bool network_up(pid_t child)
 		return true;
 	return pil_read_file(path6, 1 << 16, &text6) > 0 &&
 	       strstr(text6, "00000000000000000000000000000000 00 ") && strstr(text6, "eth");
-}
-
-/* bwrap brings the loopback interface up, by netlink, and takes the answers for its own only where
- * nobody else had the port that the kernel names after the process: pasta, which may be the same
- * number in a pid namespace of its own, comes after that. */
-static void await_loopback(pid_t child)
-{
-	_auto_free char *path = str_printf("/proc/%d/net/fib_trie", child);
-	int64_t due = loop_now_ms() + 1000;
-
-	while (loop_now_ms() < due) {
-		_auto_free char *text = NULL;
-
-		if (pil_read_file(path, 1 << 20, &text) < 0 || strstr(text, "127.0.0.1"))
-			return;
-		poll(NULL, 0, 1);
-	}
 }
 
 /* No network is not worth refusing the machine: it is said, and the machine starts without. */
@@ -285,7 +240,6 @@ static void attach_network(struct ns *ns)
 		log_warn("network: open %s: %s", ns_path, strerror(errno));
 		return;
 	}
-	await_loopback(ns->init);
 	argv_add_all(&a, (const char *const[]){"pasta", "-f", "-q", "--config-net", "--netns-only",
 					       "-t", "none", "-u", "none", "-T", "none", "-U",
 					       "none", "-I", TAP_NAME, NULL});
@@ -295,7 +249,7 @@ static void attach_network(struct ns *ns)
 		argv_add_all(&a, (const char *const[]){"--dns-forward", DNS_FORWARD, NULL});
 	argv_add(&a, "--netns");
 	argv_addf(&a, "/proc/self/fd/%d", net_fd);
-	ns->pasta = tap_spawn_pasta(ns->init, net_fd, a.v, &opts, &err);
+	ns->pasta = tap_spawn_pasta(ns->bwrap, net_fd, a.v, &opts, &err);
 	if (ns->pasta < 0) {
 		log_warn("network: %s", err.msg);
 		ns->pasta = 0;
@@ -359,8 +313,8 @@ static void close_start_fds(struct start_fds *fds)
 {
 	pil_close_p(&fds->life);
 	pil_close_p(&fds->ready);
-	pil_close_p(&fds->info);
-	pil_close_p(&fds->block);
+	pil_close_p(&fds->entered);
+	pil_close_p(&fds->go);
 	pil_close_p(&fds->token);
 }
 
@@ -371,7 +325,7 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 	_auto_free char *rootfs = str_printf("%s/rootfs", run->spec->dir);
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
-	const int keep[] = {fds->life,  fds->ready,     fds->info,      fds->block,
+	const int keep[] = {fds->life,  fds->ready,     fds->entered,   fds->go,
 			    fds->token, run->listen_fd, run->forward_fd};
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
@@ -389,8 +343,8 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 {
 	struct guest_files files;
 	struct start_fds fds = {-1, -1, -1, -1, -1};
-	_auto_fd int info_read = -1;
-	_auto_fd int block_write = -1;
+	_auto_fd int entered_read = -1;
+	_auto_fd int go_write = -1;
 	_auto_fd int ready_read = -1;
 	struct ns *ns = calloc(1, sizeof(*ns));
 	bool dns_forward = false;
@@ -407,7 +361,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	ns->life_fd = -1;
 	fds.token = token_fd(run->token);
 	if (make_pipe(&fds.life, &ns->life_fd) || make_pipe(&ready_read, &fds.ready) ||
-	    make_pipe(&info_read, &fds.info) || make_pipe(&fds.block, &block_write) ||
+	    make_pipe(&entered_read, &fds.entered) || make_pipe(&fds.go, &go_write) ||
 	    fds.token < 0)
 		ret = pil_err_set(err, errno, "start sandbox");
 	if (!ret) {
@@ -415,15 +369,15 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		ret = ns->bwrap < 0 ? ns->bwrap : 0;
 	}
 	close_start_fds(&fds);
-	child = ret ? 0 : await_child(ns->bwrap, info_read);
+	child = ret ? 0 : await_init(ns->bwrap, entered_read);
 	if (!ret && child <= 0)
-		ret = pil_err_say(err, EIO, "bubblewrap ended before the sandbox stood");
+		ret = pil_err_say(err, EIO, "the sandbox ended before it stood");
 	if (!ret) {
 		ns->init = child;
 		ns->dns_forward = dns_forward;
 		ns->map_loopback = run->config->host_address_loopback;
 		attach_network(ns);
-		if (write(block_write, "", 1) != 1)
+		if (write(go_write, "", 1) != 1)
 			ret = pil_err_set(err, errno, "start sandbox");
 	}
 	guest_files_finish(&files);

@@ -2,8 +2,8 @@
  *
  * pillion-init: pid 1 of a machine, and the agent that runs commands for the command line.
  *
- *   pillion-init --distro NAME --listen-fd N --life-fd N --ready-fd N [--idle-ms N] [--user NAME]
- *                [--resolv-conf TEXT] [--forward-fd N]                       in a sandbox
+ *   pillion-init --distro NAME --listen-fd N --life-fd N --ready-fd N --entered-fd N --go-fd N
+ *                [--idle-ms N] [--user NAME] [--resolv-conf TEXT] [--forward-fd N]  in a sandbox
  *   pillion-init                                                             in a microVM, where
  *                these options, and --net --token --mount --swap --reclaim --forward, come from
  *                the host (vm.c)
@@ -22,13 +22,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent.h"
+#include "confine.h"
 #include "fd.h"
 #include "forward.h"
 #include "log.h"
@@ -55,6 +55,7 @@ struct init {
 struct options {
 	const char *distro, *user, *resolv_conf;
 	int listen_fd, life_fd, ready_fd, forward_fd;
+	int entered_fd, go_fd; /* told and asked once it is in its namespaces */
 	int64_t idle_ms;
 	bool forward;
 	enum reclaim_how reclaim;
@@ -196,6 +197,8 @@ static bool parse_options(int argc, char **argv, struct options *o)
 		{"reclaim", required_argument, NULL, 'R'},
 		{"forward", no_argument, NULL, 'F'},
 		{"forward-fd", required_argument, NULL, 'P'},
+		{"entered-fd", required_argument, NULL, 'E'},
+		{"go-fd", required_argument, NULL, 'G'},
 		{0},
 	};
 	bool ok = true;
@@ -206,6 +209,8 @@ static bool parse_options(int argc, char **argv, struct options *o)
 			      .life_fd = -1,
 			      .ready_fd = -1,
 			      .forward_fd = -1,
+			      .entered_fd = -1,
+			      .go_fd = -1,
 			      .idle_ms = -1};
 	while (ok && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
@@ -241,6 +246,12 @@ static bool parse_options(int argc, char **argv, struct options *o)
 		case 'P':
 			ok = parse_int(optarg, &o->forward_fd);
 			break;
+		case 'E':
+			ok = parse_int(optarg, &o->entered_fd);
+			break;
+		case 'G':
+			ok = parse_int(optarg, &o->go_fd);
+			break;
 		case 'l':
 			ok = parse_int(optarg, &o->listen_fd);
 			break;
@@ -262,20 +273,19 @@ static bool parse_options(int argc, char **argv, struct options *o)
 	return ok && o->distro;
 }
 
-/* The kernel counts descriptors on their way between processes by user, and our root is the user of
- * the host that runs the broker: it refuses to send one once there are more than its own limit.  We
- * must not be able to get it there. */
-static void leave_descriptors_to_the_host(void)
+/* A sandbox: leaves the host behind, and waits until the supervisor has given us a network. */
+static int enter_sandbox(const struct options *o, struct pil_err *err)
 {
-	struct rlimit files;
+	int ret = confine_enter(err);
+	char c;
 
-	if (getrlimit(RLIMIT_NOFILE, &files))
-		return;
-	files.rlim_max /= 2;
-	if (files.rlim_cur > files.rlim_max)
-		files.rlim_cur = files.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &files))
-		log_warn("limit descriptors: %s", strerror(errno));
+	if (ret)
+		return ret;
+	if (pil_write_all(o->entered_fd, "", 1) || pil_read_all(o->go_fd, &c, 1))
+		return pil_err_say(err, EPIPE, "the supervisor has gone");
+	close(o->entered_fd);
+	close(o->go_fd);
+	return 0;
 }
 
 /* A microVM: who we are comes from the host.  False: it cannot be started. */
@@ -304,6 +314,7 @@ int main(int argc, char **argv)
 {
 	struct init init = {.guest.became_idle = became_idle, .idle.expired = idle_expired};
 	bool vm = vm_booted();
+	struct pil_err err = {0};
 	struct options o;
 	int ret;
 
@@ -313,12 +324,14 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	if (!vm && (!parse_options(argc, argv, &o) || o.listen_fd < 0 || o.life_fd < 0 ||
-		    o.ready_fd < 0)) {
+		    o.ready_fd < 0 || o.entered_fd < 0 || o.go_fd < 0)) {
 		log_err("this program is started by pillion as the first process of a machine");
 		return EXIT_FAILURE;
 	}
-	if (!vm)
-		leave_descriptors_to_the_host();
+	if (!vm && enter_sandbox(&o, &err)) {
+		log_err("%s", err.msg);
+		return EXIT_FAILURE;
+	}
 	list_init(&init.guest.sessions);
 	init.guest.distro = o.distro;
 	init.guest.default_user = o.user;
