@@ -8,6 +8,7 @@
 
 #include "fd.h"
 #include "log.h"
+#include "proc.h"
 
 int daemon_detach(struct pil_err *err)
 {
@@ -25,6 +26,7 @@ int daemon_detach(struct pil_err *err)
 	}
 	close(pipe_fds[0]);
 	setsid();
+	proc_leave_keyring();
 	return pipe_fds[1];
 }
 

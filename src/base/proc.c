@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -207,6 +208,13 @@ int proc_stop(pid_t pid, int grace_ms)
 	 * Until it is reaped the number is nobody else's. */
 	kill(getpgid(pid) == pid ? -pid : pid, SIGKILL);
 	return proc_wait(pid, -1);
+}
+
+/* Without keyrings in the kernel (ENOSYS), or where a filter denies the call, there is none. */
+void proc_leave_keyring(void)
+{
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0)
+		log_dbg("leave the session's keyring: %s", strerror(errno));
 }
 
 bool proc_have(const char *program)

@@ -53,6 +53,9 @@ int proc_wait(pid_t pid, int timeout_ms);
  * it leads one; reaps it.  Returns as proc_wait(). */
 int proc_stop(pid_t pid, int grace_ms);
 
+/* Leaves the keyring of the caller's session behind: neither we nor what we start see its keys. */
+void proc_leave_keyring(void);
+
 /* Is there @program in $PATH? */
 bool proc_have(const char *program);
 

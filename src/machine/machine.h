@@ -16,6 +16,7 @@
 #include "state.h"
 
 struct config;
+struct said;
 
 enum { MACHINE_MAX_SHARES = 8 };
 
@@ -66,6 +67,8 @@ struct machine_ops {
 		     struct pil_err *err);
 	/* Called every few seconds while it runs; may be NULL. */
 	void (*tend)(void *state);
+	/* What its parts print: read by who watches the machine.  May be NULL. */
+	struct said *(*said)(void *state);
 	/* Ends it: politely, then by force; frees @state.  Bounded: half a minute at most. */
 	void (*stop)(void *state);
 };

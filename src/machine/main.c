@@ -37,6 +37,7 @@
 #include "path.h"
 #include "proc.h"
 #include "registry.h"
+#include "said.h"
 #include "str.h"
 #include "unixsock.h"
 
@@ -153,7 +154,7 @@ static void open_log(struct supervisor *s)
 		dup2(s->log_fd, STDERR_FILENO);
 }
 
-/* Root of a sandbox can write there. */
+/* What parts of a machine print goes there, as fast as their budgets allow. */
 static void bound_log(const struct supervisor *s)
 {
 	struct stat st;
@@ -240,17 +241,26 @@ static void tend(struct supervisor *s)
 	broker_watch_tend(&s->broker, &s->dirs);
 }
 
+static int sooner(int a_ms, int b_ms)
+{
+	return a_ms < b_ms ? a_ms : b_ms;
+}
+
 static void watch(struct supervisor *s, int signal_fd)
 {
+	struct said *said = s->ops->said ? s->ops->said(s->state) : NULL;
 	int64_t due_ms = loop_now_ms() + TEND_MS;
 
 	for (;;) {
+		int rest_ms = said ? said_rest_ms(said) : 0, left_ms = loop_left_ms(due_ms);
 		struct pollfd p[] = {{.fd = s->ended_fd, .events = POLLIN},
 				     {.fd = signal_fd, .events = POLLIN},
 				     {.fd = s->forwarder.path ? s->forwarder.announce_fd : -1,
 				      .events = POLLIN},
-				     {.fd = s->gate.control_fd, .events = POLLIN}};
-		int n = poll(p, ARRAY_SIZE(p), loop_left_ms(due_ms));
+				     {.fd = s->gate.control_fd, .events = POLLIN},
+				     {.fd = said && !rest_ms ? said->read_fd : -1,
+				      .events = POLLIN}};
+		int n = poll(p, ARRAY_SIZE(p), rest_ms ? sooner(rest_ms, left_ms) : left_ms);
 
 		if ((n < 0 && errno != EINTR) || p[0].revents || p[1].revents)
 			return;
@@ -258,6 +268,8 @@ static void watch(struct supervisor *s, int signal_fd)
 			forwarder_read(&s->forwarder);
 		if (n > 0 && p[3].revents)
 			gate_tend(&s->gate, false);
+		if (n > 0 && p[4].revents)
+			said_pass_on(said);
 		if (loop_left_ms(due_ms) == 0) {
 			tend(s);
 			due_ms = loop_now_ms() + TEND_MS;

@@ -32,11 +32,13 @@
 #include "config.h"
 #include "fd.h"
 #include "guest_files.h"
+#include "kernel_files.h"
 #include "log.h"
 #include "loop.h"
 #include "path.h"
 #include "proc.h"
 #include "respawn.h"
+#include "said.h"
 #include "str.h"
 #include "tap.h"
 #include "userns.h"
@@ -51,6 +53,8 @@ struct ns {
 	bool dns_forward;  /* pasta forwards name queries */
 	bool map_loopback; /* the gateway's address is the host's loopback */
 	int life_fd;       /* closing it ends the machine */
+	struct said said;  /* what pillion-init and pasta print */
+	int say_fd;        /* the end that they get */
 };
 
 static bool usable(const struct state_dirs *dirs, char *why, int why_size)
@@ -163,17 +167,12 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 			  const struct guest_files *files, const char *rootfs,
 			  const char *guest_dir, const struct start_fds *fds, bool *dns_forward)
 {
-	argv_add_all(a, (const char *const[]){
-				"bwrap",      "--unshare-pid", "--unshare-cgroup-try",
-				"--as-pid-1", "--bind",        userns_stage_add(stage, rootfs),
-				"/",          "--dev",         "/dev",
-				"--proc",     "/proc",         "--ro-bind",
-				"/sys",       "/sys",          "--tmpfs",
-				"/run",       "--tmpfs",       "/tmp",
-				"--chmod",    "1777",          "/tmp",
-				NULL});
-	argv_add_all(a, (const char *const[]){"--perms", "0755", "--dir", "/run/pillion",
-					      "--ro-bind", userns_stage_add(stage, guest_dir),
+	argv_add_all(a, (const char *const[]){"bwrap", "--unshare-pid", "--unshare-cgroup-try",
+					      "--as-pid-1", "--bind",
+					      userns_stage_add(stage, rootfs), "/", NULL});
+	kernel_files_add(a);
+	argv_add_all(a, (const char *const[]){"--tmpfs", "/tmp", "--chmod", "1777", "/tmp", NULL});
+	argv_add_all(a, (const char *const[]){"--ro-bind", userns_stage_add(stage, guest_dir),
 					      "/run/pillion/host", NULL});
 	argv_add(a, "--perms");
 	argv_add(a, "0444"); /* every user of the machine may use the machine's devices */
@@ -228,8 +227,8 @@ static void attach_network(struct ns *ns)
 	_auto_fd int net_fd = open(ns_path, O_RDONLY | O_CLOEXEC);
 	_auto_argv struct argv a = {0};
 	struct proc_opts opts = {.stdin_fd = -1,
-				 .stdout_fd = -1,
-				 .stderr_fd = -1,
+				 .stdout_fd = ns->say_fd,
+				 .stderr_fd = ns->say_fd,
 				 .keep_fds = &net_fd,
 				 .n_keep_fds = 1,
 				 .die_with_us = true};
@@ -282,6 +281,11 @@ static void tend(void *state)
 	attach_network(ns);
 }
 
+static struct said *said(void *state)
+{
+	return &((struct ns *)state)->said;
+}
+
 /* ---- start and stop ---- */
 
 static void stop(void *state)
@@ -295,6 +299,8 @@ static void stop(void *state)
 		proc_stop(ns->bwrap, 0);
 	if (ns->pasta > 0)
 		proc_stop(ns->pasta, 500);
+	said_finish(&ns->said);
+	pil_close_p(&ns->say_fd);
 	free(ns);
 }
 
@@ -319,7 +325,8 @@ static void close_start_fds(struct start_fds *fds)
 }
 
 static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files *files,
-			 const struct start_fds *fds, bool *dns_forward, struct pil_err *err)
+			 const struct start_fds *fds, int say_fd, bool *dns_forward,
+			 struct pil_err *err)
 {
 	_auto_free char *guest_dir = str_printf("%s/guest", run->dir);
 	_auto_free char *rootfs = str_printf("%s/rootfs", run->spec->dir);
@@ -328,8 +335,8 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 	const int keep[] = {fds->life,  fds->ready,     fds->entered,   fds->go,
 			    fds->token, run->listen_fd, run->forward_fd};
 	struct proc_opts opts = {.stdin_fd = -1,
-				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
-				 .stderr_fd = STDERR_FILENO,
+				 .stdout_fd = say_fd,
+				 .stderr_fd = say_fd,
 				 .keep_fds = keep,
 				 .n_keep_fds = ARRAY_SIZE(keep) - (run->forward_fd < 0),
 				 .new_session = true,
@@ -358,14 +365,19 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		free(ns);
 		return ret;
 	}
-	ns->life_fd = -1;
+	ns->life_fd = ns->say_fd = -1;
+	ret = said_open(&ns->said, "sandbox", &ns->say_fd, err);
+	if (ret) {
+		free(ns);
+		return ret;
+	}
 	fds.token = token_fd(run->token);
 	if (make_pipe(&fds.life, &ns->life_fd) || make_pipe(&ready_read, &fds.ready) ||
 	    make_pipe(&entered_read, &fds.entered) || make_pipe(&fds.go, &go_write) ||
 	    fds.token < 0)
 		ret = pil_err_set(err, errno, "start sandbox");
 	if (!ret) {
-		ns->bwrap = spawn_bwrap(run, &files, &fds, &dns_forward, err);
+		ns->bwrap = spawn_bwrap(run, &files, &fds, ns->say_fd, &dns_forward, err);
 		ret = ns->bwrap < 0 ? ns->bwrap : 0;
 	}
 	close_start_fds(&fds);
@@ -399,4 +411,5 @@ const struct machine_ops machine_ns = {.name = "ns",
 				       .usable = usable,
 				       .start = start,
 				       .tend = tend,
+				       .said = said,
 				       .stop = stop};

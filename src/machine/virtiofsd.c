@@ -6,8 +6,8 @@
  * only, whatever the guest mounts it as.  Both end with the pid namespace that bubblewrap is the
  * first process of.
  *
- * What it says passes through a pipe that is read now and then, and up to MAX_SAID_BYTES of it go
- * to the machine's log: that lies in memory, and a virtiofsd in its guest's hands could fill it.
+ * What it says passes through a pipe with a budget (said.h): the log lies in memory, and a
+ * virtiofsd in its guest's hands could fill it.
  *
  * There are two programs of that name with options of their own: the one in C that came with QEMU
  * up to 7, and its successor in Rust. */
@@ -30,8 +30,6 @@
 #include "str.h"
 #include "unixsock.h"
 #include "userns.h"
-
-enum { MAX_SAID_BYTES = 256 << 10, PIPE_READS = 16 };
 
 static const struct program {
 	const char *path;
@@ -78,17 +76,15 @@ static pid_t spawn(struct fs_share *fs, const struct machine_share *share, struc
 				 .max_data_bytes =
 					 PEN_MAX_BYTES}; /* the guest's memory is shared */
 	_auto_fd int say_fd = -1;
-	int fds[2];
+	int ret;
 
 	if (!program)
 		return -ENOENT;
-	if (pipe2(fds, O_CLOEXEC))
-		return pil_err_set(err, errno, "start virtiofsd");
-	pil_close_p(&fs->said_fd);
-	fs->said_fd = fds[0];
-	say_fd = fds[1];
+	said_finish(&fs->said);
+	ret = said_open(&fs->said, "virtiofsd", &say_fd, err);
+	if (ret)
+		return ret;
 	opts.stdout_fd = opts.stderr_fd = say_fd;
-	pil_set_nonblock(fs->said_fd, true);
 	add_jail(&a, userns_stage_add(&stage, share->host), share->writable);
 	argv_add(&a, program->path);
 	argv_addf(&a, "--fd=%d", fs->listen_fd);
@@ -102,26 +98,10 @@ static pid_t spawn(struct fs_share *fs, const struct machine_share *share, struc
 	return userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
 }
 
-/* Empties the pipe, but does not wait for one who fills it meanwhile. */
-static void pass_on(struct fs_share *fs)
-{
-	char said[4096];
-
-	for (unsigned i = 0; i < PIPE_READS; i++) {
-		ssize_t n = read(fs->said_fd, said, sizeof(said));
-
-		if (n <= 0)
-			return;
-		if (fs->said_bytes < MAX_SAID_BYTES && write(STDERR_FILENO, said, (size_t)n) < 0)
-			return;
-		fs->said_bytes += (size_t)n;
-	}
-}
-
 int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,
 		   const char *dir, struct pil_err *err)
 {
-	*fs = (struct fs_share){.listen_fd = -1, .said_fd = -1};
+	*fs = (struct fs_share){.listen_fd = -1, .said.read_fd = -1};
 	snprintf(fs->tag, sizeof(fs->tag), "share%d", index);
 	fs->socket = str_printf("%s/%s.sock", dir, fs->tag);
 	fs->listen_fd = unixsock_listen(fs->socket, 1, err);
@@ -141,7 +121,7 @@ void fs_share_tend(struct fs_share *fs, const struct machine_share *share)
 	struct pil_err err = {0};
 
 	if (fs->socket)
-		pass_on(fs);
+		said_pass_on(&fs->said);
 	if (!fs->socket || (fs->pid > 0 && proc_wait(fs->pid, 0) == -ETIMEDOUT))
 		return;
 	fs->pid = 0;
@@ -160,11 +140,10 @@ void fs_share_stop(struct fs_share *fs)
 	if (fs->pid > 0)
 		proc_stop(fs->pid, 0);
 	if (fs->socket) {
-		pass_on(fs);
+		said_finish(&fs->said);
 		unlink(fs->socket);
 		pil_close_p(&fs->listen_fd);
-		pil_close_p(&fs->said_fd);
 	}
 	free(fs->socket);
-	*fs = (struct fs_share){.listen_fd = -1, .said_fd = -1};
+	*fs = (struct fs_share){.listen_fd = -1, .said.read_fd = -1};
 }

@@ -10,6 +10,7 @@
 #include "err.h"
 #include "machine.h"
 #include "respawn.h"
+#include "said.h"
 
 struct fs_share { /* one of a running machine */
 	char tag[16];
@@ -17,8 +18,7 @@ struct fs_share { /* one of a running machine */
 	int listen_fd; /* stays ours, so that a new server can take over */
 	pid_t pid;     /* 0: its server has ended */
 	struct respawn again;
-	int said_fd; /* what it says comes from here */
-	size_t said_bytes;
+	struct said said;
 };
 
 /* Makes the socket and starts a server for @share, as share number @index in folder @dir.  When

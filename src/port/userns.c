@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -35,6 +36,7 @@
 #include <unistd.h>
 
 #include "fd.h"
+#include "log.h"
 #include "path.h"
 #include "str.h"
 
@@ -195,6 +197,45 @@ static int become_first_process(int ready_fd)
 	return pid < 0 ? -errno : 0;
 }
 
+/* Lowers @max to the number in @path. */
+static void lower_to(rlim_t *max, const char *path)
+{
+	_auto_free char *text = NULL;
+	uint64_t value;
+
+	if (pil_read_file(path, 32, &text) <= 0)
+		return;
+	text[strcspn(text, "\n")] = '\0';
+	if (str_to_u64(text, UINT32_MAX, &value) && value < *max)
+		*max = value;
+}
+
+/* Rootless, the kernel counts these for the user, whose other programs must be able to go on.  It
+ * keeps what is set when a namespace is made as a bound of all that runs in it. */
+static void leave_half_to_the_user(void)
+{
+	static const __rlimit_resource_t shared[] = {RLIMIT_NPROC, RLIMIT_SIGPENDING,
+						     RLIMIT_MSGQUEUE, RLIMIT_MEMLOCK};
+
+	for (size_t i = 0; i < ARRAY_SIZE(shared); i++) {
+		struct rlimit limit;
+
+		if (getrlimit(shared[i], &limit))
+			continue;
+		if (shared[i] == RLIMIT_NPROC) { /* more than these there are not, for anybody */
+			lower_to(&limit.rlim_max, "/proc/sys/kernel/threads-max");
+			lower_to(&limit.rlim_max, "/proc/sys/kernel/pid_max");
+		}
+		if (limit.rlim_max == RLIM_INFINITY)
+			continue;
+		limit.rlim_max /= 2;
+		if (limit.rlim_cur > limit.rlim_max)
+			limit.rlim_cur = limit.rlim_max;
+		if (setrlimit(shared[i], &limit))
+			log_warn("limit %d: %s", (int)shared[i], strerror(errno));
+	}
+}
+
 static int enter_namespaces(const struct userns_stage *stage, enum userns_pids pids, int ready_fd)
 {
 	pid_t pid = getpid();
@@ -202,6 +243,8 @@ static int enter_namespaces(const struct userns_stage *stage, enum userns_pids p
 
 	if (ret)
 		return ret;
+	proc_leave_keyring();
+	leave_half_to_the_user();
 	if (unshare(CLONE_NEWUSER | (pids == USERNS_OWN_PIDS ? CLONE_NEWPID : 0)))
 		return -errno;
 	if (pids == USERNS_OWN_PIDS)

@@ -2,6 +2,8 @@
 """What root of a sandbox tries against the host, as root's machine and as a user's."""
 import re
 
+from host import wait_for
+
 # Perl, which every Debian tree has, makes the calls.  `call` says OK or the error.
 CALLS = r"""sub call { my ($n, @a) = @_; my $r = syscall($n, @a); return $r < 0 ? "$!" : "OK" }
 my ($mount, $umount, $ptrace, $unshare, $pidfd_open, $pidfd_getfd) = (165, 166, 101, 272, 434, 438);
@@ -60,3 +62,100 @@ def test_cgroups_of_the_host_cannot_be_mounted(anyones):
                              call($unshare, 0x10000000 | 0x20000) eq "OK" or die;
                              print call($unshare, 0x02000000), "\n" """)
     assert said.splitlines() == ["Operation not permitted"] + ["No space left on device"] * 2
+
+
+# ---- what a machine need not see ----
+
+def test_no_cgroup_tree_and_no_card_of_the_host_is_shown(anyones):
+    assert anyones.ok("-e", "ls", "/sys/fs/cgroup") == ""
+    assert anyones.ok("-e", "ls", "/sys/class/net", "/sys/devices/virtual/net").split() == \
+        ["/sys/class/net:", "/sys/devices/virtual/net:"]
+    assert "cgroup" not in anyones.ok("-e", "cat", "/proc/self/mounts")
+    assert anyones.ok("-e", "ls", "/sys/kernel", "/sys/fs").split() == ["/sys/fs:", "cgroup", "/sys/kernel:", "mm"]
+    assert "cpu0" in anyones.ok("-e", "ls", "/sys/devices/system/cpu")
+
+
+def test_what_tells_of_the_hosts_kernel_is_hidden(anyones):
+    for name in ("keys", "kallsyms", "interrupts", "kcore", "sysrq-trigger", "timer_list"):
+        assert anyones.run("-u", "root", "-e", "cat", f"/proc/{name}").returncode == 1
+    assert anyones.ok("-u", "root", "-e", "ls", "/proc/acpi", "/proc/fs").split() == ["/proc/acpi:", "/proc/fs:"]
+
+
+def test_nothing_of_proc_and_sys_is_writable_but_the_machines_own(anyones):
+    said = perl(anyones, r"""open my $l, "-|", "find /proc /sys -path '/proc/[0-9]*' -prune -o -type f -print 2>/dev/null";
+                             while (<$l>) { chomp; print "$_\n" if sysopen my $f, $_, 1 }""")
+    own = re.compile("/proc/sys/(net/|user/|fs/mqueue/|kernel/(auto_msgmni|msg|sem|shm))")
+    others = [name for name in said.splitlines() if not own.match(name)]
+    assert others == []
+
+
+def test_keyring_of_the_hosts_session_stays_outside(anyones_own):
+    keyctl = """import ctypes, subprocess, sys
+syscall = ctypes.CDLL(None).syscall
+assert syscall(250, 1, None) > 0  # KEYCTL_JOIN_SESSION_KEYRING
+assert syscall(248, b"user", b"tried", b"secret", 6, -3) > 0  # add_key to the session's
+sys.exit(subprocess.run(sys.argv[1:]).returncode)"""
+    search = r"""my ($t, $d) = ("user", "tried"); print call(250, 10, -3, $t, $d, 0), "\n" """
+    before = anyones_own.as_user
+    anyones_own.as_user = [*before, "python3", "-c", keyctl]
+    try:
+        said = perl(anyones_own, search)
+    finally:
+        anyones_own.as_user = before
+    assert said.strip() in ("Required key not available", "Operation not permitted", "Function not implemented")
+
+
+def test_every_user_of_a_sandbox_may_use_the_device(anyones):
+    assert "Pillion0" in anyones.ok("-u", "nobody", "-e", "llama-completion", "--list-devices")
+
+
+# ---- limits ----
+
+def test_limits_are_set_outside_and_stay(anyones):
+    said = perl(anyones, r"""for (glob "/proc/sys/user/max_*_namespaces") { open my $f, ">", $_; print $f "100000\n"; close $f }
+                             my $n = 0; $n++ while $n < 600 && call($unshare, 0x20000) eq "OK"; print "$n\n";
+                             my @kept; for (1 .. 600) { pipe my $r, my $w; my $p = fork; if (!$p) { close $w;
+                                 print call($unshare, 0x40000000) eq "OK" ? "" : "no\n"; <$r>; exit } push @kept, $w }
+                             close $_ for @kept; 1 while wait > 0""")
+    assert "no" in said  # of 600 network namespaces at once
+
+
+def test_fork_bomb_leaves_the_host_room_for_processes(anyones_own):
+    """With limits so low that all of them can be made."""
+    before = anyones_own.as_user
+    anyones_own.as_user = [*before, "prlimit", "--nproc=400"] if before else ["prlimit", "--nproc=4000"]
+    bomb = r"""my $n = 0; while (defined(my $p = fork)) { if (!$p) { sleep 20; exit } $n++; last if $n > 3000 } print "$n $!\n" """
+    try:
+        made = int(perl(anyones_own, bomb).split()[0])
+        assert 20 < made < (200 if before else 2000)
+        for _ in range(3):
+            assert anyones_own.run("--list").returncode == 0
+    finally:
+        anyones_own.as_user = before
+        anyones_own.run("--shutdown")
+
+
+# ---- the log ----
+
+def test_what_a_sandbox_prints_cannot_fill_or_forge_the_log(anyones_own):
+    pil = anyones_own
+    pil.ok("-u", "root", "-e", "tee", "/etc/wsl.conf", input="[boot]\ncommand=perl /root/boot.pl\n")
+    pil.ok("-u", "root", "-e", "tee", "/root/boot.pl", input=r"""
+        $| = 1; print "pillion-vmm: err: forged\n\e]0;owned\a\n";
+        print STDERR "fallocate: ", syscall(285, 1, 0, 0, 3 << 30) ? "$!" : "OK", "\n"; # not on a pipe
+        print STDERR "append: ", fcntl(STDOUT, 4, 0) ? "OK" : "$!", "\n"; seek STDOUT, 0, 0;
+        print "x" x 999, "\n" for 1 .. 40000; print "end\n"; sleep 30""")
+    log = pil.runtime / "machines" / "debian.log"
+    try:
+        pil.ok("--terminate", "debian")
+        pil.ok("-e", "true")
+        wait_for("it has printed", lambda: "append" in log.read_text(errors="replace"))
+        wait_for("it is let go on", lambda: pil.run("-e", "pgrep", "-f", "boot.pl").returncode == 0, timeout=30)
+        lines = log.read_text().splitlines()
+        assert "sandbox: pillion-vmm: err: forged" in lines and "sandbox: \\x1b]0;owned\\x07" in lines
+        assert "sandbox: fallocate: Illegal seek" in lines
+        assert all(line.startswith(("sandbox: ", "pillion-machine: ")) for line in lines)
+        assert log.stat().st_size < 3 << 20
+    finally:
+        pil.ok("-u", "root", "-e", "rm", "-f", "/etc/wsl.conf", "/root/boot.pl")
+        pil.ok("--terminate", "debian")

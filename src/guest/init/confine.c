@@ -43,20 +43,21 @@
 
 /* Rootless, the kernel counts all of these for the user of the host, whose other programs have the
  * same id.  The guest may have half of what the user namespace outside has. */
-static const int halved[] = {RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE};
+static const __rlimit_resource_t halved[] = {RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_SIGPENDING,
+					     RLIMIT_MSGQUEUE};
 
 static void halve_limits(void)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(halved); i++) {
 		struct rlimit limit;
 
-		if (getrlimit((__rlimit_resource_t)halved[i], &limit))
+		if (getrlimit(halved[i], &limit))
 			continue;
 		limit.rlim_max /= 2;
 		if (limit.rlim_cur > limit.rlim_max)
 			limit.rlim_cur = limit.rlim_max;
-		if (setrlimit((__rlimit_resource_t)halved[i], &limit))
-			log_warn("set limit %d: %s", halved[i], strerror(errno));
+		if (setrlimit(halved[i], &limit))
+			log_warn("set limit %d: %s", (int)halved[i], strerror(errno));
 	}
 }
 
