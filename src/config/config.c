@@ -158,6 +158,8 @@ const struct config_key config_keys[] = {
 	{"experimental", "hostAddressLoopback", CONFIG_KEY_BOOL, "false",
 	 FIELD(host_address_loopback), .of_machine = true},
 	{"npu", "min_tops", CONFIG_KEY_UNSIGNED, "40", FIELD(npu_min_tops), .max = 100000},
+	{"sandbox", "systemCallFilter", CONFIG_KEY_BOOL, "true", FIELD(system_call_filter),
+	 .of_machine = true},
 	{"wsl2", "autoMemoryReclaim", CONFIG_KEY_OWN, "gradual", .set = set_reclaim,
 	 .of_machine = true},
 	{"wsl2", "debugConsole", CONFIG_KEY_WITHOUT_MEANING, ""},
@@ -309,6 +311,7 @@ int config_load(struct config *config, const char *path, struct pil_err *err)
 				  .npu_min_tops = 40,
 				  .weight = 100,
 				  .localhost_forwarding = true,
+				  .system_call_filter = true,
 				  .default_disk_bytes = 1ull << 40,
 				  .auto_memory_reclaim = CONFIG_RECLAIM_GRADUAL};
 	return load_file(config, path, false, err);

@@ -49,6 +49,7 @@ struct config {
 	unsigned weight;       /* [accel] weight: of each machine's turns, 1 to 1000, default 100 */
 	char *env[CONFIG_MAX_ENV]; /* [accel] env = NAME=VALUE, repeatable; given to executors */
 	int n_env;
+	bool system_call_filter; /* [sandbox] systemCallFilter, default true */
 	unsigned npu_min_tops; /* [npu] min_tops, default 40 */
 };
 

@@ -35,6 +35,7 @@ static const char *const hidden[] = {
 	"/proc/kmsg",
 	"/proc/latency_stats",
 	"/proc/mtrr",
+	"/proc/pressure",
 	"/proc/sched_debug",
 	"/proc/scsi",
 	"/proc/sysrq-trigger",

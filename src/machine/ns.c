@@ -29,6 +29,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "config.h"
 #include "fd.h"
 #include "guest_files.h"
@@ -130,7 +131,7 @@ static int token_fd(const char *token)
 }
 
 struct start_fds {
-	int life, ready, entered, go, token; /* the children's ends */
+	int life, ready, entered, go, token, filter; /* the children's ends */
 };
 
 static void add_init(struct argv *a, const struct machine_run *run, const struct start_fds *fds,
@@ -186,6 +187,10 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 				"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 				"--setenv", "HOME", "/root", "--setenv", "GGML_BACKEND_PATH",
 				"/usr/lib/pillion/lib/libggml-pillion.so", NULL});
+	if (fds->filter >= 0) {
+		argv_add(a, "--seccomp");
+		argv_addf(a, "%d", fds->filter);
+	}
 	add_init(a, run, fds, dns_forward);
 }
 
@@ -322,6 +327,7 @@ static void close_start_fds(struct start_fds *fds)
 	pil_close_p(&fds->entered);
 	pil_close_p(&fds->go);
 	pil_close_p(&fds->token);
+	pil_close_p(&fds->filter);
 }
 
 static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files *files,
@@ -332,13 +338,13 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 	_auto_free char *rootfs = str_printf("%s/rootfs", run->spec->dir);
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
-	const int keep[] = {fds->life,  fds->ready,     fds->entered,   fds->go,
-			    fds->token, run->listen_fd, run->forward_fd};
+	const int keep[] = {fds->life,   fds->ready,     fds->entered,   fds->go, fds->token,
+			    fds->filter, run->listen_fd, run->forward_fd}; /* -1 is nothing */
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = say_fd,
 				 .stderr_fd = say_fd,
 				 .keep_fds = keep,
-				 .n_keep_fds = ARRAY_SIZE(keep) - (run->forward_fd < 0),
+				 .n_keep_fds = ARRAY_SIZE(keep),
 				 .new_session = true,
 				 .die_with_us = true};
 
@@ -346,58 +352,73 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 	return userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
 }
 
-static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
+/* The supervisor's ends of what a starting machine is asked and told by. */
+struct our_fds {
+	int entered, go, ready;
+};
+
+static int open_fds(struct ns *ns, const struct machine_run *run, struct start_fds *fds,
+		    struct our_fds *ours, struct pil_err *err)
+{
+	int ret = said_open(&ns->said, "sandbox", &ns->say_fd, err);
+
+	if (ret)
+		return ret;
+	fds->token = token_fd(run->token);
+	if (fds->token < 0 || make_pipe(&fds->life, &ns->life_fd) ||
+	    make_pipe(&ours->ready, &fds->ready) || make_pipe(&ours->entered, &fds->entered) ||
+	    make_pipe(&fds->go, &ours->go))
+		return pil_err_set(err, errno, "start sandbox");
+	if (!run->config->system_call_filter)
+		return 0;
+	fds->filter = calls_filter_fd(err);
+	return fds->filter < 0 ? fds->filter : 0;
+}
+
+/* Starts bwrap, waits until pillion-init has its namespaces, gives it a network, lets it go on. */
+static int bring_up(struct ns *ns, const struct machine_run *run, struct start_fds *fds,
+		    const struct our_fds *ours, struct pil_err *err)
 {
 	struct guest_files files;
-	struct start_fds fds = {-1, -1, -1, -1, -1};
-	_auto_fd int entered_read = -1;
-	_auto_fd int go_write = -1;
-	_auto_fd int ready_read = -1;
+	int ret = guest_files_find(&files, err);
+
+	if (ret)
+		return ret;
+	ns->bwrap = spawn_bwrap(run, &files, fds, ns->say_fd, &ns->dns_forward, err);
+	guest_files_finish(&files);
+	close_start_fds(fds);
+	if (ns->bwrap < 0)
+		return ns->bwrap;
+	ns->init = await_init(ns->bwrap, ours->entered);
+	if (ns->init <= 0)
+		return pil_err_say(err, EIO, "the sandbox ended before it stood");
+	attach_network(ns);
+	return write(ours->go, "", 1) == 1 ? 0 : pil_err_set(err, errno, "start sandbox");
+}
+
+static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
+{
+	struct start_fds fds = {-1, -1, -1, -1, -1, -1};
+	struct our_fds ours = {-1, -1, -1};
 	struct ns *ns = calloc(1, sizeof(*ns));
-	bool dns_forward = false;
-	pid_t child;
-	int ended_fd, ret = 0;
+	int ended_fd, ret;
 
 	if (!ns)
 		return -ENOMEM;
-	ret = guest_files_find(&files, err);
-	if (ret) {
-		free(ns);
-		return ret;
-	}
-	ns->life_fd = ns->say_fd = -1;
-	ret = said_open(&ns->said, "sandbox", &ns->say_fd, err);
-	if (ret) {
-		free(ns);
-		return ret;
-	}
-	fds.token = token_fd(run->token);
-	if (make_pipe(&fds.life, &ns->life_fd) || make_pipe(&ready_read, &fds.ready) ||
-	    make_pipe(&entered_read, &fds.entered) || make_pipe(&fds.go, &go_write) ||
-	    fds.token < 0)
-		ret = pil_err_set(err, errno, "start sandbox");
-	if (!ret) {
-		ns->bwrap = spawn_bwrap(run, &files, &fds, ns->say_fd, &dns_forward, err);
-		ret = ns->bwrap < 0 ? ns->bwrap : 0;
-	}
+	ns->life_fd = ns->say_fd = ns->said.read_fd = -1;
+	ns->map_loopback = run->config->host_address_loopback;
+	ret = open_fds(ns, run, &fds, &ours, err);
+	if (!ret)
+		ret = bring_up(ns, run, &fds, &ours, err);
 	close_start_fds(&fds);
-	child = ret ? 0 : await_init(ns->bwrap, entered_read);
-	if (!ret && child <= 0)
-		ret = pil_err_say(err, EIO, "the sandbox ended before it stood");
-	if (!ret) {
-		ns->init = child;
-		ns->dns_forward = dns_forward;
-		ns->map_loopback = run->config->host_address_loopback;
-		attach_network(ns);
-		if (write(go_write, "", 1) != 1)
-			ret = pil_err_set(err, errno, "start sandbox");
-	}
-	guest_files_finish(&files);
+	pil_close_p(&ours.entered);
+	pil_close_p(&ours.go);
 	if (ret) {
+		pil_close_p(&ours.ready);
 		stop(ns);
 		return ret;
 	}
-	*ready_fd = pil_take_fd(&ready_read);
+	*ready_fd = ours.ready;
 	*state = ns;
 	ended_fd = (int)syscall(SYS_pidfd_open, ns->bwrap, 0);
 	return ended_fd < 0 ? pil_err_set(err, errno, "watch sandbox") : ended_fd;

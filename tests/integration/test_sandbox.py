@@ -84,7 +84,7 @@ def test_what_tells_of_the_hosts_kernel_is_hidden(anyones):
 def test_nothing_of_proc_and_sys_is_writable_but_the_machines_own(anyones):
     said = perl(anyones, r"""open my $l, "-|", "find /proc /sys -path '/proc/[0-9]*' -prune -o -type f -print 2>/dev/null";
                              while (<$l>) { chomp; print "$_\n" if sysopen my $f, $_, 1 }""")
-    own = re.compile("/proc/sys/(net/|user/|fs/mqueue/|kernel/(auto_msgmni|msg|sem|shm))")
+    own = re.compile("/proc/sys/(net/|user/|fs/mqueue/|kernel/(auto_msgmni|msg|ns_last_pid|pid_max|sem|shm))")
     others = [name for name in said.splitlines() if not own.match(name)]
     assert others == []
 
@@ -97,7 +97,7 @@ assert syscall(248, b"user", b"tried", b"secret", 6, -3) > 0  # add_key to the s
 sys.exit(subprocess.run(sys.argv[1:]).returncode)"""
     search = r"""my ($t, $d) = ("user", "tried"); print call(250, 10, -3, $t, $d, 0), "\n" """
     before = anyones_own.as_user
-    anyones_own.as_user = [*before, "python3", "-c", keyctl]
+    anyones_own.as_user = [*before, "/usr/bin/python3", "-c", keyctl]
     try:
         said = perl(anyones_own, search)
     finally:
@@ -159,3 +159,15 @@ def test_what_a_sandbox_prints_cannot_fill_or_forge_the_log(anyones_own):
     finally:
         pil.ok("-u", "root", "-e", "rm", "-f", "/etc/wsl.conf", "/root/boot.pl")
         pil.ok("--terminate", "debian")
+
+
+# ---- system calls ----
+
+def test_calls_that_containers_do_not_make_are_denied(anyones_own):
+    tried = r"""print call(321, 0, 0, 0), ", ", call(425, 1, 0), ", ", call(323, 0), ", ", call(41, 40, 1, 0), ", ", call(999)"""
+    assert perl(anyones_own, tried) == ("Operation not permitted, Function not implemented, Operation not permitted, "
+                                        "Address family not supported by protocol, Function not implemented")
+    assert anyones_own.ok("-e", "grep", "Seccomp:", "/proc/1/status").split()[1] == "2"
+    anyones_own.ok("--terminate", "debian")
+    anyones_own.configure("[sandbox]\nsystemCallFilter=false\n")
+    assert anyones_own.ok("-e", "grep", "Seccomp:", "/proc/1/status").split()[1] == "0"
