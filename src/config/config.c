@@ -43,22 +43,33 @@ static bool is_share_name(const struct config *c, const char *name)
 	return true;
 }
 
-/* PATH, PATH:ro, PATH:rw */
+/* Cuts @suffix off @text. */
+static bool cut(char *text, const char *suffix)
+{
+	size_t len = strlen(text), end = strlen(suffix);
+	bool there = len > end && !strcmp(text + len - end, suffix);
+
+	if (there)
+		text[len - end] = '\0';
+	return there;
+}
+
+/* PATH, PATH:ro, PATH:rw, each with :unsafe behind it or not */
 static bool set_share(struct config *c, const char *value)
 {
 	_auto_free char *path = str_printf("%s", value);
-	char *colon = strrchr(path, ':');
-	bool writable = colon && !strcmp(colon, ":rw");
+	bool unsafe = cut(path, ":unsafe"), writable = cut(path, ":rw");
 	size_t len;
 
-	if (writable || (colon && !strcmp(colon, ":ro")))
-		*colon = '\0';
+	if (!writable)
+		cut(path, ":ro");
 	for (len = strlen(path); len > 1 && path[len - 1] == '/';)
 		path[--len] = '\0';
 	if (path[0] != '/' || len > MAX_SHARE_BYTES || c->n_shares == CONFIG_MAX_SHARES ||
 	    !is_share_name(c, strrchr(path, '/') + 1))
 		return false;
 	c->shares[c->n_shares].writable = writable;
+	c->shares[c->n_shares].unsafe = unsafe;
 	c->shares[c->n_shares].name = strrchr(path, '/') + 1;
 	c->shares[c->n_shares++].path = pil_take_ptr(&path);
 	return true;

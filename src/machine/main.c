@@ -38,6 +38,7 @@
 #include "proc.h"
 #include "registry.h"
 #include "said.h"
+#include "shares.h"
 #include "str.h"
 #include "unixsock.h"
 
@@ -74,12 +75,15 @@ static int add_shares(struct supervisor *s, struct pil_err *err)
 	for (int i = 0; i < s->config.n_shares; i++) {
 		const struct config_share *share = &s->config.shares[i];
 		_auto_fd int fd = open(share->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		int ret = fd < 0 ? -errno : shares_check(share, &s->dirs, err);
 
 		if (fd < 0) {
 			pil_err_hint(err, "make it, or remove 'share = %.150s' from the config",
 				     share->path);
-			return pil_err_set(err, errno, "folder '%s' of the host", share->path);
+			return pil_err_set(err, -ret, "folder '%s' of the host", share->path);
 		}
+		if (ret)
+			return ret;
 		to[s->spec.n_shares++] =
 			(struct machine_share){.host = strdup(share->path),
 					       .guest = str_printf(MACHINE_HOST_FOLDER "/%s",

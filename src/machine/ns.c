@@ -40,6 +40,7 @@
 #include "proc.h"
 #include "respawn.h"
 #include "said.h"
+#include "shares.h"
 #include "str.h"
 #include "tap.h"
 #include "userns.h"
@@ -384,6 +385,8 @@ static int bring_up(struct ns *ns, const struct machine_run *run, struct start_f
 
 	if (ret)
 		return ret;
+	for (int i = 0; i < run->spec->n_shares; i++)
+		shares_warn_of_sockets(run->spec->shares[i].host);
 	ns->bwrap = spawn_bwrap(run, &files, fds, ns->say_fd, &ns->dns_forward, err);
 	guest_files_finish(&files);
 	close_start_fds(fds);

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What root of a sandbox tries against the host, as root's machine and as a user's."""
+import pathlib
 import re
+import socket
+import subprocess
 
 from host import wait_for
 
@@ -171,3 +174,52 @@ def test_calls_that_containers_do_not_make_are_denied(anyones_own):
     anyones_own.ok("--terminate", "debian")
     anyones_own.configure("[sandbox]\nsystemCallFilter=false\n")
     assert anyones_own.ok("-e", "grep", "Seccomp:", "/proc/1/status").split()[1] == "0"
+
+
+# ---- folders of the host ----
+
+def test_read_only_share_stays_as_it_is(anyones_own):
+    folder = anyones_own.root / "shared"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    notes = folder / "notes"
+    notes.write_text("mine\n")
+    notes.chmod(0o666)
+    anyones_own.configure(f"[wsl2]\nshare = {folder}\n")
+    try:
+        said = perl(anyones_own, r"""my $p = "/mnt/host/shared"; print call($mount, $none, $p, 0, 0x1020, 0), "\n",
+                                     call($umount, $p, 2), "\n"; print open(my $f, ">", "$p/notes") ? "OK" : $!, "\n";
+                                     call($unshare, 0x10000000 | 0x20000); print call($mount, $none, $p, 0, 0x1020, 0), "\n" """)
+        assert said.splitlines() == ["Operation not permitted", "Invalid argument", "Read-only file system",
+                                     "Operation not permitted"]
+        assert notes.read_text() == "mine\n"
+    finally:
+        subprocess.run(["rm", "-r", folder], check=True)
+
+
+def test_socket_in_a_share_is_named_in_the_log(pil):
+    folder = pil.root / "shared"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "agent"))
+        pil.configure(f"[wsl2]\nshare = {folder}\n")
+        pil.ok("-e", "true")
+        log = (pil.runtime / "machines" / "debian.log").read_text()
+        assert f"'{folder}/agent' for one" in log and "microVM" in log
+
+
+def test_share_that_gives_the_host_away_is_refused(anyones_own):
+    pil = anyones_own
+    home = pil.env["HOME"]
+    programs = pathlib.Path(pil.program).parents[1]
+    for share, why in ((home, "your home folder"), ("/tmp", "sockets"), ("/run", "sockets"),
+                       (pil.root, "sockets"), (pil.runtime, "sockets"),
+                       (f"{programs}:rw", "what pillion runs"), (f"{programs}/machine:rw", "what pillion runs"),
+                       (f"{pil.root}/config/pillion:rw", "settings")):
+        pil.configure(f"[wsl2]\nshare = {share}\n")
+        done = pil.run("-e", "true")
+        assert done.returncode == 1 and "is refused: " in done.stderr and why in done.stderr, (share, done)
+        assert "hint: share a folder below it" in done.stderr
+    pil.configure(f"[wsl2]\nshare = {home}:unsafe\n")
+    pil.ok("-e", "true")
+    assert "may act for you outside" in (pil.runtime / "machines" / "debian.log").read_text()

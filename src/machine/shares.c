@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: a share is a bind mount in a sandbox.  Read-only keeps files and folders as
+ * they are, but a socket takes connections and a FIFO takes bytes all the same.  No mount option
+ * changes that: overlayfs would, but a guest then does not see what the host changes in the folder
+ * afterwards.  So the folders are refused in which there always are sockets of the user's session
+ * (agents of keys, the session bus, container engines), and others are looked at.
+ *
+ * Some folders may be seen but never written: what pillion runs outside lies in them. */
+#include "shares.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "fd.h"
+#include "log.h"
+#include "path.h"
+#include "state.h"
+#include "str.h"
+
+enum { MAX_LOOKED_AT = 2000, MAX_DEPTH = 2 };
+
+/* Is @path @folder, or below it?  Both are real paths. */
+static bool lies_in(const char *path, const char *folder)
+{
+	size_t len = strlen(folder);
+
+	return !strcmp(folder, "/") ||
+	       (!strncmp(path, folder, len) && (path[len] == '/' || path[len] == '\0'));
+}
+
+static char *program_folder(void)
+{
+	_auto_free char *self = path_of_self(); /* BUILD/src/machine, or PREFIX/libexec/pillion */
+
+	return self ? str_printf("%s/..", self) : NULL;
+}
+
+/* What is wrong with @share, a real path; NULL: nothing. */
+static const char *fault(const char *share, bool writable, const struct state_dirs *dirs)
+{
+	const struct passwd *pw = getpwuid(getuid());
+	const char *runtime = getenv("XDG_RUNTIME_DIR");
+	_auto_free char *program = program_folder();
+	const struct {
+		const char *path, *why;
+		bool writable_only, below; /* only if writable; what lies in it is meant, too */
+	} kept[] = {
+		{getenv("HOME"), "your home folder is in it", false, false},
+		{pw ? pw->pw_dir : NULL, "your home folder is in it", false, false},
+		{runtime, "the sockets of your session are in it", false, false},
+		{"/run", "the sockets of the host's services are in it", false, false},
+		{"/tmp", "sockets of your programs are in it", false, false},
+		{dirs->runtime, "pillion's sockets are in it", false, true},
+		{dirs->config, "pillion's settings are in it", true, true},
+		{dirs->data, "pillion's machines are in it", true, true},
+		{dirs->cache, "what pillion installs from is in it", true, true},
+		{program, "what pillion runs is in it", true, true},
+		{PILLION_GUESTDIR, "what pillion runs is in it", true, true},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+		_auto_free char *real = kept[i].path ? realpath(kept[i].path, NULL) : NULL;
+
+		if (!real || (kept[i].writable_only && !writable))
+			continue;
+		if (lies_in(real, share) || (kept[i].below && lies_in(share, real)))
+			return kept[i].why;
+	}
+	return NULL;
+}
+
+int shares_check(const struct config_share *share, const struct state_dirs *dirs,
+		 struct pil_err *err)
+{
+	_auto_free char *real = realpath(share->path, NULL);
+	const char *why;
+
+	if (!real)
+		return pil_err_set(err, errno, "folder '%s' of the host", share->path);
+	why = fault(real, share->writable, dirs);
+	if (!why)
+		return 0;
+	if (share->unsafe) {
+		log_warn("share '%s': %s; programs in the machine may act for you outside",
+			 share->path, why);
+		return 0;
+	}
+	pil_err_hint(err, "share a folder below it; or, if programs in machines may do all that "
+			  "you may do, add ':unsafe'");
+	return pil_err_say(err, EPERM, "share '%s'%s is refused: %s", share->path,
+			   share->writable ? ", to be written to," : "", why);
+}
+
+struct look {
+	int left; /* entries */
+	int found;
+	char first[512];
+};
+
+static void look_into(struct look *look, const char *folder, int depth)
+{
+	DIR *dir = opendir(folder);
+
+	for (struct dirent *e = dir ? readdir(dir) : NULL; e && look->left-- > 0;
+	     e = readdir(dir)) {
+		_auto_free char *path = str_printf("%s/%s", folder, e->d_name);
+
+		if (e->d_type == DT_SOCK || e->d_type == DT_FIFO) {
+			if (!look->found++)
+				snprintf(look->first, sizeof(look->first), "%s", path);
+		} else if (e->d_type == DT_DIR && depth < MAX_DEPTH && strcmp(e->d_name, ".") &&
+			   strcmp(e->d_name, "..")) {
+			look_into(look, path, depth + 1);
+		}
+	}
+	if (dir)
+		closedir(dir);
+}
+
+void shares_warn_of_sockets(const char *folder)
+{
+	struct look look = {.left = MAX_LOOKED_AT};
+	char safe[sizeof(look.first)];
+
+	look_into(&look, folder, 0);
+	if (look.found)
+		log_warn("share '%s': programs in this sandbox can use its sockets and FIFOs (%d, "
+			 "'%s' for one), read-only or not; in a microVM they cannot",
+			 folder, look.found, str_escape(safe, sizeof(safe), look.first));
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * shares.h -- which folders of the host a machine may see. */
+#ifndef PIL_SHARES_H
+#define PIL_SHARES_H
+
+#include "compiler.h"
+#include "err.h"
+
+struct config_share;
+struct state_dirs;
+
+/* Refuses, with a hint, a folder by which programs of a machine come to act for the user outside:
+ * one that holds his home, sockets of his session, or what pillion keeps and runs.  0 or -EPERM;
+ * `:unsafe` in the config lets it be, with a warning.  -errno where there is no such folder. */
+int shares_check(const struct config_share *share, const struct state_dirs *dirs,
+		 struct pil_err *err) PIL_MUST_CHECK;
+
+/* Logs the sockets and FIFOs that a sandbox finds in @folder, as far as a short look sees them. */
+void shares_warn_of_sockets(const char *folder);
+
+#endif
