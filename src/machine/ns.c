@@ -270,7 +270,7 @@ static void attach_network(struct ns *ns)
 			log_warn("network: no route after 3 s; does the host have one?");
 			return;
 		}
-		poll(NULL, 0, 5);
+		poll(NULL, 0, 1);
 	}
 }
 

@@ -212,7 +212,7 @@ def test_share_that_gives_the_host_away_is_refused(anyones_own):
     pil = anyones_own
     home = pil.env["HOME"]
     programs = pathlib.Path(pil.program).parents[1]
-    for share, why in ((home, "your home folder"), ("/tmp", "sockets"), ("/run", "sockets"),
+    for share, why in ((home, "your home folder"), ("/tmp", "is in it"), ("/run", "sockets"),
                        (pil.root, "sockets"), (pil.runtime, "sockets"),
                        (f"{programs}:rw", "what pillion runs"), (f"{programs}/machine:rw", "what pillion runs"),
                        (f"{pil.root}/config/pillion:rw", "settings")):
@@ -221,5 +221,4 @@ def test_share_that_gives_the_host_away_is_refused(anyones_own):
         assert done.returncode == 1 and "is refused: " in done.stderr and why in done.stderr, (share, done)
         assert "hint: share a folder below it" in done.stderr
     pil.configure(f"[wsl2]\nshare = {home}:unsafe\n")
-    pil.ok("-e", "true")
-    assert "may act for you outside" in (pil.runtime / "machines" / "debian.log").read_text()
+    assert "may act for you outside" in pil.run("-e", "true").stderr

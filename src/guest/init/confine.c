@@ -35,6 +35,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cover.h"
 #include "fd.h"
 #include "log.h"
 #include "str.h"
@@ -197,6 +198,8 @@ int confine_enter(struct pil_err *err)
 
 	halve_limits();
 	ret = limit_counts(err);
+	if (!ret)
+		ret = cover_kernel_files(err);
 	if (!ret)
 		ret = enter(err);
 	if (!ret)

@@ -273,19 +273,25 @@ static bool parse_options(int argc, char **argv, struct options *o)
 	return ok && o->distro;
 }
 
-/* A sandbox: leaves the host behind, and waits until the supervisor has given us a network. */
+/* A sandbox: leaves the host behind, and tells the supervisor, who gives us a network. */
 static int enter_sandbox(const struct options *o, struct pil_err *err)
 {
 	int ret = confine_enter(err);
-	char c;
 
-	if (ret)
-		return ret;
-	if (pil_write_all(o->entered_fd, "", 1) || pil_read_all(o->go_fd, &c, 1))
-		return pil_err_say(err, EPIPE, "the supervisor has gone");
+	if (!ret && pil_write_all(o->entered_fd, "", 1))
+		ret = pil_err_say(err, EPIPE, "the supervisor has gone");
 	close(o->entered_fd);
+	return ret;
+}
+
+/* Waits until the supervisor has done that.  False: it has gone. */
+static bool await_network(const struct options *o)
+{
+	char c;
+	int ret = pil_read_all(o->go_fd, &c, 1);
+
 	close(o->go_fd);
-	return 0;
+	return !ret;
 }
 
 /* A microVM: who we are comes from the host.  False: it cannot be started. */
@@ -338,6 +344,9 @@ int main(int argc, char **argv)
 	init.idle_ms = o.idle_ms;
 	init.vm = vm ? &o.vm : NULL;
 	setup_machine(&init.guest.conf, o.distro, o.resolv_conf);
+	if (!vm && !await_network(&o))
+		return EXIT_FAILURE;
+	setup_start_boot_command(&init.guest.conf);
 	ret = watch(&init, &o);
 	if (ret) {
 		log_err("start the agent: %s", strerror(-ret));

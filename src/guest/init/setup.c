@@ -224,16 +224,16 @@ static void bring_up_loopback(void)
 }
 
 /* Not waited for: it may be a service that stays.  It ends with the machine. */
-static void start_boot_command(const char *command)
+void setup_start_boot_command(const struct wsl_conf *conf)
 {
-	char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)command, NULL};
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)conf->boot_command, NULL};
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = -1,
 				 .stderr_fd = -1,
 				 .new_session = true};
 	struct pil_err err = {0};
 
-	if (proc_spawn(argv, &opts, &err) < 0)
+	if (conf->boot_command[0] && proc_spawn(argv, &opts, &err) < 0)
 		log_warn("[boot] command: %s", err.msg);
 }
 
@@ -261,6 +261,4 @@ void setup_machine(struct wsl_conf *conf, const char *hostname, const char *reso
 		write_resolv_conf(resolv_conf);
 	expose_libraries(conf);
 	setup_ollama(conf);
-	if (conf->boot_command[0])
-		start_boot_command(conf->boot_command);
 }

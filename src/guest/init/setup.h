@@ -9,9 +9,12 @@
 struct wsl_conf;
 
 /* Reads /etc/wsl.conf, writes hosts, resolv.conf (@nameservers: as in resolv.conf, may be NULL),
- * ld.so settings and what names the plugin to programs, links Ollama's folder, brings lo up, runs
- * the boot command. */
+ * ld.so settings and what names the plugin to programs, links Ollama's folder, brings lo up.
+ * Needs no network. */
 void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf);
+
+/* Starts the boot command, if there is one. */
+void setup_start_boot_command(const struct wsl_conf *conf);
 
 /* What /etc/environment is to say: @old, and once the line that names the plugin (if @wanted).  A
  * variable of that name that says something else is left alone.  The caller frees it. */
