@@ -79,13 +79,16 @@ static void put(struct text *text, const char *bytes, size_t len)
 static void put_char(struct said *said, struct text *text, unsigned char c)
 {
 	static const char hex[] = "0123456789abcdef";
+	bool control;
 
 	if (!said->in_line) {
 		put(text, said->who, strlen(said->who));
 		put(text, ": ", 2);
 	}
 	said->in_line = c != '\n';
-	if (c == '\n' || c == '\t' || (c >= ' ' && c != 0x7f && (c < 0x80 || c > 0x9f)))
+	control = c < ' ' || c == 0x7f || (said->last == 0xc2 && c >= 0x80 && c < 0xa0);
+	said->last = c;
+	if (!control || c == '\n' || c == '\t')
 		put(text, (char *)&c, 1);
 	else
 		put(text, (char[]){'\\', 'x', hex[c >> 4], hex[c & 15]}, 4);

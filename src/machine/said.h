@@ -21,6 +21,7 @@ struct said {
 	size_t left_bytes; /* of the budget */
 	uint64_t lost_bytes;
 	bool in_line;
+	unsigned char last;
 };
 
 /* Makes the pipe.  @write_fd is for the part, and the caller's to close.  0 or -errno. */
