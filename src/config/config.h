@@ -25,7 +25,8 @@ struct config_share { /* a folder of the host that machines see as /mnt/host/NAM
 struct config {
 	int64_t vm_idle_timeout_ms; /* [wsl2] vmIdleTimeout, default 60000; < 0: never */
 	unsigned default_version;   /* [wsl2] defaultVersion: 0 auto, 1 sandbox, 2 microVM */
-	struct config_share shares[CONFIG_MAX_SHARES]; /* [wsl2] share = PATH[:rw][:unsafe], repeatable */
+	struct config_share
+		shares[CONFIG_MAX_SHARES]; /* [wsl2] share = PATH[:rw][:unsafe], repeatable */
 	int n_shares;
 	/* [wsl2], of microVMs */
 	uint64_t memory_bytes; /* memory; 0: half of the host's */
@@ -51,7 +52,7 @@ struct config {
 	char *env[CONFIG_MAX_ENV]; /* [accel] env = NAME=VALUE, repeatable; given to executors */
 	int n_env;
 	bool system_call_filter; /* [sandbox] systemCallFilter, default true */
-	unsigned npu_min_tops; /* [npu] min_tops, default 40 */
+	unsigned npu_min_tops;   /* [npu] min_tops, default 40 */
 };
 
 /* Defaults, then the file if there is one.  Unknown keys get one warning line each; a value that

@@ -341,6 +341,7 @@ static int run_build(const struct build *b, bool expired_ok, struct pil_err *err
 		return pil_err_set(err, errno, "run mmdebstrap");
 	tee_opts.stdin_fd = tee_in = fds[0];
 	opts.stderr_fd = build_err = fds[1];
+	proc_leave_keyring(); /* scripts of packages run */
 	tee_pid = proc_spawn((char *[]){(char *)"tee", (char *)"--output-error=warn", b->log_path,
 					NULL},
 			     &tee_opts, err);
