@@ -705,6 +705,52 @@ def test_killed_broker_is_replaced(pil):
     assert "Pillion0" in pil.ok("--", "llama-completion --list-devices 2>/dev/null")
 
 
+def test_stuck_broker_is_replaced_by_the_supervisor(pil):
+    pil.ok("-e", "true")
+    pid = int((pil.runtime / "broker.pid").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    wait_for("it is ended", lambda: not alive(pid), 30)
+    wait_for("another broker", lambda: (t := (pil.runtime / "broker.pid").read_text()) and int(t) != pid
+             and alive(int(t)))
+    assert "Pillion0" in pil.ok("--", "llama-completion --list-devices 2>/dev/null")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_gate_that_is_stuck_or_killed_is_replaced(pil, number):
+    pil.ok("-e", "true")
+
+    def gate():
+        return [p for p in host_lib.children(pil.supervisor()) if host_lib.name_of(p) == "pillion-gate"]
+    first, = gate()
+    os.kill(first, number)
+    wait_for("another gate", lambda: gate() and gate() != [first], 15)
+    assert "Pillion0" in pil.ok("--", "llama-completion --list-devices 2>/dev/null")
+
+
+def test_machine_sees_no_socket_of_the_broker_but_its_own(pil):
+    (pil.runtime / "machines" / "other" / "guest").mkdir(parents=True)
+    (pil.runtime / "machines" / "other" / "guest" / "broker.sock").touch()
+    assert pil.ok("-u", "root", "-e", "ls", "-AR", "/run/pillion/host").split() == ["/run/pillion/host:", "broker.sock"]
+    assert (pil.runtime / "broker.sock").stat().st_mode & 0o777 == 0o600
+    folder = (pil.runtime / "machines" / "debian" / "guest").stat()
+    assert (folder.st_mode & 0o777, folder.st_uid) == (0o755, os.getuid())
+    inode = (pil.runtime / "machines" / "debian" / "guest" / "broker.sock").stat().st_ino
+    assert pil.ok("-u", "root", "-e", "stat", "-c", "%i", "/run/pillion/host/broker.sock").strip() == str(inode)
+
+
+def test_broker_that_cannot_start_is_tried_less_and_less_often(pil):
+    pil.ok("-e", "true")
+    log = pil.runtime / "broker.log"
+    pil.configure(DEFAULTS + "[accel]\nggml_dir = /nonexistent\n")
+    os.kill(int((pil.runtime / "broker.pid").read_text()), signal.SIGKILL)
+    wait_for("it is tried", lambda: "nonexistent" in log.read_text(), 15)
+    time.sleep(8)
+    assert log.read_text().count("pillion-broker: err: start executor") <= 4
+    start = time.monotonic()
+    pil.ok("--terminate", "debian")
+    assert time.monotonic() - start < 5
+
+
 def test_unknown_name_says_so(pil):
     done = pil.run("-d", "nix", "-e", "true")
     assert done.returncode == 1
