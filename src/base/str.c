@@ -64,6 +64,16 @@ const char *str_escape_controls(char *out, size_t out_size, const char *in)
 	return out;
 }
 
+void str_blank_controls(char *text)
+{
+	while (*text) {
+		unsigned n = control_bytes((const unsigned char *)text);
+
+		memset(text, '?', n);
+		text += n ? n : 1;
+	}
+}
+
 bool str_to_u64(const char *text, uint64_t max, uint64_t *out)
 {
 	uint64_t v = 0;

@@ -19,6 +19,9 @@ const char *str_escape(char *out, size_t out_size, const char *in);
 /* The same, but only control characters are changed: for text that may be in any language. */
 const char *str_escape_controls(char *out, size_t out_size, const char *in);
 
+/* In place: each byte of a control character becomes '?'.  For names that come from a peer. */
+void str_blank_controls(char *text);
+
 /* Whole decimal number, no sign, no blanks, <= @max. */
 bool str_to_u64(const char *text, uint64_t max, uint64_t *out);
 

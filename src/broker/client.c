@@ -266,6 +266,8 @@ int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int m
 		out[i] = answer.devices[i];
 		out[i].name[sizeof(out[i].name) - 1] = '\0';
 		out[i].description[sizeof(out[i].description) - 1] = '\0';
+		str_blank_controls(out[i].name);
+		str_blank_controls(out[i].description);
 	}
 	return n;
 }

@@ -59,6 +59,8 @@ static int check(struct wire_device *devices, int n)
 	for (int i = 0; i < n; i++) {
 		devices[i].name[sizeof(devices[i].name) - 1] = '\0';
 		devices[i].description[sizeof(devices[i].description) - 1] = '\0';
+		str_blank_controls(devices[i].name); /* machines and people print them */
+		str_blank_controls(devices[i].description);
 		devices[i].flags &= WIRE_DEVICE_REFERENCE | WIRE_DEVICE_INTEGRATED;
 		if (devices[i].memory_free > devices[i].memory_total)
 			devices[i].memory_free = devices[i].memory_total;

@@ -337,9 +337,19 @@ static void test_too_many_descriptors_are_refused_and_closed(void **state)
 	close(pair[1]);
 }
 
+static void test_blanked_text_has_no_control_characters(void **state)
+{
+	char text[] = "GPU\033]0;x\a\r\n\x7f \xc2\x9b \xc3\xa9";
+
+	(void)state;
+	str_blank_controls(text);
+	assert_string_equal(text, "GPU?]0;x???? ?? \xc3\xa9");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_blanked_text_has_no_control_characters),
 		cmocka_unit_test(test_sizes_are_binary_and_bounded),
 		cmocka_unit_test(test_numbers_stop_at_their_maximum),
 		cmocka_unit_test(test_names_cannot_leave_their_folder),
