@@ -198,8 +198,8 @@ enum wire_tensor_flags {
 };
 
 /* One tensor of a graph.  Indices are into the graph's array plus one, 0 is "none"; they point at
- * lower entries only.  For UNARY and GLU, params[0] holds the stable
- * number of tensor_ops.def instead of the program's own. */
+ * lower entries only, but that src[1] of a CPY, its destination, may be the CPY itself.  For UNARY
+ * and GLU, params[0] holds the stable number of tensor_ops.def instead of the program's own. */
 struct wire_tensor {
 	uint32_t type;
 	uint32_t op; /* tensor_ops.def; NONE for a leaf */

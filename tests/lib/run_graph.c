@@ -231,7 +231,7 @@ static void run_checked(struct op_graph *g, const struct graph_index *index, uin
 
 		t[i] = api->ggml_new_tensor(context, GGML_T_F32, 1, &one);
 		t[i]->type = (int)w->type;
-		t[i]->op = host->op_to_host[w->op];
+		t[i]->op = host->op_to_host[graph_idle(w) ? WIRE_T_NONE : w->op];
 		if (t[i]->op < 0)
 			goto done;
 		for (int d = 0; d < WIRE_MAX_DIMS; d++) {
@@ -246,7 +246,7 @@ static void run_checked(struct op_graph *g, const struct graph_index *index, uin
 		if ((w->op == WIRE_T_UNARY || w->op == WIRE_T_GLU) && t[i]->op_params[0] < 0)
 			goto done;
 		for (int s = 0; s < WIRE_MAX_SRC; s++)
-			t[i]->src[s] = w->src[s] ? t[w->src[s] - 1] : NULL;
+			t[i]->src[s] = w->src[s] && !graph_idle(w) ? t[w->src[s] - 1] : NULL;
 		t[i]->view_src = w->view_src ? t[w->view_src - 1] : NULL;
 		t[i]->view_offs = w->view_offset;
 		t[i]->data = base[w->buffer] + w->offset;

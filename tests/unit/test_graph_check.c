@@ -672,9 +672,6 @@ static void test_a_sort_is_an_index_if_its_rows_are_short_enough(void **state)
 	assert_int_equal(b.needs.n_index, 0);
 	at(rows)->src[1] = copy;
 	assert_passes();
-	at(sorted)->flags = WIRE_TENSOR_NODE; /* which ggml would skip */
-	assert_refused(rows, "an index computed by the graph");
-	at(sorted)->flags |= WIRE_TENSOR_COMPUTE;
 	at(table)->ne[1] = 31;
 	strides(at(table));
 	assert_refused(rows, "an index computed by the graph");
@@ -721,6 +718,55 @@ static void test_a_result_does_not_overlap_itself(void **state)
 	assert_passes();
 	at(copy)->nb[0] = 4;
 	assert_refused(copy, "a result that overlaps itself");
+}
+
+/* What the program builds and leaves out writes nothing, and its own index may be anything. */
+static void test_a_node_that_is_not_computed_is_data(void **state)
+{
+	uint32_t table, x, sorted, rows;
+	(void)state;
+	table = input(OP_F32, 16, 32, 1);
+	x = input(OP_F32, 32, 1, 1);
+	sorted = as_node(input(OP_I32, 32, 1, 1), WIRE_T_ARGSORT, x, 0, 0);
+	rows = node(WIRE_T_GET_ROWS, 16, 32, 1, table, sorted);
+	at(sorted)->flags = WIRE_TENSOR_NODE;
+	assert_passes(); /* what is there now is looked at before each run */
+	assert_int_equal(b.needs.n_index, 1);
+	assert_int_equal(b.index[0].tensor, sorted - 1);
+	at(rows)->flags = WIRE_TENSOR_NODE;
+	assert_passes();
+	assert_int_equal(b.needs.n_index, 0);
+	assert_true(graph_idle(at(rows)));
+	at(rows)->ne[0] = 15; /* it has to be sound all the same */
+	strides(at(rows));
+	assert_refused(rows, "shapes that do not fit together");
+}
+
+/* ggml_cast(). */
+static void test_a_copy_may_be_its_own_destination(void **state)
+{
+	uint32_t x, cast, sum;
+	(void)state;
+	x = input(OP_F32, 32, 4, 1);
+	cast = as_node(input(OP_F16, 32, 4, 1), WIRE_T_CPY, x, b.n + 1, 0);
+	assert_int_equal(at(cast)->src[1], cast);
+	assert_passes();
+	at(cast)->src[0] = cast;
+	assert_refused(cast, "a source that does not come before");
+	at(cast)->src[0] = x;
+	at(cast)->src[2] = cast;
+	assert_refused(cast, "a source that does not come before");
+	at(cast)->src[2] = 0;
+	at(cast)->view_src = cast;
+	assert_refused(cast, "a view of what does not come before");
+	at(cast)->view_src = 0;
+	at(cast)->src[1] = cast + 1;
+	assert_refused(cast, "a source that does not come before");
+	at(cast)->src[1] = cast;
+	sum = like(WIRE_T_ADD, x, x);
+	assert_passes();
+	at(sum)->src[1] = sum;
+	assert_refused(sum, "a source that does not come before");
 }
 
 static void test_an_index_made_from_floats_is_refused(void **state)
@@ -790,6 +836,8 @@ int main(void)
 		cmocka_unit_test_setup(test_a_sort_is_an_index_if_its_rows_are_short_enough, begin),
 		cmocka_unit_test_setup(test_a_sort_is_an_index_for_its_views_alone, begin),
 		cmocka_unit_test_setup(test_a_result_does_not_overlap_itself, begin),
+		cmocka_unit_test_setup(test_a_node_that_is_not_computed_is_data, begin),
+		cmocka_unit_test_setup(test_a_copy_may_be_its_own_destination, begin),
 		cmocka_unit_test_setup(test_an_index_made_from_floats_is_refused, begin),
 		cmocka_unit_test_setup(test_the_smallest_limit_of_all_uses_counts, begin),
 		cmocka_unit_test_setup(test_the_search_for_writers_is_bounded, begin),

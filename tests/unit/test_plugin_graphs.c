@@ -14,7 +14,7 @@
 #include "fake_exec.h"
 #include "opmap.h"
 
-enum { LAYERS = 40, OP_NONE = 0, OP_ADD = 1, OP_VIEW = 2, OP_CUSTOM = 3 };
+enum { LAYERS = 40, OP_NONE = 0, OP_ADD = 1, OP_VIEW = 2, OP_CUSTOM = 3, OP_CPY = 4 };
 
 static struct opmap map;
 
@@ -78,6 +78,7 @@ static int set_up(void **state)
 	map.op[OP_NONE] = WIRE_T_NONE;
 	map.op[OP_ADD] = WIRE_T_ADD;
 	map.op[OP_VIEW] = WIRE_T_VIEW;
+	map.op[OP_CPY] = WIRE_T_CPY;
 	map.block[0] = 1;
 	map.bytes[0] = 4;
 	return 0;
@@ -128,6 +129,47 @@ static void test_what_cannot_be_told_is_refused(void **state)
 	chain_init(&c, 4, 1 << 20);
 	c.nodes[9] = &c.sum[2]; /* twice */
 	assert_false(cgraphs_encode(&g, &c.graph, &map, locate, NULL, &bad));
+	cgraphs_finish(&g);
+}
+
+/* ggml_cast(). */
+static void test_a_copy_may_be_its_own_destination(void **state)
+{
+	const struct ggml_tensor *bad;
+	struct cgraphs g = {0};
+	static struct chain c;
+	const struct wire_tensor *cast;
+
+	(void)state;
+	chain_init(&c, 4, 1 << 20);
+	c.sum[3].op = OP_CPY;
+	c.sum[3].src[1] = &c.sum[3];
+	assert_true(cgraphs_encode(&g, &c.graph, &map, locate, NULL, &bad));
+	assert_int_equal(g.n_next, 3 * LAYERS - 1);
+	cast = &g.next[0];
+	while (cast->op != WIRE_T_CPY)
+		cast++;
+	assert_int_equal(cast->src[1], cast - g.next + 1);
+	assert_true(cast->src[0] && cast->src[0] < cast->src[1]);
+	cgraphs_finish(&g);
+}
+
+/* ggml leaves a view among the nodes of a device that only uses a copy of it. */
+static void test_views_of_what_lies_elsewhere_are_left_out(void **state)
+{
+	const struct ggml_tensor *bad;
+	struct cgraphs g = {0};
+	static struct chain c;
+
+	(void)state;
+	chain_init(&c, 4, 1 << 20);
+	c.view[5].data = NULL;
+	c.sum[5].src[0] = &c.leaf[6];
+	assert_true(cgraphs_encode(&g, &c.graph, &map, locate, NULL, &bad));
+	assert_int_equal(g.n_next, 3 * LAYERS - 1);
+	c.sum[5].src[0] = &c.view[5]; /* used after all */
+	assert_false(cgraphs_encode(&g, &c.graph, &map, locate, NULL, &bad));
+	assert_ptr_equal(bad, &c.view[5]);
 	cgraphs_finish(&g);
 }
 
@@ -246,6 +288,21 @@ static void test_the_same_graph_rebuilt_is_only_run(void **state)
 	end(&s);
 }
 
+static void test_a_graph_of_nothing_but_foreign_views_is_not_sent(void **state)
+{
+	static struct chain c;
+	struct setup s;
+
+	(void)state;
+	begin(&s);
+	chain_init(&c, 4, 1 << 20);
+	c.view[0].data = NULL;
+	c.graph.n_nodes = 1;
+	run(&s, &c);
+	expect(&s, 0, 0, 0);
+	end(&s);
+}
+
 static void test_moved_data_and_longer_contexts_are_patched(void **state)
 {
 	static struct chain c;
@@ -309,6 +366,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sources_come_before_their_users),
 		cmocka_unit_test(test_what_cannot_be_told_is_refused),
+		cmocka_unit_test(test_a_copy_may_be_its_own_destination),
+		cmocka_unit_test(test_views_of_what_lies_elsewhere_are_left_out),
+		cmocka_unit_test(test_a_graph_of_nothing_but_foreign_views_is_not_sent),
 		cmocka_unit_test(test_a_patch_turns_one_graph_into_the_other),
 		cmocka_unit_test(test_the_same_uid_is_not_even_looked_at),
 		cmocka_unit_test(test_the_same_graph_rebuilt_is_only_run),

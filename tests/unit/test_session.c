@@ -384,6 +384,8 @@ static void test_weight_in_a_file_stays_there(void **state)
 	wait_until_gone(*state);
 }
 
+enum { NODE = WIRE_TENSOR_NODE | WIRE_TENSOR_COMPUTE };
+
 static struct wire_tensor f32(uint32_t op, uint32_t flags, uint64_t offset)
 {
 	return (struct wire_tensor){.op = op,
@@ -409,7 +411,7 @@ static void test_indices_do_not_stay_in_a_file(void **state)
 		 .nb = {4, 16, 32, 32}},
 		{.type = I32, .buffer = 1, .ne = {16, 1, 1, 1}, .nb = {4, 64, 64, 64}},
 		{.op = WIRE_T_GET_ROWS,
-		 .flags = WIRE_TENSOR_NODE,
+		 .flags = WIRE_TENSOR_NODE | WIRE_TENSOR_COMPUTE,
 		 .buffer = 1,
 		 .offset = ROWS_AT + 64,
 		 .ne = {4, 16, 1, 1},
@@ -443,7 +445,7 @@ static void test_what_is_sorted_does_not_stay_in_a_file(void **state)
 	struct wire_tensor t[2] = {
 		{.buffer = 1, .ne = {16, 1, 1, 1}, .nb = {4, 64, 64, 64}},
 		{.op = WIRE_T_ARGSORT,
-		 .flags = WIRE_TENSOR_NODE,
+		 .flags = WIRE_TENSOR_NODE | WIRE_TENSOR_COMPUTE,
 		 .type = I32,
 		 .buffer = 1,
 		 .offset = WEIGHT_BYTES,
@@ -476,8 +478,7 @@ static void test_what_a_graph_writes_to_does_not_stay_in_a_file(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
 	static float content[WEIGHT_BYTES / 4];
-	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, WEIGHT_BYTES),
-				   f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 4096)};
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, WEIGHT_BYTES), f32(WIRE_T_SQR, NODE, 4096)};
 	int fd = make_file(content);
 	const float after = -1;
 	float got = 0;
@@ -513,7 +514,7 @@ static void test_factors_of_a_rotation_do_not_stay_in_a_file(void **state)
 		 .ne = {N_DIMS / 2, 1, 1, 1},
 		 .nb = {4, 16, 16, 16}},
 		{.op = WIRE_T_ROPE,
-		 .flags = WIRE_TENSOR_NODE,
+		 .flags = WIRE_TENSOR_NODE | WIRE_TENSOR_COMPUTE,
 		 .params = {[1] = N_DIMS},
 		 .buffer = 1,
 		 .offset = WEIGHT_BYTES + 128,
@@ -637,7 +638,7 @@ static void test_graph_is_sent_once_patched_and_run_by_id(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
 	struct wire_tensor t[3] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_NONE, 0, 64),
-				   f32(WIRE_T_ADD, WIRE_TENSOR_NODE, 128)};
+				   f32(WIRE_T_ADD, NODE, 128)};
 	struct {
 		struct wire_run run;
 		uint64_t word;
@@ -670,7 +671,7 @@ static void test_graph_is_sent_once_patched_and_run_by_id(void **state)
 static void test_graph_on_a_freed_buffer_is_not_run(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
-	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 64)};
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, NODE, 64)};
 
 	t[1].src[0] = 1;
 	fake_graphs_computed = 0;
@@ -990,7 +991,7 @@ static void test_names_are_printable_when_ggml_sees_them(void **state)
 /* Graph 5 on buffer 1. */
 static void define_graph(struct peer *p)
 {
-	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 64)};
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, NODE, 64)};
 
 	t[1].src[0] = 1;
 	assert_int_equal(alloc(p, 1, 4 << 20), WIRE_OK);
@@ -1072,7 +1073,7 @@ static void test_scratch_memory_counts(void **state)
 		 .ne = {1024, 256, 1, 1},
 		 .nb = {4, 4096, 1 << 20, 1 << 20}},
 		{.op = WIRE_T_MUL_MAT,
-		 .flags = WIRE_TENSOR_NODE,
+		 .flags = WIRE_TENSOR_NODE | WIRE_TENSOR_COMPUTE,
 		 .buffer = 1,
 		 .offset = 2 << 20,
 		 .ne = {1, 256, 1, 1},

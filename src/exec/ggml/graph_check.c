@@ -101,9 +101,12 @@ static const char *check_references(const struct check *c, uint32_t at)
 		return "a name without an end";
 	if (!node && t->op != WIRE_T_NONE)
 		return "a leaf with an operation";
-	for (int i = 0; i < WIRE_MAX_SRC; i++)
-		if (t->src[i] > at || (t->src[i] && t->op == WIRE_T_NONE))
+	for (int i = 0; i < WIRE_MAX_SRC; i++) {
+		bool itself = t->op == WIRE_T_CPY && i == 1 && t->src[i] == at + 1;
+
+		if ((t->src[i] > at && !itself) || (t->src[i] && t->op == WIRE_T_NONE))
 			return "a source that does not come before";
+	}
 	if (t->view_src > at)
 		return "a view of what does not come before";
 	return NULL;
@@ -138,9 +141,15 @@ static bool is_view(const struct wire_tensor *t)
 	       t->op == WIRE_T_TRANSPOSE;
 }
 
-static bool writes(const struct wire_tensor *t)
+bool graph_computes(const struct wire_tensor *t)
 {
-	return (t->flags & WIRE_TENSOR_NODE) && t->op != WIRE_T_NONE && !is_view(t);
+	return (t->flags & WIRE_TENSOR_NODE) && (t->flags & WIRE_TENSOR_COMPUTE) &&
+	       t->op != WIRE_T_NONE && !is_view(t);
+}
+
+bool graph_idle(const struct wire_tensor *t)
+{
+	return t->op != WIRE_T_NONE && !is_view(t) && !graph_computes(t);
 }
 
 /* Is tensor @at that node, or a view of it by the graph's edges?  A back end that fuses a sort with
@@ -179,7 +188,7 @@ static int64_t last_writer(struct check *c, struct span x, uint32_t from, uint32
 			c->scans_left = 0;
 			return -2;
 		}
-		if (t->buffer != x.buffer || t->offset >= x.end || !writes(t))
+		if (t->buffer != x.buffer || t->offset >= x.end || !graph_computes(t))
 			continue;
 		s = span_of(c, t);
 		if (s.begin < x.end && x.begin < s.end)
@@ -260,8 +269,8 @@ static const char *check_index(struct check *c, uint32_t at, uint32_t until, int
 			return COMPUTED;
 		w = &c->t[writer];
 		s = span_of(c, w);
-		if (w->type != t->type || !(w->flags & WIRE_TENSOR_COMPUTE) || s.begin > x.begin ||
-		    s.end < x.end || !tensor_dense(c->env->types, w))
+		if (w->type != t->type || s.begin > x.begin || s.end < x.end ||
+		    !tensor_dense(c->env->types, w))
 			return COMPUTED;
 		if (w->op == WIRE_T_ARGSORT || w->op == WIRE_T_TOP_K || w->op == WIRE_T_ARGMAX)
 			return derives_from(c, at, (uint32_t)writer) &&
@@ -333,12 +342,13 @@ static const char *check_node(struct check *c, uint32_t at)
 	for (int i = 0; i < WIRE_MAX_SRC; i++)
 		a.src[i] = t->src[i] ? &c->t[t->src[i] - 1] : NULL;
 	why = op_rule_check(rule, &a);
-	if (!why && !c->query && writes(t) && !tensor_empty(t) &&
+	if (!why && !c->query && graph_computes(t) && !tensor_empty(t) &&
 	    overlaps_itself(c->env->types, t)) /* threads would race for the bytes */
 		why = "a result that overlaps itself";
-	if (!why && !c->query)
-		why = add_cost(c->needs, rule, &a);
-	if (why || rule->limit == OP_LIMIT_NONE || c->query || tensor_empty(t))
+	if (why || c->query || graph_idle(t))
+		return why;
+	why = add_cost(c->needs, rule, &a);
+	if (why || rule->limit == OP_LIMIT_NONE || tensor_empty(t))
 		return why;
 	return check_index(c, t->src[rule->index] - 1, at + 1, op_rule_limit(rule, &a));
 }

@@ -59,6 +59,12 @@ bool graph_check(const struct graph_env *env, const struct wire_tensor *t, uint3
 bool graph_check_query(const struct graph_env *env, const struct wire_tensor *t, uint32_t n,
 		       struct graph_fault *fault);
 
+/* Whether the device computes node @t; views and leaves need nothing done. */
+bool graph_computes(const struct wire_tensor *t);
+/* A node the program builds and leaves out (see ggml_build_forward_select()): it must be sound, but
+ * its index is not looked at.  The host's ggml must not get it as an operation. */
+bool graph_idle(const struct wire_tensor *t);
+
 /* Whether there are rules for operation @op at all; without, it is always refused. */
 bool graph_check_knows(uint32_t op);
 

@@ -164,6 +164,13 @@ static void fill_shape(const struct ggml_host *host, const struct wire_tensor *w
 	fill_name(w, t);
 }
 
+/* What is not to be computed is data for all that the back end can see. */
+static void make_leaf(const struct ggml_host *host, struct ggml_tensor *t)
+{
+	t->op = host->op_to_host[WIRE_T_NONE];
+	memset(t->src, 0, sizeof(t->src));
+}
+
 static bool same_shape(const struct wire_tensor *w, const struct ggml_tensor *t)
 {
 	if ((int)w->type != t->type)
@@ -211,6 +218,8 @@ static bool uses_allowed(const struct gg_graph *graph, const uint8_t *placed)
 
 		if (w->view_src && placed[w->view_src - 1])
 			return false;
+		if (graph_idle(w))
+			continue;
 		for (int s = 0; s < WIRE_MAX_SRC; s++)
 			if (w->src[s] && placed[w->src[s] - 1] && !(product && s == 0))
 				return false;
@@ -232,18 +241,12 @@ static bool init_tensor(struct graphs *g, const struct wire_tensor *w, struct gg
 	return api->ggml_backend_buffer_init_tensor(t->buffer, t) == 0;
 }
 
-static bool computes(const struct wire_tensor *w)
-{
-	return (w->flags & WIRE_TENSOR_NODE) && w->op != WIRE_T_NONE && w->op != WIRE_T_VIEW &&
-	       w->op != WIRE_T_RESHAPE && w->op != WIRE_T_PERMUTE && w->op != WIRE_T_TRANSPOSE;
-}
-
 /* A back end aborts on what it said it cannot do; what it can may depend on where the operands are.
  */
 static bool device_can(struct graphs *g, const struct gg_graph *graph)
 {
 	for (uint32_t i = 0; i < graph->n_tensors; i++)
-		if (computes(&graph->wire[i]) &&
+		if (graph_computes(&graph->wire[i]) &&
 		    !g->device->host->api.ggml_backend_dev_supports_op(g->device->dev,
 								       graph->tensors[i])) {
 			log_dbg("the device cannot do tensor %u (op %u)", i, graph->wire[i].op);
@@ -262,6 +265,8 @@ static bool resolve_once(struct graphs *g, struct gg_graph *graph)
 		bool is_placed;
 
 		fill_shape(g->device->host, &graph->wire[i], t, graph->tensors);
+		if (graph_idle(&graph->wire[i]))
+			make_leaf(g->device->host, t);
 		ok = resolve_data(g, &graph->wire[i], t, &is_placed);
 		placed[i] = is_placed;
 		if (ok && !is_placed)
@@ -312,7 +317,7 @@ static void own_what_must(struct graphs *g, const struct gg_graph *graph)
 
 		if (src >= 0 && w->src[src])
 			own(g, &graph->wire[w->src[src] - 1]);
-		if (computes(w))
+		if (graph_computes(w))
 			own(g, w);
 	}
 }

@@ -97,23 +97,41 @@ static uint32_t index_of(struct encoder *e, const struct ggml_tensor *t)
 	return e->g->n_next;
 }
 
+/* The sources of node @t, which gets the place after all of them.  ggml_cast() makes a copy whose
+ * destination is the copy itself. */
+static bool encode_sources(struct encoder *e, const struct ggml_tensor *t, struct wire_tensor *w,
+			   const struct ggml_tensor **bad)
+{
+	for (int i = 0; i < ABI_MAX_SRC; i++) {
+		if (!t->src[i] || t->src[i] == t)
+			continue;
+		*bad = t->src[i];
+		w->src[i] = index_of(e, t->src[i]);
+		if (!w->src[i])
+			return false;
+	}
+	return true;
+}
+
+static bool computes_nothing(const struct wire_tensor *w)
+{
+	return w->op == WIRE_T_NONE || w->op == WIRE_T_VIEW || w->op == WIRE_T_RESHAPE ||
+	       w->op == WIRE_T_PERMUTE || w->op == WIRE_T_TRANSPOSE;
+}
+
 static bool encode_node(struct encoder *e, const struct ggml_tensor *t,
 			const struct ggml_tensor **bad)
 {
 	struct wire_tensor w;
 
 	*bad = t;
-	if (!opmap_encode(e->map, t, &w) || !e->locate(e->ctx, t, &w.buffer, &w.offset))
+	if (!opmap_encode(e->map, t, &w))
 		return false;
+	if (!e->locate(e->ctx, t, &w.buffer, &w.offset))
+		return computes_nothing(&w); /* who uses it here has a copy of it as a source */
 	w.flags |= WIRE_TENSOR_NODE;
-	for (int i = 0; i < ABI_MAX_SRC; i++) {
-		if (!t->src[i])
-			continue;
-		*bad = t->src[i];
-		w.src[i] = index_of(e, t->src[i]);
-		if (!w.src[i])
-			return false;
-	}
+	if (!encode_sources(e, t, &w, bad))
+		return false;
 	if (t->view_src) {
 		*bad = t->view_src;
 		w.view_src = index_of(e, t->view_src);
@@ -124,6 +142,9 @@ static bool encode_node(struct encoder *e, const struct ggml_tensor *t,
 	*bad = t;
 	if (map_find(e->g, t)->stamp == e->g->stamp)
 		return false; /* used before it is computed */
+	for (int i = 0; i < ABI_MAX_SRC; i++)
+		if (t->src[i] == t)
+			w.src[i] = e->g->n_next + 1;
 	*append(e->g, t) = w;
 	return true;
 }
@@ -387,6 +408,8 @@ int cgraphs_run(struct cgraphs *graphs, struct channel *chan, const struct ggml_
 			complain(graphs, bad);
 			return ABI_STATUS_FAILED;
 		}
+		if (graphs->n_next == 0) /* views of what lies elsewhere */
+			return ABI_STATUS_SUCCESS;
 		e = tell(graphs, chan);
 		if (!e)
 			return ABI_STATUS_ALLOC_FAILED;
