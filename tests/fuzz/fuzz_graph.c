@@ -27,8 +27,10 @@ static void check_promises(const struct graph_env *env, const struct wire_tensor
 	for (uint32_t i = 0; i < n_index; i++) {
 		const struct wire_tensor *x = &t[index[i].tensor];
 
-		if (index[i].tensor >= n || index[i].limit < 1 ||
-		    (x->type != 26 && x->type != 27) || x->nb[0] != op_shapes_types.bytes[x->type])
+		if (index[i].tensor >= n || index[i].limit < 1 || (x->type != 26 && x->type != 27))
+			abort();
+		if (index[i].before >= n || (i && index[i].before < index[i - 1].before) ||
+		    (index[i].before && !graph_computes(&t[index[i].before])))
 			abort();
 	}
 	for (uint32_t i = 0; i < n; i++) {

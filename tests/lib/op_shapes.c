@@ -10,6 +10,8 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "op_rules.h"
+
 #define T_F32  0
 #define T_F16  1
 #define T_I16  25
@@ -364,6 +366,36 @@ static void make_node(struct wire_tensor *t, uint32_t op)
 	t->flags = WIRE_TENSOR_NODE | WIRE_TENSOR_COMPUTE;
 }
 
+/* Makes leaf @at a cast from a new one, which goes in front. */
+static void make_cast(struct op_graph *g, uint32_t at)
+{
+	struct wire_tensor *t = g->t;
+
+	memmove(t + 1, t, g->n++ * sizeof(*t));
+	for (uint32_t i = 1; i < g->n; i++) {
+		for (int s = 0; s < WIRE_MAX_SRC; s++)
+			t[i].src[s] += t[i].src[s] != 0;
+		t[i].view_src += t[i].view_src != 0;
+	}
+	*t = t[++at];
+	t->type = T_F32;
+	t->buffer = g->n;
+	make_dense(t);
+	make_node(&t[at], WIRE_T_CPY);
+	t[at].src[0] = 1;
+	t[at].src[1] = at + 1;
+}
+
+/* Sometimes an index is one that the graph computes. */
+static void maybe_compute_index(struct op_graph *g, uint32_t node, struct op_random *r)
+{
+	const struct op_rule *rule = op_rule_find(g->t[node].op);
+	uint32_t index = rule && rule->limit != OP_LIMIT_NONE ? g->t[node].src[rule->index] : 0;
+
+	if (index && g->t[index - 1].type == OP_I32 && op_random_below(r, 4) == 0)
+		make_cast(g, index - 1);
+}
+
 void op_shapes_make(struct op_graph *g, unsigned shape, struct op_random *r)
 {
 	const struct shape *s = &shapes[shape];
@@ -406,6 +438,7 @@ void op_shapes_make(struct op_graph *g, unsigned shape, struct op_random *r)
 		mul->src[1] = first + 1;
 		mul->buffer = g->n;
 	}
+	maybe_compute_index(g, (uint32_t)(t - g->t), r);
 	op_shapes_fit(g, UINT64_MAX);
 }
 

@@ -11,124 +11,7 @@
 #include <cmocka.h>
 
 #include "bound.h"
-#include "graph_check.h"
-#include "op_rules.h"
-#include "op_shapes.h"
-
-enum { MAX_TENSORS = 4096, MAX_FAULTS = 64, WEIGHTS = 1, MEMORY = 2, Q4_K = 12 };
-
-/* ---- building graphs as programs do ---- */
-
-struct build {
-	struct wire_tensor t[MAX_TENSORS];
-	uint32_t n;
-	uint64_t used[3]; /* of each buffer */
-	struct graph_index index[MAX_FAULTS];
-	struct graph_needs needs;
-	struct graph_fault fault;
-};
-
-static struct build b;
-
-static bool size_of(void *ctx, uint32_t buffer, uint64_t *bytes)
-{
-	struct build *build = ctx;
-
-	*bytes = buffer < 3 ? build->used[buffer] : 0;
-	return *bytes > 0;
-}
-
-static int begin(void **state)
-{
-	(void)state;
-	memset(&b, 0, sizeof(b));
-	return 0;
-}
-
-static struct wire_tensor *at(uint32_t i)
-{
-	return &b.t[i - 1];
-}
-
-static void strides(struct wire_tensor *t)
-{
-	t->nb[0] = op_shapes_types.bytes[t->type];
-	t->nb[1] = (uint64_t)t->ne[0] / op_shapes_types.block[t->type] * t->nb[0];
-	t->nb[2] = t->nb[1] * (uint64_t)t->ne[1];
-	t->nb[3] = t->nb[2] * (uint64_t)t->ne[2];
-}
-
-static uint32_t tensor(uint32_t buffer, uint32_t type, int64_t n0, int64_t n1, int64_t n2)
-{
-	struct wire_tensor *t = &b.t[b.n++];
-
-	*t = (struct wire_tensor){.type = type, .buffer = buffer, .ne = {n0, n1, n2, 1}};
-	strides(t);
-	t->offset = b.used[buffer];
-	b.used[buffer] += (t->nb[3] + 31) / 32 * 32;
-	return b.n;
-}
-
-static uint32_t weight(uint32_t type, int64_t n0, int64_t n1, int64_t n2)
-{
-	return tensor(WEIGHTS, type, n0, n1, n2);
-}
-
-static uint32_t input(uint32_t type, int64_t n0, int64_t n1, int64_t n2)
-{
-	return tensor(MEMORY, type, n0, n1, n2);
-}
-
-static uint32_t as_node(uint32_t i, uint32_t op, uint32_t s0, uint32_t s1, uint32_t s2)
-{
-	at(i)->op = op;
-	at(i)->flags = WIRE_TENSOR_NODE | WIRE_TENSOR_COMPUTE;
-	at(i)->src[0] = s0;
-	at(i)->src[1] = s1;
-	at(i)->src[2] = s2;
-	return i;
-}
-
-static uint32_t node(uint32_t op, int64_t n0, int64_t n1, int64_t n2, uint32_t s0, uint32_t s1)
-{
-	return as_node(input(OP_F32, n0, n1, n2), op, s0, s1, 0);
-}
-
-static uint32_t like(uint32_t op, uint32_t s0, uint32_t s1)
-{
-	return node(op, at(s0)->ne[0], at(s0)->ne[1], at(s0)->ne[2], s0, s1);
-}
-
-static uint32_t view(uint32_t op, uint32_t of, int64_t n0, int64_t n1, int64_t n2, uint64_t offset)
-{
-	struct wire_tensor *t = &b.t[b.n++];
-	uint32_t base = at(of)->view_src ? at(of)->view_src : of;
-
-	*t = *at(of);
-	memset(t->src, 0, sizeof(t->src));
-	t->ne[0] = n0;
-	t->ne[1] = n1;
-	t->ne[2] = n2;
-	strides(t);
-	t->view_src = base;
-	t->view_offset = at(of)->view_offset + offset;
-	t->offset += offset;
-	return as_node(b.n, op, of, 0, 0);
-}
-
-static uint32_t permute(uint32_t of) /* 0 2 1 3 */
-{
-	uint32_t i = view(WIRE_T_PERMUTE, of, at(of)->ne[0], at(of)->ne[2], at(of)->ne[1], 0);
-
-	at(i)->nb[1] = at(of)->nb[2];
-	at(i)->nb[2] = at(of)->nb[1];
-	return i;
-}
-
-static uint32_t product(uint32_t w, uint32_t x)
-{
-	return node(WIRE_T_MUL_MAT, at(w)->ne[1], at(x)->ne[1], at(x)->ne[2], w, x);
-}
+#include "graph_build.h"
 
 static uint32_t norm(uint32_t x)
 {
@@ -236,35 +119,6 @@ static uint32_t decoder(int layers, int64_t n, bool moe)
 	x = like(WIRE_T_UNARY, x, 0);
 	at(x)->params[0] = WIRE_UNARY_TANH;
 	return like(WIRE_T_SCALE, x, 0);
-}
-
-static bool check(void)
-{
-	static uint8_t all[32];
-	struct graph_env env = {.types = &op_shapes_types,
-				.ops = all,
-				.unary = all,
-				.glu = all,
-				.buffer_size = size_of,
-				.ctx = &b};
-
-	memset(all, 0xff, sizeof(all));
-	b.needs = (struct graph_needs){.index = b.index, .max_index = MAX_FAULTS};
-	return graph_check(&env, b.t, b.n, &b.needs, &b.fault);
-}
-
-static void assert_passes(void)
-{
-	if (!check())
-		fail_msg("tensor %u (%s): %s", b.fault.tensor + 1,
-			 wire_tensor_op_str[b.t[b.fault.tensor].op], b.fault.why);
-}
-
-static void assert_refused(uint32_t tensor, const char *why)
-{
-	assert_false(check());
-	assert_string_equal(b.fault.why, why);
-	assert_int_equal(b.fault.tensor + 1, tensor);
 }
 
 /* ---- what must pass ---- */
@@ -620,87 +474,6 @@ static void test_work_is_bounded(void **state)
 	assert_true(b.fault.tensor > 1000);
 }
 
-/* ---- index values ---- */
-
-static void test_an_index_overwritten_before_its_use_is_refused(void **state)
-{
-	uint32_t table, x, index, rows, y;
-	(void)state;
-	table = input(OP_F32, 16, 100, 1);
-	index = input(OP_I32, 16, 1, 1);
-	x = input(OP_F32, 16, 1, 1);
-	y = like(WIRE_T_SQR, x, 0);
-	rows = node(WIRE_T_GET_ROWS, 16, 16, 1, table, index);
-	assert_passes();
-	assert_int_equal(b.needs.n_index, 1);
-	at(y)->offset = at(index)->offset;
-	assert_refused(rows, "an index computed by the graph");
-	at(y)->offset += 60; /* the last element only */
-	assert_refused(rows, "an index computed by the graph");
-	at(y)->offset += 4; /* behind it, where x is */
-	assert_passes();
-	at(rows)->offset = at(index)->offset; /* by the reader itself */
-	assert_refused(rows, "an index computed by the graph");
-}
-
-static void test_an_index_overwritten_between_two_uses_is_refused(void **state)
-{
-	uint32_t table, x, index, y, second;
-	(void)state;
-	table = input(OP_F32, 16, 100, 1);
-	index = input(OP_I32, 16, 1, 1);
-	x = input(OP_F32, 16, 1, 1);
-	node(WIRE_T_GET_ROWS, 16, 16, 1, table, index);
-	y = like(WIRE_T_SQR, x, 0);
-	second = node(WIRE_T_GET_ROWS, 16, 16, 1, table, index);
-	assert_passes();
-	assert_int_equal(b.needs.n_index, 1);
-	at(y)->offset = at(index)->offset;
-	assert_refused(second, "an index computed by the graph");
-}
-
-static void test_a_sort_is_an_index_if_its_rows_are_short_enough(void **state)
-{
-	uint32_t table, x, sorted, rows, copy;
-	(void)state;
-	table = input(OP_F32, 16, 32, 1);
-	x = input(OP_F32, 32, 1, 1);
-	sorted = as_node(input(OP_I32, 32, 1, 1), WIRE_T_ARGSORT, x, 0, 0);
-	copy = as_node(input(OP_I32, 32, 1, 1), WIRE_T_CONT, sorted, 0, 0);
-	rows = node(WIRE_T_GET_ROWS, 16, 32, 1, table, sorted);
-	assert_passes();
-	assert_int_equal(b.needs.n_index, 0);
-	at(rows)->src[1] = copy;
-	assert_passes();
-	at(table)->ne[1] = 31;
-	strides(at(table));
-	assert_refused(rows, "an index computed by the graph");
-	at(table)->ne[1] = 32;
-	strides(at(table));
-	at(sorted)->offset = at(x)->offset;
-	assert_refused(sorted, "a sort into its own source");
-}
-
-/* What lies where a sort writes, and is not seen to use it, may be left unwritten. */
-static void test_a_sort_is_an_index_for_its_views_alone(void **state)
-{
-	uint32_t table, x, sorted, other, rows, v;
-	(void)state;
-	table = input(OP_F32, 16, 32, 1);
-	x = input(OP_F32, 32, 1, 1);
-	sorted = as_node(input(OP_I32, 32, 1, 1), WIRE_T_ARGSORT, x, 0, 0);
-	v = view(WIRE_T_VIEW, sorted, 4, 1, 1, 0);
-	node(WIRE_T_GET_ROWS, 16, 4, 1, table, v);
-	assert_passes();
-	other = input(OP_I32, 4, 1, 1);
-	at(other)->offset = at(sorted)->offset + 64;
-	rows = node(WIRE_T_GET_ROWS, 16, 4, 1, table, other);
-	assert_refused(rows, "an index computed by the graph");
-	at(other)->view_src = sorted; /* but no edge */
-	at(other)->view_offset = 64;
-	assert_refused(rows, "an index computed by the graph");
-}
-
 static void test_a_result_does_not_overlap_itself(void **state)
 {
 	uint32_t x, sorted, copy;
@@ -718,28 +491,6 @@ static void test_a_result_does_not_overlap_itself(void **state)
 	assert_passes();
 	at(copy)->nb[0] = 4;
 	assert_refused(copy, "a result that overlaps itself");
-}
-
-/* What the program builds and leaves out writes nothing, and its own index may be anything. */
-static void test_a_node_that_is_not_computed_is_data(void **state)
-{
-	uint32_t table, x, sorted, rows;
-	(void)state;
-	table = input(OP_F32, 16, 32, 1);
-	x = input(OP_F32, 32, 1, 1);
-	sorted = as_node(input(OP_I32, 32, 1, 1), WIRE_T_ARGSORT, x, 0, 0);
-	rows = node(WIRE_T_GET_ROWS, 16, 32, 1, table, sorted);
-	at(sorted)->flags = WIRE_TENSOR_NODE;
-	assert_passes(); /* what is there now is looked at before each run */
-	assert_int_equal(b.needs.n_index, 1);
-	assert_int_equal(b.index[0].tensor, sorted - 1);
-	at(rows)->flags = WIRE_TENSOR_NODE;
-	assert_passes();
-	assert_int_equal(b.needs.n_index, 0);
-	assert_true(graph_idle(at(rows)));
-	at(rows)->ne[0] = 15; /* it has to be sound all the same */
-	strides(at(rows));
-	assert_refused(rows, "shapes that do not fit together");
 }
 
 /* ggml_cast(). */
@@ -769,46 +520,6 @@ static void test_a_copy_may_be_its_own_destination(void **state)
 	assert_refused(sum, "a source that does not come before");
 }
 
-static void test_an_index_made_from_floats_is_refused(void **state)
-{
-	uint32_t table, x, target, ids, rows;
-	(void)state;
-	table = input(OP_F32, 16, 32, 1);
-	x = input(OP_F32, 32, 1, 1);
-	target = input(OP_I32, 32, 1, 1);
-	ids = view(WIRE_T_CPY, target, 32, 1, 1, 0);
-	as_node(ids, WIRE_T_CPY, x, target, 0);
-	rows = node(WIRE_T_GET_ROWS, 16, 32, 1, table, ids);
-	assert_refused(rows, "an index computed by the graph");
-}
-
-static void test_the_smallest_limit_of_all_uses_counts(void **state)
-{
-	uint32_t index, large, small;
-	(void)state;
-	index = input(OP_I32, 4, 1, 1);
-	large = input(OP_F32, 16, 100, 1);
-	small = input(OP_F32, 16, 10, 1);
-	node(WIRE_T_GET_ROWS, 16, 4, 1, large, index);
-	node(WIRE_T_GET_ROWS, 16, 4, 1, small, view(WIRE_T_VIEW, index, 4, 1, 1, 0));
-	assert_passes();
-	assert_int_equal(b.needs.n_index, 1);
-	assert_int_equal(b.index[0].limit, 10);
-}
-
-static void test_the_search_for_writers_is_bounded(void **state)
-{
-	uint32_t table, x;
-	(void)state;
-	table = input(OP_F32, 16, 4, 1);
-	x = input(OP_F32, 16, 1, 1);
-	for (int i = 0; i < 1100; i++)
-		like(WIRE_T_SQR, x, 0);
-	for (int i = 0; i < 900; i++)
-		node(WIRE_T_GET_ROWS, 16, 1, 1, table, input(OP_I32, 1, 1, 1));
-	assert_false(check()); /* the index table is full, or the search given up */
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -830,17 +541,8 @@ int main(void)
 		cmocka_unit_test_setup(test_what_is_copied_does_not_overlap_itself, begin),
 		cmocka_unit_test_setup(test_needs_are_those_of_the_neediest_node, begin),
 		cmocka_unit_test_setup(test_work_is_bounded, begin),
-		cmocka_unit_test_setup(test_an_index_overwritten_before_its_use_is_refused, begin),
-		cmocka_unit_test_setup(test_an_index_overwritten_between_two_uses_is_refused,
-				       begin),
-		cmocka_unit_test_setup(test_a_sort_is_an_index_if_its_rows_are_short_enough, begin),
-		cmocka_unit_test_setup(test_a_sort_is_an_index_for_its_views_alone, begin),
 		cmocka_unit_test_setup(test_a_result_does_not_overlap_itself, begin),
-		cmocka_unit_test_setup(test_a_node_that_is_not_computed_is_data, begin),
 		cmocka_unit_test_setup(test_a_copy_may_be_its_own_destination, begin),
-		cmocka_unit_test_setup(test_an_index_made_from_floats_is_refused, begin),
-		cmocka_unit_test_setup(test_the_smallest_limit_of_all_uses_counts, begin),
-		cmocka_unit_test_setup(test_the_search_for_writers_is_bounded, begin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

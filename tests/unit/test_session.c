@@ -668,6 +668,66 @@ static void test_graph_is_sent_once_patched_and_run_by_id(void **state)
 	wait_until_gone(*state);
 }
 
+/* The fake device computes nothing: what is in memory is what the graph is said to compute. */
+static void test_an_index_the_graph_computes_is_looked_at_before_its_use(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_tensor t[6] = {f32(WIRE_T_NONE, 0, 0),          f32(WIRE_T_NONE, 0, 64),
+				   f32(WIRE_T_NONE, 0, 128),        f32(WIRE_T_SQR, NODE, 128),
+				   f32(WIRE_T_GET_ROWS, NODE, 192), f32(WIRE_T_SQR, NODE, 64)};
+	struct wire_set set = {.buffer = 1, .offset = 128};
+	int32_t index[16] = {0};
+
+	t[0].ne[0] = 1; /* 16 rows */
+	t[0].ne[1] = 16;
+	t[0].nb[1] = 4;
+	t[2].type = 26;
+	t[3].src[0] = 2;
+	t[4].ne[0] = 1;
+	t[4].ne[1] = 16;
+	t[4].nb[1] = 4;
+	t[4].src[0] = 1;
+	t[4].src[1] = 3;
+	t[5].src[0] = 2;
+	fake_graphs_computed = 0;
+	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 6},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_graphs_computed, 2);
+	assert_int_equal(fake_last_n_nodes, 2);
+	index[15] = 16;
+	send_op(&p, WIRE_OP_SET, &set, index, sizeof(index));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_E_INVALID);
+	assert_int_equal(fake_graphs_computed, 3); /* not the part that reads it */
+	assert_int_equal(fake_last_n_nodes, 1);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
+/* As after ggml_build_forward_select(). */
+static void test_a_node_that_is_not_computed_is_none_for_the_back_end(void **state)
+{
+	struct peer p = connect_peer(*state, "m", 0);
+	struct wire_tensor t[3] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 64),
+				   f32(WIRE_T_SQR, NODE, 128)};
+
+	t[1].src[0] = 1;
+	t[2].src[0] = 2;
+	fake_graphs_computed = 0;
+	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
+	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3},
+		t, sizeof(t));
+	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_graphs_computed, 1);
+	assert_int_equal(fake_last_n_nodes, 1);
+	close(p.fd);
+	wait_until_gone(*state);
+}
+
 static void test_graph_on_a_freed_buffer_is_not_run(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
@@ -1210,6 +1270,8 @@ int main(void)
 		TEST(test_what_a_machine_may_have_mapped_is_bounded),
 		TEST(test_file_of_huge_pages_is_not_mapped),
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),
+		TEST(test_an_index_the_graph_computes_is_looked_at_before_its_use),
+		TEST(test_a_node_that_is_not_computed_is_none_for_the_back_end),
 		TEST(test_graph_on_a_freed_buffer_is_not_run),
 		TEST(test_graphs_of_a_session_are_bounded),
 		TEST(test_graphs_of_a_machine_are_bounded),

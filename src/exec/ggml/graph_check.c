@@ -8,11 +8,13 @@
  * touched: the index operand of a few operations.  Where its data comes from is decided by memory
  * and not by the graph's edges, since a peer may let tensors overlap at will: the last node before
  * the use that writes to any byte of the index.  Without such a node the data is the peer's, or
- * left by an earlier graph, and is checked before each run.  With one, it must be an operation
- * whose results are in range by nature (a sort), of which the index is a view, or a copy of
- * something for which the same holds. */
+ * left by an earlier graph, and is checked before each run.  With one, it may be an operation whose
+ * results are in range by nature (a sort), of which the index is a view, or a copy of something
+ * for which the same holds.  Of anything else the values are looked at when they are there: the run
+ * stops in front of the node that uses them.  A stop costs the device's queue running empty. */
 #include "graph_check.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "op_cost.h"
@@ -177,6 +179,11 @@ static struct span span_of(const struct check *c, const struct wire_tensor *t)
 	return s;
 }
 
+/* Nodes in [before, until) do not write to something that is looked at before the first of them. */
+struct clean {
+	uint32_t before, until;
+};
+
 /* The last node in [@from, @until) that writes into @x; -1: none, -2: gave up. */
 static int64_t last_writer(struct check *c, struct span x, uint32_t from, uint32_t until)
 {
@@ -197,32 +204,44 @@ static int64_t last_writer(struct check *c, struct span x, uint32_t from, uint32
 	return -1;
 }
 
-/* Entries for the same elements at the same place are one. */
-static struct graph_index *find_index(struct check *c, const struct wire_tensor *t)
+/* Entries for the same elements at the same place and time are one. */
+static struct graph_index *find_index(struct check *c, const struct wire_tensor *t, uint32_t before)
 {
 	for (uint32_t i = c->needs->n_index; i-- > 0 && c->scans_left; c->scans_left--) {
 		const struct wire_tensor *e = &c->t[c->needs->index[i].tensor];
 
-		if (e->buffer == t->buffer && e->offset == t->offset && e->type == t->type &&
+		if (c->needs->index[i].before == before && e->buffer == t->buffer &&
+		    e->offset == t->offset && e->type == t->type &&
 		    !memcmp(e->ne, t->ne, sizeof(e->ne)) && !memcmp(e->nb, t->nb, sizeof(e->nb)))
 			return &c->needs->index[i];
 	}
 	return NULL;
 }
 
-static const char *index_from_peer(struct check *c, uint32_t at, uint32_t until, int64_t limit)
-{
-	const struct wire_tensor *t = &c->t[at];
-	struct graph_index *e = find_index(c, t);
+static const char TOO_MANY[] = "too many index tensors";
 
-	if (t->nb[0] != c->env->types->bytes[t->type])
-		return "an index with gaps";
-	if (!e) {
-		if (c->needs->n_index == c->needs->max_index || !c->scans_left)
-			return "too many index tensors";
-		e = &c->needs->index[c->needs->n_index++];
-		*e = (struct graph_index){.tensor = at, .limit = limit};
-	}
+static struct graph_index *add_index(struct check *c, uint32_t at, uint32_t before, int64_t limit)
+{
+	struct graph_index *e = &c->needs->index[c->needs->n_index];
+
+	if (c->needs->n_index == c->needs->max_index || !c->scans_left)
+		return NULL;
+	c->needs->n_index++;
+	*e = (struct graph_index){.tensor = at, .before = before, .limit = limit};
+	return e;
+}
+
+/* Tensor @at is to be looked at before tensor @before; nodes from there until @until leave it as it
+ * is. */
+static const char *look_at(struct check *c, uint32_t at, uint32_t before, uint32_t until,
+			   int64_t limit)
+{
+	struct graph_index *e = find_index(c, &c->t[at], before);
+
+	if (!e)
+		e = add_index(c, at, before, limit);
+	if (!e)
+		return TOO_MANY;
 	if (limit < e->limit)
 		e->limit = limit;
 	if (until > e->clean_until)
@@ -230,63 +249,106 @@ static const char *index_from_peer(struct check *c, uint32_t at, uint32_t until,
 	return NULL;
 }
 
-/* How far the nodes are known not to write into @x. */
-static uint32_t clean_until(struct check *c, struct span x)
+static const char *look_before(struct check *c, uint32_t at, uint32_t reader, int64_t limit)
 {
-	uint32_t until = 0;
+	struct graph_index *e;
+
+	if (c->needs->n_stops == GRAPH_MAX_STOPS)
+		return "too many indices computed by the graph";
+	e = add_index(c, at, reader, limit);
+	if (!e)
+		return TOO_MANY;
+	e->clean_until = reader + 1;
+	c->needs->n_stops++;
+	return NULL;
+}
+
+/* From when until when nodes are known not to write into @x. */
+static struct clean clean_of(struct check *c, struct span x)
+{
+	struct clean best = {0};
 
 	for (uint32_t i = 0; i < c->needs->n_index && c->scans_left; i++, c->scans_left--) {
 		const struct graph_index *e = &c->needs->index[i];
 		struct span s;
 
-		if (e->clean_until <= until || c->t[e->tensor].buffer != x.buffer)
+		if (e->clean_until <= best.until || c->t[e->tensor].buffer != x.buffer)
 			continue;
 		s = span_of(c, &c->t[e->tensor]);
 		if (s.begin <= x.begin && x.end <= s.end)
-			until = e->clean_until;
+			best = (struct clean){e->before, e->clean_until};
 	}
-	return until;
+	return best;
 }
 
-/* Is tensor @at, read by a node just before @until, within [0, @limit) at that time?  The node
- * itself counts as a writer. */
-static const char *check_index(struct check *c, uint32_t at, uint32_t until, int64_t limit)
+static bool sorts(uint32_t op)
 {
-	static const char COMPUTED[] = "an index computed by the graph";
-	const struct wire_tensor *t = &c->t[at];
+	return op == WIRE_T_ARGSORT || op == WIRE_T_TOP_K || op == WIRE_T_ARGMAX;
+}
 
-	for (int copies = 0; copies < MAX_COPIES; copies++) {
-		const struct wire_tensor *w;
-		struct span x = span_of(c, t), s;
+static bool copies(uint32_t op)
+{
+	return op == WIRE_T_CPY || op == WIRE_T_CONT || op == WIRE_T_DUP || op == WIRE_T_REPEAT ||
+	       op == WIRE_T_GET_ROWS;
+}
+
+/* Is all of @t a result of node @w, as it is? */
+static bool written_whole(const struct check *c, const struct wire_tensor *w,
+			  const struct wire_tensor *t)
+{
+	struct span x = span_of(c, t), s = span_of(c, w);
+
+	return w->type == t->type && s.begin <= x.begin && x.end <= s.end &&
+	       tensor_dense(c->env->types, w);
+}
+
+/* Is tensor @index, read by node @reader, within [0, @limit) at that time?  The node itself counts
+ * as a writer. */
+static const char *check_index(struct check *c, uint32_t index, uint32_t reader, int64_t limit)
+{
+	uint32_t at = index, until = reader + 1;
+	bool picked = false; /* rows of what is being looked at, maybe not all */
+
+	for (int steps = 0; steps < MAX_COPIES; steps++) {
+		const struct wire_tensor *t = &c->t[at], *w;
+		struct clean clean;
 		int64_t writer;
 
 		if (tensor_empty(t))
 			return NULL;
-		writer = last_writer(c, x, clean_until(c, x), until);
-		if (writer == -1)
-			return index_from_peer(c, at, until, limit);
+		clean = clean_of(c, span_of(c, t));
+		writer = last_writer(c, span_of(c, t), clean.until, until);
+		if (writer == -1 && !picked)
+			return look_at(c, at, clean.before, until, limit);
+		if (writer == -2)
+			return "too many nodes to look for who writes an index";
+		if (writer == (int64_t)reader)
+			return "an index that its reader writes to";
 		if (writer < 0 || writer == (int64_t)until - 1)
-			return COMPUTED;
+			break;
 		w = &c->t[writer];
-		s = span_of(c, w);
-		if (w->type != t->type || s.begin > x.begin || s.end < x.end ||
-		    !tensor_dense(c->env->types, w))
-			return COMPUTED;
-		if (w->op == WIRE_T_ARGSORT || w->op == WIRE_T_TOP_K || w->op == WIRE_T_ARGMAX)
-			return derives_from(c, at, (uint32_t)writer) &&
-					       c->t[w->src[0] - 1].ne[0] <= limit
-				       ? NULL
-				       : COMPUTED;
-		if (w->op != WIRE_T_CPY && w->op != WIRE_T_CONT && w->op != WIRE_T_DUP &&
-		    w->op != WIRE_T_REPEAT && w->op != WIRE_T_GET_ROWS)
-			return COMPUTED;
+		if (!written_whole(c, w, t))
+			break;
+		if (sorts(w->op) && derives_from(c, at, (uint32_t)writer) &&
+		    c->t[w->src[0] - 1].ne[0] <= limit)
+			return NULL;
+		if (!copies(w->op))
+			break;
+		picked = picked || w->op == WIRE_T_GET_ROWS;
 		at = w->src[0] - 1;
 		until = (uint32_t)writer + 1;
-		t = &c->t[at];
-		if (t->type != w->type)
-			return COMPUTED;
+		if (c->t[at].type != w->type)
+			break;
 	}
-	return COMPUTED;
+	return look_before(c, index, reader, limit);
+}
+
+static int compare_before(const void *a, const void *b)
+{
+	uint32_t x = ((const struct graph_index *)a)->before;
+	uint32_t y = ((const struct graph_index *)b)->before;
+
+	return (x > y) - (x < y);
 }
 
 /* ---- a node ---- */
@@ -350,7 +412,7 @@ static const char *check_node(struct check *c, uint32_t at)
 	why = add_cost(c->needs, rule, &a);
 	if (why || rule->limit == OP_LIMIT_NONE || tensor_empty(t))
 		return why;
-	return check_index(c, t->src[rule->index] - 1, at + 1, op_rule_limit(rule, &a));
+	return check_index(c, t->src[rule->index] - 1, at, op_rule_limit(rule, &a));
 }
 
 static const char *check_tensor(struct check *c, uint32_t at)
@@ -386,6 +448,8 @@ bool graph_check(const struct graph_env *env, const struct wire_tensor *t, uint3
 		if (fault->why)
 			return false;
 	}
+	if (needs->n_stops)
+		qsort(needs->index, needs->n_index, sizeof(*needs->index), compare_before);
 	return true;
 }
 

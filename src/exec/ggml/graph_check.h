@@ -29,19 +29,23 @@ struct graph_env {
 	void *ctx;
 };
 
-/* Before each run every element of @tensor (I32 or I64) must be in [0, limit). */
+/* In each run every element of @tensor (I32 or I64) must be in [0, limit) just before tensor
+ * @before is computed, with all nodes in front of that one done; 0: before the run. */
 struct graph_index {
 	uint32_t tensor;
-	uint32_t allow_minus_one; /* -1 is fine too */
+	uint32_t before;
 	int64_t limit;
 	uint32_t clean_until; /* nodes below this one do not write to it; for the check itself */
 };
 
+enum { GRAPH_MAX_STOPS = 1024 }; /* distinct graph_index::before, besides 0 */
+
 /* What a graph that passed needs. */
 struct graph_needs {
-	struct graph_index *index; /* to be checked before each run; the caller's, @max_index */
+	struct graph_index *index; /* to be checked; the caller's, @max_index; by @before */
 	uint32_t max_index, n_index;
-	uint64_t work; /* multiplications and as simple steps */
+	uint32_t n_stops; /* places within the graph where indices are checked */
+	uint64_t work;    /* multiplications and as simple steps */
 	/* Bytes of scratch memory of the node that takes most: in all, and more per thread. */
 	uint64_t scratch, thread_scratch;
 };

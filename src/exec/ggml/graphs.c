@@ -341,6 +341,12 @@ static uint64_t context_bytes(const struct ggml_api *api, uint32_t n)
 	       api->ggml_graph_overhead_custom(n + 1, false);
 }
 
+/* One for each part of a run. */
+static void new_uid(struct gg_graph *graph)
+{
+	graph->cgraph->uid = atomic_fetch_add(&next_uid, graph->n_stops + 1);
+}
+
 /* Makes context, tensors and graph anew from the wire form. */
 static bool build(struct graphs *g, struct gg_graph *graph)
 {
@@ -362,12 +368,12 @@ static bool build(struct graphs *g, struct gg_graph *graph)
 		return false;
 	graph->cgraph = api->ggml_new_graph_custom(graph->context, n + 1, false);
 	for (uint32_t i = 0; i < n; i++)
-		if (graph->wire[i].flags & WIRE_TENSOR_NODE)
+		if ((graph->wire[i].flags & WIRE_TENSOR_NODE) && !graph_idle(&graph->wire[i]))
 			api->ggml_build_forward_expand(graph->cgraph, graph->tensors[i]);
 	/* That flags every node for computing; which are is the program's say. */
 	for (uint32_t i = 0; i < n; i++)
 		graph->tensors[i]->flags = host_flags(graph->wire[i].flags);
-	graph->cgraph->uid = atomic_fetch_add(&next_uid, 1);
+	new_uid(graph);
 	return true;
 }
 
@@ -394,6 +400,7 @@ static enum wire_status check(struct graphs *g, struct gg_graph *graph, const ch
 
 	if (graph_check(&env, graph->wire, graph->n_tensors, &needs, &fault)) {
 		graph->n_index = needs.n_index;
+		graph->n_stops = needs.n_stops;
 		return charge_scratch(g, &needs) ? WIRE_OK : WIRE_E_NO_MEMORY;
 	}
 	*why = fault.why;
@@ -513,7 +520,7 @@ enum wire_status graphs_patched(struct graphs *g, struct graph_patch *patch, con
 		bool ok = patch->structure ? build(g, graph) : resolve_all(g, graph);
 
 		if (ok && !patch->structure)
-			graph->cgraph->uid = atomic_fetch_add(&next_uid, 1);
+			new_uid(graph);
 		if (!ok)
 			status = WIRE_E_UNSUPPORTED;
 	}
@@ -534,57 +541,120 @@ bool graphs_free(struct graphs *g, uint32_t handle)
 
 /* ---- running ---- */
 
-static bool index_in_range(const void *data, int type, int64_t n, const struct graph_index *rule)
+/* @n elements, each @step bytes behind the last. */
+static bool index_in_range(const char *data, int type, uint64_t step, int64_t n, int64_t limit)
 {
-	for (int64_t i = 0; i < n; i++) {
-		int64_t v = type == GGML_T_I64 ? ((const int64_t *)data)[i]
-					       : ((const int32_t *)data)[i];
+	for (int64_t i = 0; i < n; i++, data += step) {
+		int64_t v = type == GGML_T_I64 ? *(const int64_t *)data : *(const int32_t *)data;
 
-		if ((v < 0 || v >= rule->limit) && !(v == -1 && rule->allow_minus_one))
+		if (v < 0 || v >= limit)
 			return false;
 	}
 	return true;
 }
 
-/* What a program put into an index tensor decides which memory an operation touches. */
-static bool index_ok(struct graphs *g, struct gg_graph *graph, const struct graph_index *rule)
+/* A row of an index, from @at in the buffer. */
+static bool row_in_range(struct graphs *g, const struct wire_tensor *w, uint64_t at, int64_t limit)
 {
-	const struct wire_tensor *w = &graph->wire[rule->tensor];
-	size_t element = w->type == GGML_T_I64 ? 8 : 4;
+	uint64_t element = w->type == GGML_T_I64 ? 8 : 4, step = w->nb[0];
 	struct gg_buffer *buffer = buffers_find(g->buffers, w->buffer);
-	uint8_t row[4096];
+	const char *p =
+		gg_buffer_peek(g->buffers, buffer, at, (uint64_t)(w->ne[0] - 1) * step + element);
+	_Alignas(8) char some[4096];
+	int64_t most = step < sizeof(some) ? (int64_t)(sizeof(some) / step) : 1;
 
-	for (int64_t i3 = 0; i3 < w->ne[3]; i3++) {
-		for (int64_t i2 = 0; i2 < w->ne[2]; i2++) {
-			for (int64_t i1 = 0; i1 < w->ne[1]; i1++) {
-				uint64_t at = w->offset + (uint64_t)i1 * w->nb[1] +
-					      (uint64_t)i2 * w->nb[2] + (uint64_t)i3 * w->nb[3];
-				const char *p = gg_buffer_peek(g->buffers, buffer, at,
-							       (uint64_t)w->ne[0] * element);
-
-				for (int64_t i0 = 0, n; i0 < w->ne[0]; i0 += n) {
-					n = w->ne[0] - i0;
-					if (p) {
-						if (!index_in_range(p, (int)w->type, n, rule))
-							return false;
-						continue;
-					}
-					if (n > (int64_t)(sizeof(row) / element))
-						n = (int64_t)(sizeof(row) / element);
-					if (gg_buffer_get(g->buffers, buffer,
-							  at + (uint64_t)i0 * element, row,
-							  (uint64_t)n * element) ||
-					    !index_in_range(row, (int)w->type, n, rule))
-						return false;
-				}
-			}
-		}
+	if (p)
+		return index_in_range(p, (int)w->type, step, w->ne[0], limit);
+	for (int64_t i = 0, n; i < w->ne[0]; i += n) {
+		n = w->ne[0] - i < most ? w->ne[0] - i : most;
+		if (gg_buffer_get(g->buffers, buffer, at + (uint64_t)i * step, some,
+				  (uint64_t)(n - 1) * step + element) ||
+		    !index_in_range(some, (int)w->type, step, n, limit))
+			return false;
 	}
 	return true;
 }
 
-struct ggml_cgraph *graphs_ready(struct graphs *g, uint32_t handle, enum wire_status *status,
-				 const char **why)
+/* What is in an index tensor decides which memory an operation touches. */
+static bool index_ok(struct graphs *g, struct gg_graph *graph, const struct graph_index *rule)
+{
+	const struct wire_tensor *w = &graph->wire[rule->tensor];
+
+	for (int64_t i3 = 0; i3 < w->ne[3]; i3++)
+		for (int64_t i2 = 0; i2 < w->ne[2]; i2++)
+			for (int64_t i1 = 0; i1 < w->ne[1]; i1++)
+				if (!row_in_range(g, w,
+						  w->offset + (uint64_t)i1 * w->nb[1] +
+							  (uint64_t)i2 * w->nb[2] +
+							  (uint64_t)i3 * w->nb[3],
+						  rule->limit))
+					return false;
+	return true;
+}
+
+/* The nodes from where the last part ended to the next stop. */
+static struct ggml_cgraph *next_part(struct graphs_run *run)
+{
+	struct gg_graph *graph = run->graph;
+	struct ggml_cgraph *all = graph->cgraph;
+	const struct ggml_tensor *stop = run->index < graph->n_index
+						 ? graph->tensors[graph->index[run->index].before]
+						 : NULL;
+	int end = run->n_done;
+
+	if (!stop && run->n_parts == 0) {
+		run->n_done = all->n_nodes;
+		run->n_parts = 1;
+		return all;
+	}
+	while (end < all->n_nodes && all->nodes[end] != stop)
+		end++;
+	if (stop && end == all->n_nodes)
+		return NULL;
+	run->part = (struct ggml_cgraph){
+		.n_nodes = end - run->n_done,
+		.nodes = all->nodes + run->n_done,
+		.use_counts = all->use_counts,
+		.visited_hash_set = all->visited_hash_set,
+		.order = all->order,
+		.uid = all->uid + (uint64_t)run->n_parts,
+	};
+	run->n_done = end;
+	run->n_parts++;
+	return &run->part;
+}
+
+struct ggml_cgraph *graphs_run_next(struct graphs *g, struct graphs_run *run,
+				    enum wire_status *status, const char **why)
+{
+	struct gg_graph *graph = run->graph;
+	uint32_t before = run->index < graph->n_index ? graph->index[run->index].before : 0;
+
+	struct ggml_cgraph *part;
+
+	*status = WIRE_OK;
+	if (run->n_done == graph->cgraph->n_nodes)
+		return NULL;
+	if (!run->n_parts)
+		before = 0;
+	for (; run->index < graph->n_index && graph->index[run->index].before == before;
+	     run->index++) {
+		if (index_ok(g, graph, &graph->index[run->index]))
+			continue;
+		*status = WIRE_E_INVALID;
+		*why = "an index is out of range";
+		return NULL;
+	}
+	part = next_part(run);
+	if (!part) {
+		*status = WIRE_E_INVALID;
+		*why = "an index that no node uses";
+	}
+	return part;
+}
+
+struct ggml_cgraph *graphs_run_begin(struct graphs *g, struct graphs_run *run, uint32_t handle,
+				     enum wire_status *status, const char **why)
 {
 	struct gg_graph *graph = find(g, handle);
 
@@ -603,15 +673,8 @@ struct ggml_cgraph *graphs_ready(struct graphs *g, uint32_t handle, enum wire_st
 			return NULL;
 		}
 	}
-	for (uint32_t i = 0; i < graph->n_index; i++) {
-		if (!index_ok(g, graph, &graph->index[i])) {
-			*status = WIRE_E_INVALID;
-			*why = "an index is out of range";
-			return NULL;
-		}
-	}
-	*status = WIRE_OK;
-	return graph->cgraph;
+	*run = (struct graphs_run){.graph = graph};
+	return graphs_run_next(g, run, status, why);
 }
 
 /* ---- questions ---- */

@@ -24,8 +24,8 @@ struct gg_graph {
 	struct ggml_context *context;
 	struct ggml_tensor **tensors; /* one per wire tensor */
 	struct ggml_cgraph *cgraph;   /* NULL: refused, cannot be run */
-	struct graph_index *index;    /* contents to check before each run */
-	uint32_t n_index;
+	struct graph_index *index;    /* contents to check in each run */
+	uint32_t n_index, n_stops;
 	uint64_t held_bytes;    /* on the machine's account for all this */
 	uint64_t buffers_epoch; /* buffers::epoch when last resolved */
 };
@@ -62,9 +62,22 @@ bool graphs_patch_run(struct graph_patch *patch, const struct wire_run *run, con
 enum wire_status graphs_patched(struct graphs *g, struct graph_patch *patch, const char **why);
 bool graphs_free(struct graphs *g, uint32_t handle);
 
-/* The graph ready to compute, its index tensors checked; NULL with @status otherwise. */
-struct ggml_cgraph *graphs_ready(struct graphs *g, uint32_t handle, enum wire_status *status,
-				 const char **why);
+/* One run of a graph, part by part: what a part writes and a later one uses as an index is looked
+ * at in between.  Most graphs have one part. */
+struct graphs_run {
+	struct gg_graph *graph;
+	uint32_t index; /* the first that has not been looked at */
+	int n_done;     /* nodes in the parts so far */
+	int n_parts;
+	struct ggml_cgraph part; /* in use unless the graph is one part */
+};
+
+/* The first part, ready to compute, its indices checked; NULL with @status otherwise. */
+struct ggml_cgraph *graphs_run_begin(struct graphs *g, struct graphs_run *run, uint32_t handle,
+				     enum wire_status *status, const char **why);
+/* The next part, once the last is computed; NULL: with @status OK, there is none. */
+struct ggml_cgraph *graphs_run_next(struct graphs *g, struct graphs_run *run,
+				    enum wire_status *status, const char **why);
 
 /* SUPPORTS and ALLOC_SIZE: asks the device about the last of @n tensors. */
 bool graphs_supports(struct graphs *g, const struct wire_tensor *tensors, uint32_t n,

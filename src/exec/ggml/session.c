@@ -548,26 +548,41 @@ static void follow_cpu(struct session *s, int cpu)
 		s->followed_cpu = follow ? cpu : -1;
 }
 
+/* Computes @part and what comes after it. */
+static enum wire_status compute(struct session *s, struct graphs_run *run, struct ggml_cgraph *part)
+{
+	enum wire_status status = WIRE_OK;
+	const char *why;
+
+	while (part) {
+		if (s->device->host->api.ggml_backend_graph_compute(s->backend, part))
+			return WIRE_E_FAILED;
+		part = graphs_run_next(&s->graphs, run, &status, &why);
+	}
+	if (status != WIRE_OK)
+		log_refusal(s, "graph run", status, why);
+	return status;
+}
+
 static int on_graph_run(struct session *s, const struct wire_frame *f,
 			const struct wire_graph_run *c)
 {
-	const struct ggml_api *api = &s->device->host->api;
 	enum wire_status status;
+	struct graphs_run run;
 	const char *why;
-	struct ggml_cgraph *graph = graphs_ready(&s->graphs, c->graph, &status, &why);
+	struct ggml_cgraph *part = graphs_run_begin(&s->graphs, &run, c->graph, &status, &why);
 
 	(void)f;
 	if (s->gone || (s->last_run_us > LONG_RUN_US && peer_gone(s)))
 		return -EPIPE;
-	if (!graph) {
+	if (status != WIRE_OK) {
 		log_refusal(s, "graph run", status, why);
 		return note(s, status);
 	}
 	count_run(s, c->graph);
 	follow_cpu(s, c->cpu);
 	device_turn_begin(s->device, &s->turn);
-	if (api->ggml_backend_graph_compute(s->backend, graph))
-		status = WIRE_E_FAILED;
+	status = compute(s, &run, part);
 	if (atomic_load(&s->turn.overdue) && log_allowed(&protocol_errors))
 		log_warn("session of %s: a graph kept others waiting for too long", s->program);
 	s->last_run_us = end_turn(s);

@@ -149,58 +149,6 @@ static bool op_allowed(const struct wire_welcome *w, const struct opmap *map,
 	       wire_bit(number == WIRE_T_GLU ? w->glu : w->unary, (uint32_t)t.params[0]);
 }
 
-/* The source whose values choose the memory an operation touches; -1: none. */
-static int index_source(int number)
-{
-	switch (number) {
-	case WIRE_T_GET_ROWS:
-	case WIRE_T_SET_ROWS:
-		return 1;
-	case WIRE_T_ADD_ID:
-	case WIRE_T_MUL_MAT_ID:
-		return 2;
-	case WIRE_T_SSM_SCAN:
-		return 6;
-	default:
-		return -1;
-	}
-}
-
-/* The executor takes index values from data, from sorts and from copies of those; the program's
- * own back end does the rest.  Its own rules (exec/ggml/graph_check.c) decide; this only keeps it
- * from being asked in vain when it is too late to say no. */
-static bool index_computed(const struct opmap *map, const struct ggml_tensor *op, int number)
-{
-	int source = index_source(number);
-	const struct ggml_tensor *t = source < 0 ? NULL : op->src[source];
-
-	for (int steps = 0; t && steps < 16; steps++) {
-		switch (opmap_op(map, t->op)) {
-		case WIRE_T_NONE:
-		case WIRE_T_ARGSORT:
-		case WIRE_T_TOP_K:
-		case WIRE_T_ARGMAX:
-			return false;
-		case WIRE_T_VIEW:
-		case WIRE_T_RESHAPE:
-		case WIRE_T_PERMUTE:
-		case WIRE_T_TRANSPOSE:
-		case WIRE_T_CPY:
-		case WIRE_T_CONT:
-		case WIRE_T_DUP:
-		case WIRE_T_REPEAT:
-		case WIRE_T_GET_ROWS:
-			if (t->src[0] && t->src[0]->type != t->type)
-				return true;
-			t = t->src[0];
-			break;
-		default:
-			return true;
-		}
-	}
-	return t != NULL;
-}
-
 uint32_t query_supports(struct query *q, struct channel *chan, const struct opmap *map,
 			const struct ggml_tensor *op)
 {
@@ -212,8 +160,7 @@ uint32_t query_supports(struct query *q, struct channel *chan, const struct opma
 	if (number == WIRE_T_NONE || number == WIRE_T_RESHAPE || number == WIRE_T_VIEW ||
 	    number == WIRE_T_PERMUTE || number == WIRE_T_TRANSPOSE)
 		return QUERY_YES;
-	if (!types_match(q, op) || !op_allowed(&chan->welcome, map, op, number) ||
-	    index_computed(map, op, number))
+	if (!types_match(q, op) || !op_allowed(&chan->welcome, map, op, number))
 		return QUERY_NO;
 	m = mix_question(op);
 	e = find(q->supports, m);
