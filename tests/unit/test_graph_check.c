@@ -294,7 +294,7 @@ static void test_an_unsound_tensor_is_refused(void **state)
 	at(x)->flags = 1u << 31;
 	assert_refused(x, "unknown flags");
 	at(x)->flags = 0;
-	at(y)->op = WIRE_T_OPT_STEP_ADAMW;
+	at(y)->op = WIRE_T_FLASH_ATTN_BACK;
 	assert_refused(y, "an operation that is not offered");
 	at(y)->op = UINT32_MAX;
 	assert_refused(y, "an operation that is not offered");

@@ -106,6 +106,39 @@ static void test_picked_rows_are_looked_at_and_not_the_table(void **state)
 	assert_int_equal(b.index[1].limit, 4);
 }
 
+/* An optimizer writes to more than its result. */
+static void test_what_an_optimizer_keeps_is_written_to(void **state)
+{
+	uint32_t table, w, grad, m, v, params, step, index, rows;
+	(void)state;
+	table = input(OP_F32, 16, 32, 1);
+	w = input(OP_F32, 32, 4, 1);
+	grad = input(OP_F32, 32, 4, 1);
+	m = input(OP_F32, 32, 4, 1);
+	v = input(OP_F32, 32, 4, 1);
+	params = input(OP_F32, 7, 1, 1);
+	index = input(OP_I32, 32, 1, 1);
+	step = view(WIRE_T_VIEW, w, 32, 4, 1, 0);
+	as_node(step, WIRE_T_OPT_STEP_ADAMW, w, grad, m);
+	at(step)->src[3] = v;
+	at(step)->src[4] = params;
+	rows = node(WIRE_T_GET_ROWS, 16, 32, 1, table, index);
+	assert_passes();
+	assert_int_equal(b.needs.n_stops, 0);
+	at(index)->offset = at(grad)->offset; /* which it only reads */
+	assert_passes();
+	assert_int_equal(b.needs.n_stops, 0);
+	at(index)->offset = at(m)->offset + 128;
+	assert_stop(index, rows, 32);
+	at(index)->offset = at(v)->offset + 384;
+	assert_stop(index, rows, 32);
+	at(index)->offset = at(w)->offset;
+	assert_stop(index, rows, 32);
+	at(step)->offset = at(m)->offset; /* not where the weights are */
+	at(step)->view_src = 0;
+	assert_refused(step, "weights that are not the result");
+}
+
 static void test_stops_are_bounded(void **state)
 {
 	uint32_t table, x, index;
@@ -237,6 +270,7 @@ int main(void)
 			test_an_index_overwritten_between_two_uses_is_looked_at_twice, begin),
 		cmocka_unit_test_setup(test_a_look_holds_until_the_next_writer, begin),
 		cmocka_unit_test_setup(test_picked_rows_are_looked_at_and_not_the_table, begin),
+		cmocka_unit_test_setup(test_what_an_optimizer_keeps_is_written_to, begin),
 		cmocka_unit_test_setup(test_stops_are_bounded, begin),
 		cmocka_unit_test_setup(test_a_sort_is_an_index_if_its_rows_are_short_enough, begin),
 		cmocka_unit_test_setup(test_a_sort_is_an_index_for_its_views_alone, begin),

@@ -173,6 +173,26 @@ static void test_views_of_what_lies_elsewhere_are_left_out(void **state)
 	cgraphs_finish(&g);
 }
 
+/* What is to be trained is a node without an operation. */
+static void test_data_may_be_among_the_nodes(void **state)
+{
+	const struct ggml_tensor *bad;
+	struct cgraphs g = {0};
+	static struct chain c;
+
+	(void)state;
+	chain_init(&c, 4, 1 << 20);
+	c.leaf[6].op = OP_NONE;
+	c.nodes[2] = &c.leaf[6]; /* before its use, in place of a view */
+	c.sum[1].src[0] = &c.leaf[2];
+	c.leaf[3].op = OP_NONE;
+	c.nodes[20] = &c.leaf[3]; /* behind it */
+	c.sum[10].src[0] = &c.leaf[2];
+	assert_true(cgraphs_encode(&g, &c.graph, &map, locate, NULL, &bad));
+	assert_int_equal(g.n_next, 3 * LAYERS - 2);
+	cgraphs_finish(&g);
+}
+
 static void apply_patch(struct wire_tensor *t, uint32_t n, const struct cgraphs *g, uint32_t n_runs)
 {
 	uint32_t at = 0;
@@ -368,6 +388,7 @@ int main(void)
 		cmocka_unit_test(test_what_cannot_be_told_is_refused),
 		cmocka_unit_test(test_a_copy_may_be_its_own_destination),
 		cmocka_unit_test(test_views_of_what_lies_elsewhere_are_left_out),
+		cmocka_unit_test(test_data_may_be_among_the_nodes),
 		cmocka_unit_test(test_a_graph_of_nothing_but_foreign_views_is_not_sent),
 		cmocka_unit_test(test_a_patch_turns_one_graph_into_the_other),
 		cmocka_unit_test(test_the_same_uid_is_not_even_looked_at),

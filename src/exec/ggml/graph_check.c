@@ -184,21 +184,37 @@ struct clean {
 	uint32_t before, until;
 };
 
+static bool overlap(const struct check *c, const struct wire_tensor *t, struct span x)
+{
+	struct span s;
+
+	if (t->buffer != x.buffer || t->offset >= x.end)
+		return false;
+	s = span_of(c, t);
+	return s.begin < x.end && x.begin < s.end;
+}
+
+static bool writes_into(const struct check *c, const struct wire_tensor *t, struct span x)
+{
+	unsigned also = op_written_sources(t->op);
+
+	if (!also)
+		return overlap(c, t, x) && graph_computes(t);
+	for (int i = 0; i < WIRE_MAX_SRC; i++)
+		if (also >> i & 1 && overlap(c, &c->t[t->src[i] - 1], x))
+			return graph_computes(t);
+	return false; /* its result is one of these */
+}
+
 /* The last node in [@from, @until) that writes into @x; -1: none, -2: gave up. */
 static int64_t last_writer(struct check *c, struct span x, uint32_t from, uint32_t until)
 {
 	for (uint32_t i = until; i-- > from;) {
-		const struct wire_tensor *t = &c->t[i];
-		struct span s;
-
 		if (!c->scans_left--) {
 			c->scans_left = 0;
 			return -2;
 		}
-		if (t->buffer != x.buffer || t->offset >= x.end || !graph_computes(t))
-			continue;
-		s = span_of(c, t);
-		if (s.begin < x.end && x.begin < s.end)
+		if (writes_into(c, &c->t[i], x))
 			return i;
 	}
 	return -1;

@@ -317,6 +317,9 @@ static void own_what_must(struct graphs *g, const struct gg_graph *graph)
 
 		if (src >= 0 && w->src[src])
 			own(g, &graph->wire[w->src[src] - 1]);
+		for (int s = 0; s < WIRE_MAX_SRC; s++)
+			if (op_written_sources(w->op) >> s & 1)
+				own(g, &graph->wire[w->src[s] - 1]);
 		if (graph_computes(w))
 			own(g, w);
 	}

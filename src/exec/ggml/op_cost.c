@@ -100,6 +100,8 @@ static uint64_t thread_scratch(const struct op_rule *rule, const struct op_args 
 	case WIRE_T_CPY:
 	case WIRE_T_DUP:
 		return (uint64_t)d->ne[0] * 4;
+	case WIRE_T_CROSS_ENTROPY_LOSS: /* and a sum */
+		return (uint64_t)x->ne[0] * 4 + 4;
 	default:
 		return rule->flags & OP_ROW_SCRATCH ? (uint64_t)x->ne[0] * 4 : 0;
 	}

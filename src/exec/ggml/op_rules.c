@@ -1320,6 +1320,47 @@ static const char *check_hc_post(const struct op_args *a)
 	return NULL;
 }
 
+/* The mean over all rows, of which each thread keeps one. */
+static const char *check_cross_entropy(const struct op_args *a)
+{
+	const struct wire_tensor *x = a->src[0], *y = a->src[1];
+
+	NEED(is_f32(x) && is_f32(y) && is_f32(a->dst), WRONG_TYPE);
+	NEED(same_shape(x, y) && scalar(a->dst), WRONG_SHAPE);
+	NEED(strict(a, x) && strict(a, y), WRONG_LAYOUT);
+	return NULL;
+}
+
+static const char *check_cross_entropy_back(const struct op_args *a)
+{
+	const struct wire_tensor *grad = a->src[0], *x = a->src[1], *y = a->src[2];
+
+	NEED(is_f32(grad) && is_f32(x) && is_f32(y) && is_f32(a->dst), WRONG_TYPE);
+	NEED(scalar(grad) && same_shape(x, y) && same_shape(x, a->dst), WRONG_SHAPE);
+	NEED(strict(a, x) && strict(a, y) && strict(a, a->dst), WRONG_LAYOUT);
+	return NULL;
+}
+
+/* OPT_STEP_ADAMW, OPT_STEP_SGD: the weights are both the first source and the result; what else is
+ * as large goes along by their strides. */
+static const char *check_opt_step(const struct op_args *a)
+{
+	const struct wire_tensor *d = a->dst, *x = a->src[0];
+	int n = d->op == WIRE_T_OPT_STEP_ADAMW ? 4 : 2;
+
+	for (int i = 0; i < n; i++) {
+		NEED(is_f32(a->src[i]), WRONG_TYPE);
+		NEED(same_shape(a->src[i], d), WRONG_SHAPE);
+		NEED(strict(a, a->src[i]), WRONG_LAYOUT);
+	}
+	NEED(is_f32(d) && is_f32(a->src[n]), WRONG_TYPE);
+	NEED(tensor_elems(a->src[n]) == (n == 4 ? 7 : 2), WRONG_SHAPE);
+	NEED(strict(a, d) && dense(a, a->src[n]), WRONG_LAYOUT);
+	NEED(a->query || (d->buffer == x->buffer && d->offset == x->offset),
+	     "weights that are not the result");
+	return NULL;
+}
+
 /* ---- the table ---- */
 
 #define S0    0x1
@@ -1418,6 +1459,10 @@ static const struct op_rule op_rules[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_DSV4_HC_PRE] = {S01, 0, 0, .check = check_hc_pre},
 	[WIRE_T_DSV4_HC_POST] = {S012, 8, 0, .check = check_hc_post},
 	[WIRE_T_UNARY] = {S0, 0, SIZES, .check = check_unary},
+	[WIRE_T_CROSS_ENTROPY_LOSS] = {S01, 0, OP_ROW_SCRATCH, .check = check_cross_entropy},
+	[WIRE_T_CROSS_ENTROPY_LOSS_BACK] = {S012, 0, 0, .check = check_cross_entropy_back},
+	[WIRE_T_OPT_STEP_ADAMW] = {0x1f, 0, 0, .check = check_opt_step},
+	[WIRE_T_OPT_STEP_SGD] = {S012, 0, 0, .check = check_opt_step},
 	[WIRE_T_GLU] = {S0, 2, SIZES, .check = check_glu},
 };
 

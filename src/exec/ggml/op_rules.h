@@ -44,6 +44,14 @@ struct op_rule {
 	const char *(*check)(const struct op_args *a); /* NULL or the rule that is broken */
 };
 
+/* Bit set of the sources that an operation writes to, besides its result. */
+static inline unsigned op_written_sources(uint32_t op)
+{
+	return op == WIRE_T_OPT_STEP_ADAMW ? 1u << 0 | 1u << 2 | 1u << 3
+	       : op == WIRE_T_OPT_STEP_SGD ? 1u << 0
+					   : 0;
+}
+
 /* NULL: operation without rules. */
 const struct op_rule *op_rule_find(uint32_t op);
 

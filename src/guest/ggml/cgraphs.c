@@ -129,6 +129,8 @@ static bool encode_node(struct encoder *e, const struct ggml_tensor *t,
 		return false;
 	if (!e->locate(e->ctx, t, &w.buffer, &w.offset))
 		return computes_nothing(&w); /* who uses it here has a copy of it as a source */
+	if (w.op == WIRE_T_NONE && map_find(e->g, t)->stamp == e->g->stamp)
+		return true; /* data that is among the nodes, since it is to be trained */
 	w.flags |= WIRE_TENSOR_NODE;
 	if (!encode_sources(e, t, &w, bad))
 		return false;
