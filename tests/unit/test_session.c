@@ -251,6 +251,15 @@ static void test_whole_weight_goes_where_the_device_wants_it(void **state)
 		sizeof(data));
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(fake_weights_placed, 1);
+	w.offset = 2 * sizeof(data);
+	w.uses = WIRE_USE_MUL_MAT;
+	w.ne[1] = 4;
+	w.ne[3] = 2; /* one matrix per head: what is multiplied with them may be of any layout */
+	send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = w.offset}, data,
+		sizeof(data));
+	assert_int_equal(fence(&p).failed, WIRE_OK);
+	assert_int_equal(fake_weights_placed, 1);
 	send_op(&p, WIRE_OP_GET, &(struct wire_get){.buffer = 1, .bytes = 4}, NULL, 0);
 	assert_int_equal(expect_answer(&p, WIRE_OP_GET).status,
 			 WIRE_E_UNSUPPORTED); /* cannot be read back */
@@ -975,7 +984,7 @@ static void test_nothing_is_written_across_a_placed_weight(void **state)
 				.offset = AT,
 				.ne = {1024, 64, 1, 1},
 				.uses = WIRE_USE_MUL_MAT};
-	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_FILL, WIRE_TENSOR_NODE, 0)};
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_FILL, NODE, 0)};
 	char *data = calloc(1, BYTES);
 
 	fake_weights_placed = 0;
@@ -1034,7 +1043,7 @@ static void test_ends_of_placed_weights_count_in_the_quota(void **state)
 static void test_names_are_printable_when_ggml_sees_them(void **state)
 {
 	struct peer p = connect_peer(*state, "m", 0);
-	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, WIRE_TENSOR_NODE, 64)};
+	struct wire_tensor t[2] = {f32(WIRE_T_NONE, 0, 0), f32(WIRE_T_SQR, NODE, 64)};
 
 	t[1].src[0] = 1;
 	strcpy(t[1].name, "a b\33]0;owned\7\r\n\x80\x9b%s");

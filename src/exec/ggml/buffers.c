@@ -391,7 +391,8 @@ enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
 	return WIRE_OK;
 }
 
-/* Would the device run the product @w is used for if @w lay in extra buffer type @type? */
+/* Would the device run the product @w is used for if @w lay in extra buffer type @type?  What is
+ * multiplied with a matrix per head is permuted in most models, which AMX does not take. */
 static bool extra_supports(struct gg_device *device, int type, const struct weight *w)
 {
 	const struct ggml_host *host = device->host;
@@ -399,6 +400,8 @@ static bool extra_supports(struct gg_device *device, int type, const struct weig
 	struct ggml_tensor left = w->tensor, right = {0}, ids = {0}, product = {0};
 	const int64_t batch = 512, n_used = 2;
 
+	if (!experts && (left.ne[2] != 1 || left.ne[3] != 1))
+		return false;
 	left.buffer = device->extra_probe[type];
 	left.data = NULL;
 	right.type = GGML_T_F32;
