@@ -121,7 +121,7 @@ while True:
 
 ADDRESS = "192.168.77.15"  # of the outer computer
 # What the parts of slowness.probe() take in there on a quiet host, and how often that is looked at.
-QUIET, FRESH = (0.60, 0.12, 0.03), 60
+QUIET, FRESH = (0.50, 0.20, 0.03), 60
 PROBE = ("import sys; sys.path.insert(0, '/test'); import slowness as s;"
          " print(*map(s.seconds_of, (s.compute, s.start_programs, s.sleep_briefly)))")
 
