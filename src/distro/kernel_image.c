@@ -88,7 +88,7 @@ int kernel_image_extract(const uint8_t *image, size_t image_bytes, uint8_t **elf
 {
 	_auto_free uint8_t *out = NULL;
 	const uint8_t *payload = NULL;
-	size_t payload_bytes, bytes = image_bytes;
+	size_t payload_bytes = 0, bytes = image_bytes;
 
 	if (!is_elf(image, image_bytes)) {
 		payload = find_payload(image, image_bytes, &payload_bytes);
