@@ -818,6 +818,7 @@ static void *send_large_frame(void *arg)
 
 static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 {
+	struct account *account = account_get(*state, "m", 0);
 	struct wire_frame f;
 	struct stream s;
 	const void *fixed;
@@ -826,7 +827,7 @@ static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(stream_init(&s, pair[0], *state, account_get(*state, "m", 0)), 0);
+	assert_int_equal(stream_init(&s, pair[0], *state, account), 0);
 	before = s.in_cap;
 	assert_int_equal(pthread_create(&sender, NULL, send_large_frame, &pair[1]), 0);
 	assert_int_equal(stream_next(&s, &f, &fixed), 1);
@@ -838,6 +839,7 @@ static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 	assert_int_equal(stream_next(&s, &f, &fixed), 0);
 	assert_int_equal(s.in_cap, before);
 	stream_finish(&s);
+	account_put(*state, account);
 }
 
 /* The header of a frame whose tail is still to come. */
