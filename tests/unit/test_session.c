@@ -18,6 +18,7 @@
 #include "emulated.h"
 #include "fake_ggml.h"
 #include "fd.h"
+#include "file_map.h"
 #include "session.h"
 #include "stream.h"
 
@@ -622,6 +623,31 @@ static void test_what_a_machine_may_have_mapped_is_bounded(void **state)
 	close(same.fd);
 	close(other.fd);
 	wait_until_gone(*state);
+}
+
+/* As touching a hole does where the kernel has promised all its memory. */
+static void test_memory_that_is_not_there_is_a_loss(void **state)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	unsigned before = file_map_n_lost();
+	struct file_map *map;
+	volatile char *p;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, 65536), 0);
+	map = file_map_open_memory(fd, 65536);
+	assert_non_null(map);
+	p = file_map_memory(map);
+	p[1] = 7;
+	assert_false(file_map_lost(map));
+	assert_int_equal(ftruncate(fd, 0), 0);
+	p[8192] = 8;
+	assert_true(file_map_lost(map));
+	assert_int_equal(file_map_n_lost(), before + 1);
+	assert_int_equal(p[1], 0);
+	assert_int_equal(p[8192], 8);
+	file_map_drop(map);
+	close(fd);
 }
 
 /* Its pages cannot be replaced one by one, so a fault in it could not be mended. */
@@ -1279,6 +1305,7 @@ int main(void)
 		TEST(test_file_cut_short_ends_only_its_session),
 		TEST(test_only_files_that_can_be_mapped_are_taken),
 		TEST(test_what_a_machine_may_have_mapped_is_bounded),
+		TEST(test_memory_that_is_not_there_is_a_loss),
 		TEST(test_file_of_huge_pages_is_not_mapped),
 		TEST(test_graph_is_sent_once_patched_and_run_by_id),
 		TEST(test_an_index_the_graph_computes_is_looked_at_before_its_use),

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Theory of operation: reading a mapping beyond the end of its file raises SIGBUS, and the owner of
- * a file can cut it at any moment.  The handler finds the mapping in a table of fixed size, which
- * it can read without a lock, and puts zeroes in its place; the thread that faulted goes on.  A
- * fault anywhere else is a fault of ours and ends the process as ever.
+ * a file can cut it at any moment; so does touching a hole of shared memory where the kernel has
+ * promised all it has (vm.overcommit_memory=2).  The handler finds the mapping in a table of fixed
+ * size, which it can read without a lock, and puts zeroes in its place; the thread that faulted
+ * goes on.  A fault anywhere else is a fault of ours and ends the process as ever.
  *
  * A slot is taken and given back under a mutex; the handler only sees its two numbers, the length
  * written last and cleared first.  A length that is the same before and after the base was read
@@ -41,7 +42,7 @@ enum { MAX_MAPS = 1 << 15 }; /* below the kernel's own limit on mappings, 65530 
 struct file_map {
 	char *base;
 	uint64_t len_bytes;       /* of whole pages */
-	_Atomic(uint64_t) *total; /* counted there */
+	_Atomic(uint64_t) *total; /* counted there; NULL: by others */
 	unsigned n_users;
 	int slot; /* in the table of the fault handler */
 };
@@ -49,6 +50,7 @@ struct file_map {
 struct slot {
 	_Atomic(uintptr_t) base;
 	_Atomic(uint64_t) len_bytes; /* 0: free */
+	_Atomic(int) prot;
 	_Atomic(bool) lost;
 };
 
@@ -68,7 +70,7 @@ static void on_bus_error(int signo, siginfo_t *info, void *context)
 
 		if (!len || at - base >= len || atomic_load(&table[i].len_bytes) != len)
 			continue;
-		if (mmap((void *)base, len, PROT_READ,
+		if (mmap((void *)base, len, atomic_load(&table[i].prot),
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
 			 0) == MAP_FAILED)
 			break;
@@ -87,7 +89,7 @@ static void install_handler(void)
 	sigaction(SIGBUS, &sa, NULL);
 }
 
-static int take_slot(char *base, uint64_t len_bytes)
+static int take_slot(char *base, uint64_t len_bytes, int prot)
 {
 	int slot = -1;
 
@@ -98,6 +100,7 @@ static int take_slot(char *base, uint64_t len_bytes)
 		slot = next_slot;
 		n_used++;
 		atomic_store(&table[slot].lost, false);
+		atomic_store(&table[slot].prot, prot);
 		atomic_store(&table[slot].base, (uintptr_t)base);
 		atomic_store(&table[slot].len_bytes, len_bytes);
 	}
@@ -142,6 +145,11 @@ bool file_map_acceptable(int fd, uint64_t bytes)
 	       st.st_size >= 0 && bytes <= (uint64_t)st.st_size;
 }
 
+static void *map_memory(int fd, uint64_t bytes)
+{
+	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+}
+
 static void *map_counted(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
 {
 	uint64_t others = atomic_fetch_add(total, bytes);
@@ -157,10 +165,12 @@ static void *map_counted(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
 static void unmap_counted(void *base, uint64_t bytes, _Atomic(uint64_t) *total)
 {
 	munmap(base, bytes);
-	atomic_fetch_sub(total, bytes);
+	if (total)
+		atomic_fetch_sub(total, bytes);
 }
 
-struct file_map *file_map_open(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
+/* @total NULL: memory. */
+static struct file_map *open_map(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	struct file_map *map = calloc(1, sizeof(*map));
@@ -172,16 +182,33 @@ struct file_map *file_map_open(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
 	map->n_users = 1;
 	map->total = total;
 	map->len_bytes = (bytes + page - 1) & ~(page - 1);
-	base = map_counted(fd, map->len_bytes, total);
+	base = total ? map_counted(fd, map->len_bytes, total) : map_memory(fd, map->len_bytes);
 	if (base != MAP_FAILED) {
 		map->base = base;
-		map->slot = take_slot(map->base, map->len_bytes);
+		map->slot = take_slot(map->base, map->len_bytes,
+				      total ? PROT_READ : PROT_READ | PROT_WRITE);
 		if (map->slot >= 0)
 			return map;
 		unmap_counted(map->base, map->len_bytes, total);
 	}
 	free(map);
 	return NULL;
+}
+
+struct file_map *file_map_open(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
+{
+	return open_map(fd, bytes, total);
+}
+
+struct file_map *file_map_open_memory(int fd, uint64_t bytes)
+{
+	return open_map(fd, bytes, NULL);
+}
+
+char *file_map_memory(struct file_map *map)
+{
+	install_handler();
+	return map->base;
 }
 
 struct file_map *file_map_keep(struct file_map *map)

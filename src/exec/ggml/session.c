@@ -46,6 +46,7 @@ struct session {
 	struct buffers buffers;
 	struct graphs graphs;
 	struct shms shms;
+	unsigned n_lost; /* file_map_n_lost() when we looked last */
 	bool shm_ok;
 	uint16_t failed;     /* first failure since the last answer */
 	uint32_t device_us;  /* device time since the last answer */
@@ -415,12 +416,28 @@ static int on_set_shm(struct session *s, const struct wire_frame *f, const struc
 	if (!buffer || !shm || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
 	    !shm_holds(shm, c->shm_offset, c->bytes))
 		return -EPROTO;
-	if (!shm->base)
+	if (shm->is_file)
 		return c->bytes ? note(s, gg_buffer_set_file(&s->buffers, buffer, c->offset,
-							     shm->file, c->shm_offset, c->bytes))
+							     shm->map, c->shm_offset, c->bytes))
 				: -EPROTO;
-	return note(s, gg_buffer_set(&s->buffers, buffer, c->offset, shm->base + c->shm_offset,
-				     c->bytes));
+	return note(s, gg_buffer_set(&s->buffers, buffer, c->offset,
+				     file_map_memory(shm->map) + c->shm_offset, c->bytes));
+}
+
+/* In pieces: of memory that is lost, what is written takes our own. */
+static enum wire_status get_to_memory(struct session *s, struct gg_buffer *buffer,
+				      struct file_map *map, const struct wire_get_shm *c)
+{
+	char *to = file_map_memory(map) + c->shm_offset;
+	enum wire_status status = WIRE_OK;
+
+	for (uint64_t done = 0, n; done < c->bytes && status == WIRE_OK; done += n) {
+		n = c->bytes - done < WIRE_MAX_DATA ? c->bytes - done : WIRE_MAX_DATA;
+		status = gg_buffer_get(&s->buffers, buffer, c->offset + done, to + done, n);
+		if (file_map_lost(map))
+			status = WIRE_E_NO_MEMORY;
+	}
+	return status;
 }
 
 static int on_get_shm(struct session *s, const struct wire_frame *f, const struct wire_get_shm *c)
@@ -428,12 +445,10 @@ static int on_get_shm(struct session *s, const struct wire_frame *f, const struc
 	struct gg_buffer *buffer = buffers_find(&s->buffers, c->buffer);
 	struct shm *shm = shms_find(&s->shms, c->shm);
 
-	if (!buffer || !shm || !shm->base || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
+	if (!buffer || !shm || shm->is_file || !gg_buffer_holds(buffer, c->offset, c->bytes) ||
 	    !shm_holds(shm, c->shm_offset, c->bytes))
 		return -EPROTO;
-	return answer(s, f->op,
-		      gg_buffer_get(&s->buffers, buffer, c->offset, shm->base + c->shm_offset,
-				    c->bytes));
+	return answer(s, f->op, get_to_memory(s, buffer, shm->map, c));
 }
 
 /* ---- graphs ---- */
@@ -676,6 +691,17 @@ static int send_welcome(struct session *s, int status)
 	return pil_sendv_all(s->stream.fd, &iov, 1);
 }
 
+/* What makes all that is computed from here on wrong; NULL: nothing. */
+static const char *fault(struct session *s)
+{
+	unsigned n_lost = file_map_n_lost();
+
+	if (n_lost != s->n_lost && shms_lost(&s->shms))
+		return "no memory for what it shares with us";
+	s->n_lost = n_lost;
+	return buffers_fault(&s->buffers);
+}
+
 static int serve(struct session *s)
 {
 	struct wire_frame frame;
@@ -694,7 +720,7 @@ static int serve(struct session *s)
 		if (n == -EPROTO && log_allowed(&protocol_errors))
 			log_warn("session of %s: bad %s command: ended", s->program,
 				 wire_op_info[frame.op].name);
-		why = buffers_fault(&s->buffers);
+		why = fault(s);
 		if (why) {
 			log_warn("session of %s: %s: ended", s->program, why);
 			n = -EIO;

@@ -3,11 +3,10 @@
  * Theory of operation: memory and files are mapped as a whole when they are added.  The peer keeps
  * its descriptor and can write at any time, which is only data.  What it must not be able to do is
  * make us fault: hence memory is sealed against shrinking, and nothing but plain shared memory; for
- * files see file_map.h. */
+ * files, and for what is left, see file_map.h. */
 #include "shms.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -24,11 +23,9 @@ void shms_init(struct shms *shms, struct gg_device *device, struct account *acco
 
 static void drop(struct shms *shms, struct shm *shm)
 {
-	if (shm->base) {
-		munmap(shm->base, shm->bytes);
+	if (shm->map && !shm->is_file)
 		account_unshare(shms->device, shms->account, shm->bytes);
-	}
-	file_map_drop(shm->file);
+	file_map_drop(shm->map);
 	*shm = (struct shm){0};
 }
 
@@ -56,6 +53,14 @@ bool shms_drop(struct shms *shms, uint32_t handle)
 	return shm != NULL;
 }
 
+bool shms_lost(struct shms *shms)
+{
+	for (int i = 0; i < WIRE_MAX_SHM; i++)
+		if (!shms->slots[i].is_file && file_map_lost(shms->slots[i].map))
+			return true;
+	return false;
+}
+
 static bool acceptable(int fd, uint64_t bytes)
 {
 	struct statfs fs;
@@ -71,25 +76,21 @@ static enum wire_status map_file(struct shms *shms, struct shm *shm, int fd)
 {
 	if (!file_map_acceptable(fd, shm->bytes))
 		return WIRE_E_UNSUPPORTED;
-	shm->file = file_map_open(fd, shm->bytes, &shms->account->mapped_bytes);
-	return shm->file ? WIRE_OK : WIRE_E_NO_MEMORY;
+	shm->is_file = true;
+	shm->map = file_map_open(fd, shm->bytes, &shms->account->mapped_bytes);
+	return shm->map ? WIRE_OK : WIRE_E_NO_MEMORY;
 }
 
 static enum wire_status map_memory(struct shms *shms, struct shm *shm, int fd)
 {
-	void *base;
-
 	if (!acceptable(fd, shm->bytes))
 		return WIRE_E_UNSUPPORTED;
 	if (!account_share(shms->device, shms->account, shm->bytes))
 		return WIRE_E_NO_MEMORY;
-	base = mmap(NULL, shm->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (base == MAP_FAILED) {
+	shm->map = file_map_open_memory(fd, shm->bytes);
+	if (!shm->map)
 		account_unshare(shms->device, shms->account, shm->bytes);
-		return WIRE_E_NO_MEMORY;
-	}
-	shm->base = base;
-	return WIRE_OK;
+	return shm->map ? WIRE_OK : WIRE_E_NO_MEMORY;
 }
 
 bool shms_add(struct shms *shms, const struct wire_shm_add *add, int fd, enum wire_status *status)

@@ -15,9 +15,9 @@
 
 struct shm {
 	uint32_t handle; /* 0: slot free */
-	char *base;      /* NULL: a file */
+	bool is_file;    /* of weights; else memory */
 	uint64_t bytes;
-	struct file_map *file;
+	struct file_map *map;
 };
 
 struct shms {
@@ -35,6 +35,9 @@ bool shms_add(struct shms *shms, const struct wire_shm_add *add, int fd, enum wi
 bool shms_drop(struct shms *shms, uint32_t handle); /* false: no such handle */
 
 struct shm *shms_find(struct shms *shms, uint32_t handle); /* NULL: no such handle */
+
+/* Has the kernel had no memory for one of them? */
+bool shms_lost(struct shms *shms);
 
 /* Is [offset, offset + bytes) inside? */
 static inline bool shm_holds(const struct shm *shm, uint64_t offset, uint64_t bytes)
