@@ -479,6 +479,66 @@ def test_a_machine_whose_settings_cannot_be_read_gets_no_device(world, text):
     assert world.open().memory_total == 64 << 20
 
 
+def hoard(s, n, buffer_bytes):
+    """Has the executor hold as much for session @s, the @n-th, as the protocol allows."""
+    def frame(op, fixed, tail=b""):
+        body = fixed + tail
+        return struct.pack("<HHI", op, 0, len(body)) + body
+
+    handle = 1
+    s.command(BUFFER_ALLOC, struct.pack("<IIQ", handle, 0, buffer_bytes))
+    # a weight announced every 32 bytes
+    s.send(b"".join(frame(7, struct.pack("<IIQ4qII", handle, 0, 32 * i, 8, 1, 1, 1, 4, 0))
+                    for i in range(min(buffer_bytes // 32, 65536))))
+    # tables of graphs, refused but kept until they are patched
+    tensors = bytes(272) * 16384
+    for graph in range(1, 5):
+        s.send(frame(16, struct.pack("<II", graph, 16384), tensors))
+    # many small buffers
+    s.send(b"".join(frame(BUFFER_ALLOC, struct.pack("<IIQ", i, 0, 1)) for i in range(2, 512)))
+    s.s.settimeout(0.2)
+    try:
+        s.take(24 * 510)
+    except TimeoutError:
+        pass
+    s.s.settimeout(10)
+    s.command(FENCE)
+    # and a frame that does not end: rows, or a graph, or a patch
+    size = 4 << 20
+    if n % 3 == 0:
+        s.send(struct.pack("<HHIIIQQQ", 12, 0, 32 + size, handle, 1024, 0, 4096, 4096))
+        s.send(bytes(size - 8))
+    elif n % 3 == 1:
+        s.send(struct.pack("<HHIII", 16, 0, 8 + 65536 * 272, 9, 65536) + bytes(65536 * 272 - 8))
+    else:
+        s.send(struct.pack("<HHIII", 17, 0, 8 + 16384 * 272, 1, 1) + struct.pack("<IHH", 0, 0, 34))
+
+
+@pytest.mark.parametrize("n_sessions", [12, 64])
+def test_a_machine_has_nothing_held_beyond_its_quota_and_a_bound(world, n_sessions):
+    quota, free, per_session = 48 << 20, 32 << 20, 1 << 20
+    world.machine("one", world.token, quota=f"{quota >> 20}M\n")
+    world.broker()
+    first = world.open()
+    assert first.memory_total == quota
+    pid, = world.executors()
+    before = host_lib.memory_of(pid)[0]
+    sessions = []
+    for n in range(n_sessions - 1):
+        sessions.append(world.open())
+        try:
+            hoard(sessions[-1], n, quota // 2 // n_sessions & -4096)
+        except (OSError, TypeError, struct.error):
+            pass  # it may have been ended for it
+    time.sleep(0.5)
+    held = host_lib.memory_of(pid)[0] - before << 10
+    assert held < quota + free + n_sessions * per_session
+    assert first.works()
+    for s in sessions:
+        s.close()
+    assert wait_for(lambda: struct.unpack("<QQ", first.command(MEMORY)[2])[0] == quota)
+
+
 def test_sessions_of_one_machine_are_limited_and_another_still_gets_in(world):
     world.broker()
     other = world.machine("two", b"\x55" * 32)
