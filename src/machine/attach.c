@@ -326,6 +326,9 @@ static int on_frame(struct attachment *a, int *status, struct pil_err *err)
 		*status = (int)(value & 0xff);
 		return 0;
 	case AGENT_ERROR:
+		if (f.len == 0 || !a->buf[0])
+			return pil_err_say(err, EPROTO,
+					   "run a command: the machine does not say why not");
 		return pil_err_say(err, ENOENT, "%.*s", (int)(f.len < 400 ? f.len : 400), a->buf);
 	default:
 		return pil_err_say(err, EPROTO, "the machine's agent speaks another language");
