@@ -517,7 +517,7 @@ def hoard(s, n, buffer_bytes):
 @pytest.mark.parametrize("n_sessions", [12, 64])
 def test_a_machine_has_nothing_held_beyond_its_quota_and_a_bound(world, n_sessions):
     quota, free, per_session = 48 << 20, 32 << 20, 1 << 20
-    world.machine("one", world.token, quota=f"{quota >> 20}M\n")
+    world.settings("one", f"[accel]\nquota = {quota >> 20}M\n")
     world.broker()
     first = world.open()
     assert first.memory_total == quota
