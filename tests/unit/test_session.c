@@ -1113,7 +1113,7 @@ static void test_graph_gives_way_when_others_wait_too_long(void **state)
 	struct gg_device *device = *state;
 	struct peer greedy = connect_peer(device, "a", 0), other = connect_peer(device, "b", 0);
 
-	device->turn_max_us = 50000;
+	device->turns.max_us = 50000;
 	define_graph(&greedy);
 	define_graph(&other);
 	run_long_graph(&greedy);

@@ -1,40 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: sessions compute one at a time.  A device runs one graph fastest when it
- * runs it alone (a CPU's caches, a GPU's queues), so time is shared by turns and not by overlap.
+ * Theory of operation: a device is opened once and shared by all sessions.  What each machine has
+ * of it is kept in an account per machine: bytes here, time in turn.c.
  *
- * Fairness is start-time fair queueing over machines: each account has a clock of the device time
- * it used; the waiting turn with the lowest clock goes next.  A machine that was idle does not
- * save up: on arrival its clock is set forward to that of the last turn given.
- *
- * A turn lasts as long as its graph, which a program can make as long as it likes.  Who waits looks
- * at the clock for that reason, and calls a turn overdue that has lasted TURN_MAX_US; a back end
- * that can be stopped stops then. */
+ * An account ends with its last session, unless its clock is ahead of the device's: then it is
+ * kept until others have caught up, so that nobody gets rid of a bill by connecting anew.  Of these
+ * there are at most DEVICE_MAX_LEFT; the one that owes least goes first. */
 #include "device.h"
 
 #include <errno.h>
 #include <malloc.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fd.h"
 #include "log.h"
 #include "str.h"
 
-/* A batch of a large model takes a small machine's processors a minute. */
-#define TURN_MAX_US INT64_C(120000000)
-
-static int64_t now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
+/* A slice of a graph takes a fraction of a second of the host's processors, much longer only when
+ * weights have to be read from a slow disk.  Other devices may have to compile their programs, and
+ * do not say how long a graph takes them. */
+#define TURN_MAX_US       INT64_C(10000000)
+#define TURN_MAX_OTHER_US INT64_C(60000000)
+#define TURN_GRACE_US     INT64_C(10000000)
 
 /* Physical cores, as llama.cpp counts them for its own default: one per set of thread siblings. */
 static int count_cores(void)
@@ -106,18 +96,48 @@ int gg_device_open(struct gg_device **out, struct ggml_host *host, const char *n
 	find_extra_types(d);
 	pthread_mutex_init(&d->lock, NULL);
 	list_init(&d->accounts);
-	list_init(&d->waiting);
-	d->turn_max_us = TURN_MAX_US;
+	list_init(&d->turns.waiting);
+	d->turns.max_us = d->reference ? TURN_MAX_US : TURN_MAX_OTHER_US;
+	d->turns.grace_us = TURN_GRACE_US;
 	log_info("device %s: %s, ggml %s, %d extra buffer types", name,
 		 api->ggml_backend_dev_description(d->dev), host->version, d->n_extra);
 	*out = d;
 	return 0;
 }
 
+static void drop_account(struct gg_device *device, struct account *account)
+{
+	if (device->turns.awaited == account)
+		device->turns.awaited = NULL;
+	list_remove(&account->link);
+	free(account);
+}
+
+/* Forgets those without a session that owe nothing, and those too many. */
+static void sweep_accounts(struct gg_device *device, unsigned max_left)
+{
+	for (;;) {
+		struct account *a, *least = NULL;
+		unsigned n_left = 0;
+
+		list_for_each (a, &device->accounts, link) {
+			if (a->n_sessions)
+				continue;
+			n_left++;
+			if (!least || a->virtual_us < least->virtual_us)
+				least = a;
+		}
+		if (!least || (n_left <= max_left && least->virtual_us > device->turns.virtual_us))
+			return;
+		drop_account(device, least);
+	}
+}
+
 void gg_device_destroy(struct gg_device *device)
 {
 	if (!device)
 		return;
+	sweep_accounts(device, 0);
 	for (int i = 0; i < device->n_extra; i++)
 		device->host->api.ggml_backend_buffer_free(device->extra_probe[i]);
 	pthread_mutex_destroy(&device->lock);
@@ -134,7 +154,7 @@ struct account *account_get(struct gg_device *device, const char *machine, uint6
 			found = a;
 	if (!found && (found = calloc(1, sizeof(*found)))) {
 		snprintf(found->machine, sizeof(found->machine), "%s", machine);
-		found->virtual_us = device->virtual_us;
+		found->virtual_us = device->turns.virtual_us;
 		list_append(&device->accounts, &found->link);
 	}
 	if (found) {
@@ -142,6 +162,7 @@ struct account *account_get(struct gg_device *device, const char *machine, uint6
 		found->n_sessions++;
 		device->n_sessions++;
 	}
+	sweep_accounts(device, DEVICE_MAX_LEFT);
 	pthread_mutex_unlock(&device->lock);
 	return found;
 }
@@ -150,10 +171,8 @@ void account_put(struct gg_device *device, struct account *account)
 {
 	pthread_mutex_lock(&device->lock);
 	device->n_sessions--;
-	if (--account->n_sessions == 0) {
-		list_remove(&account->link);
-		free(account);
-	}
+	account->n_sessions--;
+	sweep_accounts(device, DEVICE_MAX_LEFT);
 	pthread_mutex_unlock(&device->lock);
 }
 
@@ -327,81 +346,4 @@ void account_unshare(struct gg_device *device, struct account *account, uint64_t
 	pthread_mutex_lock(&device->lock);
 	account->shared_bytes -= bytes;
 	pthread_mutex_unlock(&device->lock);
-}
-
-void turn_init(struct turn *turn, struct account *account)
-{
-	pthread_condattr_t attr;
-
-	*turn = (struct turn){.account = account};
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&turn->granted_cond, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
-void turn_finish(struct turn *turn)
-{
-	pthread_cond_destroy(&turn->granted_cond);
-}
-
-/* The turn goes to @turn; NULL: to nobody. */
-static void grant(struct gg_device *device, struct turn *turn)
-{
-	device->turn = turn;
-	if (!turn)
-		return;
-	turn->started_us = now_us();
-	atomic_store(&turn->overdue, false);
-	device->virtual_us = turn->account->virtual_us;
-}
-
-static void await_turn(struct gg_device *device, struct turn *turn)
-{
-	turn->granted = false;
-	list_append(&device->waiting, &turn->link);
-	while (!turn->granted) {
-		int64_t now = now_us(), due = device->turn->started_us + device->turn_max_us;
-		struct timespec until;
-
-		if (now >= due) {
-			atomic_store(&device->turn->overdue, true);
-			due = now + device->turn_max_us; /* not before that is the next one */
-		}
-		until = (struct timespec){due / 1000000, due % 1000000 * 1000};
-		pthread_cond_timedwait(&turn->granted_cond, &device->lock, &until);
-	}
-}
-
-void device_turn_begin(struct gg_device *device, struct turn *turn)
-{
-	pthread_mutex_lock(&device->lock);
-	if (turn->account->virtual_us < device->virtual_us)
-		turn->account->virtual_us = device->virtual_us;
-	if (device->turn)
-		await_turn(device, turn);
-	else
-		grant(device, turn);
-	pthread_mutex_unlock(&device->lock);
-}
-
-int64_t device_turn_end(struct gg_device *device, struct turn *turn)
-{
-	struct turn *next = NULL, *t;
-	int64_t used_us;
-
-	pthread_mutex_lock(&device->lock);
-	used_us = now_us() - turn->started_us;
-	turn->account->virtual_us += used_us;
-	list_for_each (t, &device->waiting, link)
-		if (!next || t->account->virtual_us < next->account->virtual_us)
-			next = t;
-	grant(device, next);
-	if (next) {
-		list_remove(&next->link);
-		next->granted = true;
-		pthread_cond_signal(&next->granted_cond);
-	}
-	pthread_mutex_unlock(&device->lock);
-	return used_us;
 }

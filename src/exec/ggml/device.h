@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * device.h -- one ggml device, opened: what it can do, whose turn it is, and who uses how much.
+ * device.h -- one ggml device, opened: what it can do, and who uses how much.
  *
  * Thread-safe: sessions run in threads of their own and share the device. */
 #ifndef PIL_DEVICE_H
@@ -14,27 +14,19 @@
 #include "err.h"
 #include "ggml_host.h"
 #include "list.h"
+#include "turn.h"
 
 enum {
 	DEVICE_MAX_EXTRA = 8,
 	/* malloc() mostly takes fresh pages for what is as large */
 	DEVICE_MMAP_THRESHOLD = 128 << 10,
+	DEVICE_MAX_LEFT = 64, /* accounts without a session */
 };
 
 /* What a machine may have us hold beside its data before that counts in its quota: what a few
  * ordinary programs need.  And at most, whatever its quota. */
 #define ACCOUNT_FREE_HELD_BYTES (UINT64_C(32) << 20)
 #define ACCOUNT_MAX_HELD_BYTES  (UINT64_C(2) << 30)
-
-/* A session's place in the order of turns. */
-struct turn {
-	struct account *account;
-	int64_t started_us;
-	_Atomic(bool) overdue; /* others wait, and it has lasted too long: give it up */
-	bool granted;
-	pthread_cond_t granted_cond;
-	struct list link; /* gg_device::waiting */
-};
 
 struct gg_device {
 	struct ggml_host *host; /* borrowed */
@@ -51,12 +43,9 @@ struct gg_device {
 	int n_threads;    /* of a reference device */
 	uint64_t alignment, max_buffer;
 
-	pthread_mutex_t lock;     /* all below */
-	struct list accounts;     /* account::link */
-	struct list waiting;      /* turn::link */
-	struct turn *turn;        /* whose it is; NULL: nobody's */
-	int64_t turn_max_us;      /* when others wait */
-	int64_t virtual_us;       /* account clock of the last turn given */
+	pthread_mutex_t lock; /* all below */
+	struct list accounts; /* account::link */
+	struct turns turns;
 	uint64_t committed_bytes; /* of all accounts: what can come to be used of memory */
 	unsigned n_sessions;
 };
@@ -71,8 +60,11 @@ struct account {
 	_Atomic(uint64_t) mapped_bytes; /* of their files, see file_map_open() */
 	_Atomic(uint32_t) n_tensors;    /* of graphs */
 	int64_t virtual_us;             /* device time used, kept comparable between machines */
-	unsigned n_sessions;
-	struct list link; /* gg_device::accounts */
+	int64_t used_us;                /* of the device and, outside of turns, of processors */
+	int64_t active_us;              /* when its last turn ended */
+	unsigned n_turns;               /* that run or wait */
+	unsigned n_sessions;            /* 0: only the bill is left */
+	struct list link;               /* gg_device::accounts */
 };
 
 /* Opens the device that @host's ggml calls @name.  Released with gg_device_destroy(), which must
@@ -81,7 +73,8 @@ int gg_device_open(struct gg_device **out, struct ggml_host *host, const char *n
 		   struct pil_err *err) PIL_MUST_CHECK;
 void gg_device_destroy(struct gg_device *device); /* NULL is fine */
 
-/* The account of a machine, created at its first session.  NULL: out of memory. */
+/* The account of a machine, created at its first session.  NULL: out of memory.  It outlives its
+ * last session while it is ahead of the others. */
 struct account *account_get(struct gg_device *device, const char *machine, uint64_t quota_bytes);
 void account_put(struct gg_device *device, struct account *account);
 
@@ -107,13 +100,5 @@ void account_unshare(struct gg_device *device, struct account *account, uint64_t
 /* What the machine is told: its own share, or the device, live. */
 void account_memory(struct gg_device *device, struct account *account, uint64_t *free_bytes,
 		    uint64_t *total_bytes);
-
-void turn_init(struct turn *turn, struct account *account);
-void turn_finish(struct turn *turn);
-
-/* Waits until it is this machine's turn to compute; device_turn_end() gives it on and books the
- * time.  The machine that has used least goes first.  Never held while talking to a peer. */
-void device_turn_begin(struct gg_device *device, struct turn *turn);
-int64_t device_turn_end(struct gg_device *device, struct turn *turn); /* microseconds used */
 
 #endif
