@@ -14,6 +14,7 @@
 #include "executors.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -30,6 +31,8 @@ enum {
 	MAX_PAUSE_MS = 30000,
 	DEAF_MS = 10000,  /* without an answer: it is stuck */
 	OPEN_MS = 120000, /* the same until it has its device open: drivers take their time */
+	OFFENDER_PAUSE_MS = 10000, /* doubled with each offence in a row */
+	MAX_OFFENCES = 6,
 };
 
 void executors_init(struct executors *x, struct loop *loop, const struct jail *jail,
@@ -108,25 +111,55 @@ bool executors_reaped(struct executors *x, pid_t pid, int status)
 	return false;
 }
 
+/* It has the device to itself for minutes, or an executor to restart for everybody: not again at
+ * once. */
+static void note_offender(struct executor *e, const struct control_stuck *said)
+{
+	char machine[WIRE_MAX_NAME];
+
+	snprintf(machine, sizeof(machine), "%.*s", WIRE_MAX_NAME - 1, said->machine);
+	if (strcmp(machine, e->offender))
+		e->offences = 0;
+	strcpy(e->offender, machine);
+	e->offender_ms = loop_now_ms() + ((int64_t)OFFENDER_PAUSE_MS << e->offences);
+	if (e->offences < MAX_OFFENCES)
+		e->offences++;
+	if (log_allowed(&e->complaints)) {
+		char name[WIRE_MAX_NAME * 4];
+
+		str_escape(name, sizeof(name), machine);
+		log_warn("executor of %s: a graph of machine '%s' did not end", e->device.name,
+			 name);
+	}
+}
+
 static void control_ready(struct loop_source *source, uint32_t events)
 {
 	struct executor *e = container_of(source, struct executor, control);
-	struct control_report report;
-	ssize_t n = recv(source->fd, &report, sizeof(report), MSG_DONTWAIT);
+	union {
+		struct control_report report;
+		struct control_stuck stuck;
+	} said;
+	ssize_t n = recv(source->fd, &said, sizeof(said), MSG_DONTWAIT);
 
 	(void)events;
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n != (ssize_t)sizeof(report) || report.kind != CONTROL_REPORT) {
+	if (n == (ssize_t)sizeof(said.stuck) && said.stuck.kind == CONTROL_STUCK) {
+		note_offender(e, &said.stuck);
+		let_go(e);
+		return;
+	}
+	if (n != (ssize_t)sizeof(said.report) || said.report.kind != CONTROL_REPORT) {
 		let_go(e); /* dying; the rest is said when it is reaped */
 		return;
 	}
 	e->reported = true;
 	e->asked_ms = 0;
-	e->n_sessions = report.n_sessions;
-	e->device.memory_total = report.memory_total;
-	e->device.memory_free = report.memory_free;
-	if (report.n_sessions)
+	e->n_sessions = said.report.n_sessions;
+	e->device.memory_total = said.report.memory_total;
+	e->device.memory_free = said.report.memory_free;
+	if (said.report.n_sessions)
 		e->used_ms = loop_now_ms();
 }
 
@@ -190,6 +223,8 @@ enum wire_status executors_open(struct executors *x, uint32_t index, struct cont
 	if (index >= (uint32_t)x->n)
 		return WIRE_E_NO_DEVICE;
 	e = &x->executor[index];
+	if (!strcmp(open->machine, e->offender) && loop_now_ms() < e->offender_ms)
+		return WIRE_E_BUSY;
 	open->kind = CONTROL_OPEN;
 	for (int try = 0; try < 2; try++) {
 		if (e->control.fd < 0 && start(e))

@@ -23,6 +23,11 @@ struct executor {
 	unsigned n_sessions;                   /* by its last report */
 	int64_t asked_ms; /* when it was asked for a report; 0: it has answered */
 	bool reported;    /* has its device open */
+	/* The machine whose graph an executor ended itself for last, how often in a row, and until
+	 * when it gets no session. */
+	char offender[WIRE_MAX_NAME];
+	unsigned offences;
+	int64_t offender_ms;
 	struct log_limit complaints;
 };
 

@@ -37,6 +37,8 @@
 #include "session.h"
 #include "str.h"
 
+enum { EXIT_STUCK = 4 };
+
 #define REFERENCE_NAME "CPU" /* what ggml calls the host's processors */
 
 static int fail(const struct pil_err *err)
@@ -117,10 +119,26 @@ static void on_term(int number)
 	_exit(EXIT_SUCCESS);
 }
 
+/* The thread that computes cannot be ended without the process.  The programs of all machines see
+ * their streams end, and connect to the next executor. */
+static void on_stuck(void *ctx, const char *machine)
+{
+	struct control_stuck said = {.kind = CONTROL_STUCK};
+
+	snprintf(said.machine, sizeof(said.machine), "%s", machine);
+	log_err("a graph of machine '%s' does not end and others wait: this executor ends itself",
+		said.machine);
+	if (send(*(const int *)ctx, &said, sizeof(said), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_dbg("report: %s", strerror(errno));
+	_exit(EXIT_STUCK);
+}
+
 static int serve(struct gg_device *device, int control_fd)
 {
 	struct log_limit lost = {0};
 
+	device->turns.stuck_ctx = &control_fd;
+	device->turns.stuck = on_stuck;
 	report(device, control_fd);
 	for (;;) {
 		struct control_open open;

@@ -15,6 +15,7 @@ enum control_kind {
 		1,      /* struct control_open, with the descriptors of HOST_OPEN (broker/host.h) */
 	CONTROL_QUERY,  /* struct control_open of which only the kind counts */
 	CONTROL_REPORT, /* executor -> broker: when the device is open, and on each query */
+	CONTROL_STUCK,  /* executor -> broker: struct control_stuck, the last thing it says */
 };
 
 struct control_open {
@@ -35,5 +36,13 @@ struct control_report {
 	uint64_t memory_free;
 };
 static_assert(sizeof(struct control_report) == 24, "control_report");
+
+/* The executor ends itself, since a graph of this machine does not end while others wait. */
+struct control_stuck {
+	uint32_t kind;
+	uint32_t reserved;
+	char machine[WIRE_MAX_NAME];
+};
+static_assert(sizeof(struct control_stuck) == 72, "control_stuck");
 
 #endif

@@ -150,9 +150,9 @@ static const struct shape shapes[] = {
 	 "0:1 1:2 2:1 3:A 4:B 5:0 6:1 7:1 8:D 9:E 10:H 11:F"},
 	{WIRE_T_CONV_2D_DW, "k:A,B,1,C f:L,M,C,D = f:N,O,C,D", "0:G 1:H 2:A 3:B 4:1 5:E"},
 	{WIRE_T_CONV_TRANSPOSE_2D, "k:A,B,C,D f:L,M,D,E = f:(L-1)G+A,(M-1)G+B,C,E", "0:G"},
-	{WIRE_T_POOL_1D, "k:L,B,C,D = f:N,B,C,D", "0:1 1:A 2:G 3:E"},
-	{WIRE_T_POOL_2D, "k:L,M,C,D = f:N,O,C,D", "0:0 1:A 2:B 3:G 4:H 5:E 6:F"},
-	{WIRE_T_POOL_2D, "k:L,M,C,D = f:N,O,C,D", "0:1 1:A 2:B 3:G 4:H 5:E 6:F"},
+	{WIRE_T_POOL_1D, "k:L+A,B,C,D = f:N,B,C,D", "0:1 1:A 2:G 3:E"},
+	{WIRE_T_POOL_2D, "k:L+A,M+B,C,D = f:N,O,C,D", "0:0 1:A 2:B 3:G 4:H 5:E 6:F"},
+	{WIRE_T_POOL_2D, "k:L+A,M+B,C,D = f:N,O,C,D", "0:1 1:A 2:B 3:G 4:H 5:E 6:F"},
 	{WIRE_T_UPSCALE, "f:L,M,C,D = f:X,Y,CE,DF", "0:0"},
 	{WIRE_T_UPSCALE, "f:X,Y,C,D = f:L,M,CE,DF", "0:1"},
 	{WIRE_T_UPSCALE, "f:L,M,C,D = f:X,Y,C,D", "0:2"},
@@ -266,8 +266,11 @@ static void choose(struct reader *in, struct op_random *r)
 		in->value[c] = 1 + (int32_t)op_random_below(r, c < 'L' ? 4 : 9);
 	for (const char *p = "XYL"; *p; p++)
 		in->value[(int)*p] = 1 + (int32_t)op_random_below(r, large ? 70 : 20);
+	for (int i = 0; r->scale > 1 && i < 3; i++)
+		in->value[(int)"ABCDEFGHLMXYNO"[op_random_below(r, 14)]] *=
+			1 + (int32_t)op_random_below(r, r->scale);
 	in->value['?'] = (int32_t)op_random_below(r, WIRE_NUM_UNARY_OPS);
-	in->value['#'] = 256 * (1 + (int32_t)op_random_below(r, 2));
+	in->value['#'] = 256 * (1 + (int32_t)op_random_below(r, r->scale > 1 ? 16 : 2));
 	in->value['@'] = 1 << op_random_below(r, 8);
 	in->type['f'] = T_F32;
 	in->type['h'] = T_F16;

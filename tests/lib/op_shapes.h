@@ -21,6 +21,7 @@ struct op_graph {
 
 struct op_random {
 	uint64_t state;
+	uint32_t scale; /* makes some dimensions larger, up to so many times; 0: small graphs */
 };
 
 uint32_t op_random_below(struct op_random *r, uint32_t n); /* 0 for n = 0 */

@@ -2,12 +2,15 @@
  *
  * run_graph: shows that what the graph check lets through does no harm to a real ggml.
  *
- *   run_graph [--ggml-dir DIR] [--seconds N] [--seed S] [--one SEED] [--threads N]
+ *   run_graph [--ggml-dir DIR] [--seconds N] [--seed S] [--one SEED] [--threads N] [--time]
  *
  * Makes random graphs that are nearly valid, runs those that pass on ggml's CPU back end in a
  * child, with hostile data, each buffer against a page nobody may touch, and the scratch memory
  * too.  A crash, an abort or a changed byte beside a buffer is printed with the seed that --one
- * repeats; the exit status is 1 if there was any. */
+ * repeats; the exit status is 1 if there was any.
+ *
+ * --time: makes large valid graphs of every operation instead, runs each on one thread, and prints
+ * for each operation how many times longer one took, at most, than the check had said. */
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -29,12 +32,14 @@
 enum {
 	PAGE = 4096,
 	ARENA = 4 << 20,
+	TIMED_ARENA = 128 << 20,
 	SLOW_SECONDS = 20,
 	FIRST_CHILD_GRAPHS = 400, /* per child */
 };
 
 struct progress { /* shared with the child */
 	uint64_t seed, made, ran, ran_by_op[WIRE_NUM_TENSOR_OPS];
+	int64_t took_us;
 	char what[256];
 };
 
@@ -42,6 +47,7 @@ static struct ggml_host *host;
 static struct progress *progress;
 static uint8_t *arenas[OP_GRAPH_MAX_TENSORS + 1]; /* each ARENA bytes between guard pages */
 static int n_threads = 2;
+static size_t arena_bytes = ARENA;
 
 /* ---- scratch memory with guards: C++'s new[] and delete[] as ggml calls them ---- */
 
@@ -140,7 +146,7 @@ static void print_graph(const struct op_graph *g)
 /* Where buffer @handle starts: right or left in its arena. */
 static uint8_t *place(const struct op_graph *g, uint32_t handle, bool right)
 {
-	uint64_t room = ARENA - g->buffer_bytes[handle];
+	uint64_t room = arena_bytes - g->buffer_bytes[handle];
 
 	return arenas[handle] + (right ? room & ~UINT64_C(1) : 0);
 }
@@ -158,15 +164,16 @@ static float odd_float(struct op_random *r)
 static void fill(const struct op_graph *g, uint8_t *const *base, struct op_random *r)
 {
 	bool noise = op_random_below(r, 3) == 0;
+	bool slow = r->scale && op_random_below(r, 4) == 0; /* too small for fast paths */
 
 	for (uint32_t h = 1; h <= OP_GRAPH_MAX_TENSORS; h++) {
 		uint64_t n = g->buffer_bytes[h];
 
 		for (uint64_t i = 0; i + 4 <= n; i += 4) {
-			float f = odd_float(r);
+			float f = slow ? 1e-40f : odd_float(r);
 			uint32_t bits = op_random_below(r, UINT32_MAX) * 2654435761u;
 
-			memcpy(base[h] + i, noise ? (void *)&bits : (void *)&f, 4);
+			memcpy(base[h] + i, noise && !slow ? (void *)&bits : (void *)&f, 4);
 		}
 	}
 }
@@ -184,6 +191,22 @@ static void set_index(const struct wire_tensor *t, uint8_t *data, int64_t limit,
 			v = limit - 1;
 		memcpy(data + at, &v, t->type == OP_I64 ? 8 : 4);
 	}
+}
+
+static int64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static int64_t cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
 /* Part by part, with values for the indices in between: those of the graph are mostly out of range.
@@ -287,7 +310,14 @@ static void run_checked(struct op_graph *g, const struct graph_needs *needs, str
 	progress->ran++;
 	progress->ran_by_op[g->t[g->n - 1].op]++;
 	alarm((unsigned)bound_ms(SLOW_SECONDS * 1000) / 1000);
-	compute(g, backend, cgraph, t, base, needs, r);
+	progress->took_us = INT64_MAX;
+	for (int i = 0; i < (r->scale ? 3 : 1); i++) { /* the least of a few is the graph's own */
+		int64_t started = cpu_us();
+
+		compute(g, backend, cgraph, t, base, needs, r);
+		if (cpu_us() - started < progress->took_us)
+			progress->took_us = cpu_us() - started;
+	}
 	alarm(0);
 	for (uint32_t h = 1; h <= OP_GRAPH_MAX_TENSORS; h++)
 		for (int i = 0; i < 256 && g->buffer_bytes[h]; i++)
@@ -321,6 +351,89 @@ static void one_graph(uint64_t seed, bool verbose)
 	}
 	describe(&g);
 	run_checked(&g, &needs, &r);
+}
+
+/* ---- how long ---- */
+
+enum {
+	TIMED_MIN_US = 10000, /* predicted */
+	TIMED_MAX_US = 60000,
+	TIMED_TRIES = 4000, /* to find a graph of that size */
+};
+
+struct timed {
+	double worst, best;
+	unsigned n;
+	char what[256];
+};
+
+/* One large graph of @shape; false: none was found. */
+static bool time_one(unsigned shape, struct op_random *r, struct timed *out)
+{
+	struct graph_index index[OP_GRAPH_MAX_TENSORS];
+	struct graph_fault fault;
+	struct op_graph g;
+
+	for (int i = 0; i < TIMED_TRIES; i++) {
+		struct graph_needs needs = {.index = index, .max_index = OP_GRAPH_MAX_TENSORS};
+		struct graph_env env;
+		double ratio, predicted_us;
+
+		r->scale = 2u << op_random_below(r, 14);
+		op_shapes_make(&g, shape, r);
+		if (!op_shapes_fit(&g, arena_bytes / 2))
+			continue;
+		env = op_shapes_env(&g);
+		if (!graph_check(&env, g.t, g.n, &needs, &fault))
+			continue;
+		predicted_us = (double)needs.time_ns / 1000;
+		if (predicted_us < TIMED_MIN_US || predicted_us > TIMED_MAX_US)
+			continue;
+		describe(&g);
+		run_checked(&g, &needs, r);
+		ratio = (double)progress->took_us / predicted_us;
+		if (ratio > out->worst) {
+			const struct wire_tensor *d = &g.t[g.n - 1], *x = &g.t[0];
+
+			out->worst = ratio;
+			snprintf(out->what, sizeof(out->what),
+				 "%.1f ms, type %u ne %ld %ld %ld %ld from type %u %ld %ld %ld %ld "
+				 "params %d %d %d",
+				 (double)progress->took_us / 1000, d->type, d->ne[0], d->ne[1],
+				 d->ne[2], d->ne[3], x->type, x->ne[0], x->ne[1], x->ne[2],
+				 x->ne[3], d->params[0], d->params[1], d->params[2]);
+		}
+		if (!out->n || ratio < out->best)
+			out->best = ratio;
+		out->n++;
+		return true;
+	}
+	return false;
+}
+
+static void too_slow(int sig)
+{
+	(void)sig;
+	dprintf(STDOUT_FILENO, "more than %d s: %s\n", SLOW_SECONDS, progress->what);
+	_exit(1);
+}
+
+static int time_all(uint64_t seed, time_t seconds)
+{
+	static struct timed timed[WIRE_NUM_TENSOR_OPS];
+	struct op_random r = {.state = mix(seed)};
+	int64_t end = now_us() + seconds * 1000000;
+
+	signal(SIGALRM, too_slow);
+	while (now_us() < end)
+		for (unsigned i = 0; i < op_shapes_count() && now_us() < end; i++)
+			time_one(i, &r, &timed[op_shapes_op(i)]);
+	for (int i = 0; i < WIRE_NUM_TENSOR_OPS; i++)
+		if (timed[i].n)
+			printf("%-20s %3u runs, %.3f to %.3f of what was said: %s\n",
+			       wire_tensor_op_str[i], timed[i].n, timed[i].best, timed[i].worst,
+			       timed[i].what);
+	return 0;
 }
 
 /* ---- children ---- */
@@ -361,7 +474,7 @@ static bool setup(const char *dir)
 	progress = mmap(NULL, sizeof(*progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 			-1, 0);
 	for (int i = 0; i <= OP_GRAPH_MAX_TENSORS; i++)
-		arenas[i] = guarded(ARENA, PAGE);
+		arenas[i] = guarded(arena_bytes, PAGE);
 	return progress != MAP_FAILED;
 }
 
@@ -386,11 +499,13 @@ int main(int argc, char **argv)
 		{"seed", required_argument, NULL, 'r'},
 		{"one", required_argument, NULL, 'o'},
 		{"threads", required_argument, NULL, 't'},
+		{"time", no_argument, NULL, 'T'},
 		{0},
 	};
 	const char *dir = NULL;
 	uint64_t seed = 1, one = 0;
-	time_t end = time(NULL) + 10;
+	time_t seconds = 10, end;
+	bool timing = false;
 	unsigned crashes = 0;
 	int c;
 
@@ -399,15 +514,21 @@ int main(int argc, char **argv)
 		if (c == 'g')
 			dir = optarg;
 		else if (c == 's')
-			end = time(NULL) + strtol(optarg, NULL, 10);
+			seconds = strtol(optarg, NULL, 10);
 		else if (c == 'r')
 			seed = strtoull(optarg, NULL, 0);
 		else if (c == 'o')
 			one = strtoull(optarg, NULL, 0);
 		else if (c == 't')
 			n_threads = (int)strtol(optarg, NULL, 10);
+		else if (c == 'T')
+			timing = true;
 		else
 			return 2;
+	}
+	if (timing) {
+		n_threads = 1;
+		arena_bytes = TIMED_ARENA;
 	}
 	if (!setup(dir))
 		return 77;
@@ -415,6 +536,9 @@ int main(int argc, char **argv)
 		one_graph(one, true);
 		return 0;
 	}
+	if (timing)
+		return time_all(seed, seconds);
+	end = time(NULL) + seconds;
 	while (time(NULL) < end && crashes < 40) {
 		uint64_t stop = seed + FIRST_CHILD_GRAPHS;
 		int status = run_child(seed, stop);

@@ -32,6 +32,7 @@
 enum {
 	LENT_ALIGNMENT = 32, /* what ggml's CPU back end wants, and GGUF files give */
 	BUFFER_HELD_BYTES = sizeof(struct gg_buffer) + 512, /* of ours and ggml's, for each */
+	WEIGHT_HELD_BYTES = sizeof(struct weight) + 32,     /* with malloc()'s own and a pointer */
 };
 
 void buffers_init(struct buffers *b, struct gg_device *device, struct account *account)
@@ -100,8 +101,10 @@ static void release(struct buffers *b, struct gg_buffer *buffer)
 	const struct ggml_api *api = &b->device->host->api;
 
 	b->epoch++;
-	for (uint32_t i = 0; i < buffer->n_weights; i++)
-		drop_weight(b, buffer, &buffer->weights[i]);
+	for (uint32_t i = 0; i < buffer->n_weights; i++) {
+		drop_weight(b, buffer, buffer->weights[i]);
+		free(buffer->weights[i]);
+	}
 	b->n_weights -= buffer->n_weights;
 	for (int i = 0; i < DEVICE_MAX_EXTRA; i++) {
 		if (buffer->shadow[i])
@@ -111,7 +114,7 @@ static void release(struct buffers *b, struct gg_buffer *buffer)
 	api->ggml_backend_buffer_free(buffer->plain);
 	account_refund(b->device, b->account, buffer->bytes);
 	account_unhold(b->device, b->account,
-		       BUFFER_HELD_BYTES + buffer->cap_weights * sizeof(struct weight));
+		       BUFFER_HELD_BYTES + buffer->cap_weights * WEIGHT_HELD_BYTES);
 	free(buffer->weights);
 	free(buffer);
 }
@@ -205,7 +208,7 @@ static uint32_t weight_index(const struct gg_buffer *buffer, uint64_t offset)
 
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
-		const struct weight *w = &buffer->weights[mid];
+		const struct weight *w = buffer->weights[mid];
 
 		if (w->offset + w->bytes <= offset)
 			lo = mid + 1;
@@ -219,15 +222,15 @@ struct weight *gg_buffer_weight_at(struct gg_buffer *buffer, uint64_t offset)
 {
 	uint32_t i = weight_index(buffer, offset);
 
-	return i < buffer->n_weights && buffer->weights[i].offset == offset ? &buffer->weights[i]
-									    : NULL;
+	return i < buffer->n_weights && buffer->weights[i]->offset == offset ? buffer->weights[i]
+									     : NULL;
 }
 
 bool gg_buffer_touches_placed(struct gg_buffer *buffer, uint64_t offset, uint64_t bytes)
 {
 	for (uint32_t i = weight_index(buffer, offset);
-	     i < buffer->n_weights && buffer->weights[i].offset < offset + bytes; i++)
-		if (buffer->weights[i].placed)
+	     i < buffer->n_weights && buffer->weights[i]->offset < offset + bytes; i++)
+		if (buffer->weights[i]->placed)
 			return true;
 	return false;
 }
@@ -255,8 +258,8 @@ char *gg_buffer_at(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 	if (!buffer->n_lent)
 		return buffer->base + offset;
 	for (uint32_t i = weight_index(buffer, offset);
-	     i < buffer->n_weights && buffer->weights[i].offset < offset + bytes; i++) {
-		struct weight *w = &buffer->weights[i];
+	     i < buffer->n_weights && buffer->weights[i]->offset < offset + bytes; i++) {
+		struct weight *w = buffer->weights[i];
 
 		if (w->lent && offset >= w->offset && bytes <= w->bytes - (offset - w->offset))
 			return (char *)w->tensor.data + (offset - w->offset);
@@ -270,8 +273,8 @@ void gg_buffer_own(struct buffers *b, struct gg_buffer *buffer, uint64_t offset,
 	if (!buffer->n_lent)
 		return;
 	for (uint32_t i = weight_index(buffer, offset);
-	     i < buffer->n_weights && buffer->weights[i].offset < offset + bytes; i++)
-		take_back(b, buffer, &buffer->weights[i]);
+	     i < buffer->n_weights && buffer->weights[i]->offset < offset + bytes; i++)
+		take_back(b, buffer, buffer->weights[i]);
 }
 
 static bool file_lost(struct buffers *b)
@@ -283,7 +286,7 @@ static bool file_lost(struct buffers *b)
 	b->n_lost = n_lost;
 	for (int i = 0; i < WIRE_MAX_BUFFERS; i++)
 		for (uint32_t j = 0; b->slots[i] && j < b->slots[i]->n_weights; j++)
-			if (file_map_lost(b->slots[i]->weights[j].lent))
+			if (file_map_lost(b->slots[i]->weights[j]->lent))
 				return true;
 	return false;
 }
@@ -332,13 +335,14 @@ static void remove_weights(struct buffers *b, struct gg_buffer *buffer, uint32_t
 {
 	b->epoch++;
 	for (uint32_t i = first; i < end; i++) {
-		take_back(b, buffer, &buffer->weights[i]);
-		drop_weight(b, buffer, &buffer->weights[i]);
+		take_back(b, buffer, buffer->weights[i]);
+		drop_weight(b, buffer, buffer->weights[i]);
+		free(buffer->weights[i]);
 	}
 	if (first == end)
 		return; /* there may be no array at all */
 	memmove(buffer->weights + first, buffer->weights + end,
-		(buffer->n_weights - end) * sizeof(struct weight));
+		(buffer->n_weights - end) * sizeof(*buffer->weights));
 	buffer->n_weights -= end - first;
 	b->n_weights -= end - first;
 }
@@ -346,8 +350,8 @@ static void remove_weights(struct buffers *b, struct gg_buffer *buffer, uint32_t
 static bool more_weights(struct buffers *b, struct gg_buffer *buffer)
 {
 	uint32_t cap = buffer->cap_weights ? buffer->cap_weights * 2 : 16;
-	uint64_t bytes = (cap - buffer->cap_weights) * sizeof(struct weight);
-	struct weight *more;
+	uint64_t bytes = (cap - buffer->cap_weights) * WEIGHT_HELD_BYTES;
+	struct weight **more;
 
 	if (cap > WIRE_MAX_TENSORS || !account_hold(b->device, b->account, bytes))
 		return false;
@@ -365,29 +369,34 @@ enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
 				  const struct wire_weight *announced)
 {
 	const struct ggml_api *api = &b->device->host->api;
-	struct weight w;
+	struct weight w, *kept;
 	uint32_t first, end;
 
 	if (!shape_weight(b, buffer, announced, &w))
 		return WIRE_E_INVALID;
 	first = end = weight_index(buffer, w.offset);
-	while (end < buffer->n_weights && buffer->weights[end].offset < w.offset + w.bytes)
+	while (end < buffer->n_weights && buffer->weights[end]->offset < w.offset + w.bytes)
 		end++;
 	remove_weights(b, buffer, first, end);
 	if (b->n_weights == WIRE_MAX_TENSORS)
 		return WIRE_E_NO_MEMORY;
 	if (buffer->n_weights == buffer->cap_weights && !more_weights(b, buffer))
 		return WIRE_E_NO_MEMORY;
-	memmove(buffer->weights + first + 1, buffer->weights + first,
-		(buffer->n_weights - first) * sizeof(struct weight));
+	kept = malloc(sizeof(*kept));
+	if (!kept)
+		return WIRE_E_NO_MEMORY;
 	w.tensor.buffer = buffer->plain;
 	w.tensor.data = buffer->base + w.offset;
-	buffer->weights[first] = w;
+	*kept = w;
+	memmove(buffer->weights + first + 1, buffer->weights + first,
+		(buffer->n_weights - first) * sizeof(*buffer->weights));
+	buffer->weights[first] = kept;
 	buffer->n_weights++;
 	b->n_weights++;
 	api->ggml_backend_buffer_set_usage(buffer->plain, GGML_USAGE_WEIGHTS);
 	if (!b->device->n_extra && !b->device->reference)
-		api->ggml_backend_buffer_init_tensor(buffer->plain, &buffer->weights[first].tensor);
+		api->ggml_backend_buffer_init_tensor(buffer->plain,
+						     &buffer->weights[first]->tensor);
 	return WIRE_OK;
 }
 
@@ -544,8 +553,8 @@ void gg_buffer_received(struct buffers *b, struct gg_buffer *buffer, uint64_t of
 	if (!buffer->n_weights || !b->device->host_memory)
 		return;
 	for (uint32_t i = weight_index(buffer, offset);
-	     i < buffer->n_weights && buffer->weights[i].offset < end; i++) {
-		struct weight *w = &buffer->weights[i];
+	     i < buffer->n_weights && buffer->weights[i]->offset < end; i++) {
+		struct weight *w = buffer->weights[i];
 		uint64_t from = offset > w->offset ? offset : w->offset;
 		uint64_t to = end < w->offset + w->bytes ? end : w->offset + w->bytes;
 

@@ -40,7 +40,7 @@ struct gg_buffer {
 	 * there; the weight lies at its own offset.  Pages nobody touches cost nothing. */
 	struct ggml_backend_buffer *shadow[DEVICE_MAX_EXTRA];
 	uint64_t shadow_held[DEVICE_MAX_EXTRA]; /* for what takes memory here and there */
-	struct weight *weights;                 /* by offset */
+	struct weight **weights; /* by offset; pointers, since to insert is to move what follows */
 	uint32_t n_weights, cap_weights;
 	uint32_t n_lent; /* of the weights */
 };

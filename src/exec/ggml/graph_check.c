@@ -27,9 +27,17 @@ enum {
 
 #define MAX_ELEMENTS (INT64_C(1) << 40)
 
-/* Minutes of a fast CPU's time, and of a fast GPU's. */
-#define MAX_NODE_WORK  (UINT64_C(1) << 45)
-#define MAX_GRAPH_WORK (UINT64_C(1) << 52)
+/* Nobody can take the device back while a back end is busy with a node, or, where a node can be
+ * computed in pieces (op_cut.h), with the smallest piece of it: two seconds of one core of a slow
+ * CPU.  Others then wait no longer than that, on any machine.
+ *
+ * What is cut can be interrupted, so its limit is there for devices that compute it in one go, and
+ * for sums: ten hours of that one core.  The largest product of a 70B model with a batch of 4096
+ * tokens takes it ten minutes, and attention to 128 Ki tokens an hour or two; a GPU is ten thousand
+ * times as fast and has it done in a few seconds. */
+#define MAX_PIECE_NS (UINT64_C(8) * 1000 * 1000 * 1000)
+#define MAX_NODE_NS  (UINT64_C(36) * 1000 * 1000 * 1000 * 1000)
+#define MAX_GRAPH_NS (MAX_NODE_NS * 10)
 
 struct check {
 	const struct graph_env *env;
@@ -393,14 +401,17 @@ static bool overlaps_itself(const struct graph_types *types, const struct wire_t
 }
 
 /* A back end may not be stoppable within a node, or at all. */
-static const char *add_cost(struct graph_needs *needs, const struct op_rule *rule,
+static const char *add_cost(struct graph_needs *needs, uint32_t at, const struct op_rule *rule,
 			    const struct op_args *a)
 {
 	struct op_cost cost = op_cost_of(rule, a);
 
-	if (cost.work > MAX_NODE_WORK || cost.work > MAX_GRAPH_WORK - needs->work)
+	if (cost.piece_ns > MAX_PIECE_NS || cost.time_ns > MAX_NODE_NS ||
+	    cost.time_ns > MAX_GRAPH_NS - needs->time_ns)
 		return "more work than is allowed";
-	needs->work += cost.work;
+	needs->time_ns += cost.time_ns;
+	if (needs->cost_ns)
+		needs->cost_ns[at] = cost.time_ns;
 	if (needs->scratch < cost.scratch)
 		needs->scratch = cost.scratch;
 	if (needs->thread_scratch < cost.thread_scratch)
@@ -425,7 +436,7 @@ static const char *check_node(struct check *c, uint32_t at)
 		why = "a result that overlaps itself";
 	if (why || c->query || graph_idle(t))
 		return why;
-	why = add_cost(c->needs, rule, &a);
+	why = add_cost(c->needs, at, rule, &a);
 	if (why || rule->limit == OP_LIMIT_NONE || tensor_empty(t))
 		return why;
 	return check_index(c, t->src[rule->index] - 1, at, op_rule_limit(rule, &a));
@@ -458,7 +469,11 @@ bool graph_check(const struct graph_env *env, const struct wire_tensor *t, uint3
 		.scans_left = (uint64_t)n * MAX_SCANS_PER_NODE + (1 << 16),
 	};
 
-	*needs = (struct graph_needs){.index = needs->index, .max_index = needs->max_index};
+	*needs = (struct graph_needs){.index = needs->index,
+				      .max_index = needs->max_index,
+				      .cost_ns = needs->cost_ns};
+	if (needs->cost_ns)
+		memset(needs->cost_ns, 0, n * sizeof(*needs->cost_ns));
 	for (uint32_t i = 0; i < n; i++) {
 		*fault = (struct graph_fault){i, check_tensor(&c, i)};
 		if (fault->why)

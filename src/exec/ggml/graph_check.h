@@ -45,7 +45,9 @@ struct graph_needs {
 	struct graph_index *index; /* to be checked; the caller's, @max_index; by @before */
 	uint32_t max_index, n_index;
 	uint32_t n_stops; /* places within the graph where indices are checked */
-	uint64_t work;    /* multiplications and as simple steps */
+	/* NULL, or where to write the time of each tensor, @n of graph_check() */
+	uint64_t *cost_ns;
+	uint64_t time_ns; /* of all: of one core of a slow CPU, at most */
 	/* Bytes of scratch memory of the node that takes most: in all, and more per thread. */
 	uint64_t scratch, thread_scratch;
 };

@@ -39,6 +39,8 @@ static void free_storage(struct graphs *g, struct gg_graph *graph)
 	free(graph->wire);
 	free(graph->tensors);
 	free(graph->index);
+	free(graph->cost_ns);
+	graph->cost_ns = NULL;
 	graph->wire = NULL;
 	graph->tensors = NULL;
 	graph->index = NULL;
@@ -398,12 +400,16 @@ static enum wire_status check(struct graphs *g, struct gg_graph *graph, const ch
 {
 	struct wire_welcome bits = {0};
 	struct graph_env env = make_env(g, &bits);
-	struct graph_needs needs = {.index = graph->index, .max_index = graph->n_tensors};
+	struct graph_needs needs = {.index = graph->index,
+				    .max_index = graph->n_tensors,
+				    .cost_ns = graph->cost_ns};
 	struct graph_fault fault = {0};
 
 	if (graph_check(&env, graph->wire, graph->n_tensors, &needs, &fault)) {
 		graph->n_index = needs.n_index;
 		graph->n_stops = needs.n_stops;
+		graph->total_ns = needs.time_ns;
+		graph->last_us = 0;
 		return charge_scratch(g, &needs) ? WIRE_OK : WIRE_E_NO_MEMORY;
 	}
 	*why = fault.why;
@@ -435,9 +441,10 @@ static bool reserve(struct graphs *g, struct gg_graph *graph, uint32_t n)
 	graph->wire = calloc(n, sizeof(*graph->wire));
 	graph->tensors = calloc(n, sizeof(*graph->tensors));
 	graph->index = calloc(n, sizeof(*graph->index));
+	graph->cost_ns = calloc(n, sizeof(*graph->cost_ns));
 	graph->cap_tensors = n;
 	g->cap_tensors += n;
-	if (graph->wire && graph->tensors && graph->index)
+	if (graph->wire && graph->tensors && graph->index && graph->cost_ns)
 		return true;
 	free_storage(g, graph);
 	return false;

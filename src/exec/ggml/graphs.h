@@ -28,6 +28,9 @@ struct gg_graph {
 	uint32_t n_index, n_stops;
 	uint64_t held_bytes;    /* on the machine's account for all this */
 	uint64_t buffers_epoch; /* buffers::epoch when last resolved */
+	uint64_t *cost_ns;      /* per wire tensor, and of all: see struct graph_needs */
+	uint64_t total_ns;
+	int64_t last_us; /* what it took when it ran last; 0: it has not run as it is */
 };
 
 struct graphs {

@@ -1,11 +1,154 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "op_cost.h"
 
+#include <stdbool.h>
+
+#include "op_cut.h"
+
+/* What a node takes of one thread: NODE_NS, and for each step, element and row what stands here. */
+struct step {
+	uint32_t ps;         /* of work_per_element() */
+	uint32_t element_ps; /* of the result, or of a source that has more */
+	uint32_t row_ns;
+	bool serial; /* ggml gives it one thread however many there are */
+};
+
+enum { UPSCALE_ANTIALIAS = 0x200 };
+enum { NODE_NS = 1000, SERIAL_COST = 4, ANGLE_PS = 800000 };
+
+static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
+	[WIRE_T_ACC] = {0, 8000, 120, false},
+	[WIRE_T_ADD] = {0, 15000, 250, false},
+	[WIRE_T_ADD1] = {0, 15000, 200, false},
+	[WIRE_T_ADD_ID] = {0, 10000, 150, false},
+	[WIRE_T_ADD_REL_POS] = {0, 15000, 200, true},
+	[WIRE_T_ARANGE] = {0, 25000, 0, false},
+	[WIRE_T_ARGMAX] = {0, 20000, 200, true},
+	[WIRE_T_ARGSORT] = {60000, 20000, 1000, false},
+	[WIRE_T_CLAMP] = {0, 20000, 200, false},
+	[WIRE_T_COL2IM_1D] = {8000, 30000, 200, false},
+	[WIRE_T_CONCAT] = {0, 20000, 200, false},
+	[WIRE_T_CONT] = {3000, 10000, 150, false},
+	[WIRE_T_CONV_2D] = {2000, 350000, 400, false},
+	[WIRE_T_CONV_2D_DW] = {5000, 10000, 100, false},
+	[WIRE_T_CONV_3D] = {3000, 500000, 400, false},
+	[WIRE_T_CONV_TRANSPOSE_1D] = {12000, 20000, 300, false},
+	[WIRE_T_CONV_TRANSPOSE_2D] = {5000, 10000, 200, false},
+	[WIRE_T_COS] = {0, 100000, 200, true},
+	[WIRE_T_COUNT_EQUAL] = {0, 15000, 150, false},
+	[WIRE_T_CPY] = {3000, 40000, 250, false},
+	[WIRE_T_CUMSUM] = {0, 15000, 150, false},
+	[WIRE_T_DIAG] = {0, 12000, 150, true},
+	[WIRE_T_DIAG_MASK_INF] = {0, 15000, 150, false},
+	[WIRE_T_DIAG_MASK_ZERO] = {0, 15000, 150, false},
+	[WIRE_T_DIV] = {0, 80000, 200, false},
+	[WIRE_T_DSV4_HC_COMB] = {5000, 20000, 200, false},
+	[WIRE_T_DSV4_HC_POST] = {20000, 40000, 300, false},
+	[WIRE_T_DSV4_HC_PRE] = {40000, 100000, 600, false},
+	[WIRE_T_DUP] = {3000, 10000, 150, false},
+	[WIRE_T_FILL] = {0, 15000, 200, false},
+	[WIRE_T_FLASH_ATTN_EXT] = {4000, 60000, 600, false},
+	[WIRE_T_GATED_DELTA_NET] = {1000, 300000, 500, false},
+	[WIRE_T_GATED_LINEAR_ATTN] = {1500, 40000, 200, false},
+	[WIRE_T_GET_REL_POS] = {0, 10000, 100, true},
+	[WIRE_T_GET_ROWS] = {0, 30000, 300, false},
+	[WIRE_T_GET_ROWS_BACK] = {0, 20000, 200, true},
+	[WIRE_T_GLU] = {0, 160000, 400, false},
+	[WIRE_T_GROUP_NORM] = {0, 25000, 200, false},
+	[WIRE_T_IM2COL] = {0, 6000, 600, false},
+	[WIRE_T_IM2COL_3D] = {0, 30000, 150, false},
+	[WIRE_T_IM2COL_BACK] = {40000, 60000, 200, false},
+	[WIRE_T_L2_NORM] = {0, 80000, 300, false},
+	[WIRE_T_LEAKY_RELU] = {0, 40000, 250, true},
+	[WIRE_T_LIGHTNING_INDEXER] = {8000, 80000, 400, false},
+	[WIRE_T_LOG] = {0, 80000, 200, true},
+	[WIRE_T_MEAN] = {0, 15000, 150, true},
+	[WIRE_T_MUL] = {0, 40000, 250, false},
+	[WIRE_T_MUL_MAT] = {800, 400000, 800, false},
+	[WIRE_T_MUL_MAT_ID] = {800, 300000, 1000, false},
+	[WIRE_T_NORM] = {0, 25000, 250, false},
+	[WIRE_T_OUT_PROD] = {8000, 20000, 300, false},
+	[WIRE_T_PAD] = {0, 30000, 200, false},
+	[WIRE_T_PAD_REFLECT_1D] = {0, 20000, 200, false},
+	[WIRE_T_POOL_1D] = {30000, 100000, 200, true},
+	[WIRE_T_POOL_2D] = {5000, 15000, 100, true},
+	[WIRE_T_REPEAT] = {0, 15000, 200, true},
+	[WIRE_T_REPEAT_BACK] = {0, 10000, 150, true},
+	[WIRE_T_RMS_NORM] = {0, 60000, 300, false},
+	[WIRE_T_RMS_NORM_BACK] = {0, 90000, 250, false},
+	[WIRE_T_ROLL] = {0, 20000, 150, false},
+	[WIRE_T_ROPE] = {0, 40000, 300, false},
+	[WIRE_T_ROPE_BACK] = {0, 40000, 300, false},
+	[WIRE_T_RWKV_WKV6] = {1500, 40000, 200, false},
+	[WIRE_T_RWKV_WKV7] = {1500, 40000, 200, false},
+	[WIRE_T_SCALE] = {0, 60000, 200, false},
+	[WIRE_T_SET] = {0, 12000, 150, false},
+	[WIRE_T_SET_ROWS] = {3000, 30000, 300, false},
+	[WIRE_T_SILU_BACK] = {0, 200000, 300, false},
+	[WIRE_T_SIN] = {0, 100000, 200, true},
+	[WIRE_T_SOFT_MAX] = {0, 120000, 400, false},
+	[WIRE_T_SOFT_MAX_BACK] = {0, 30000, 250, false},
+	[WIRE_T_SOLVE_TRI] = {10000, 20000, 300, false},
+	[WIRE_T_SQR] = {0, 30000, 250, true},
+	[WIRE_T_SQRT] = {0, 60000, 250, true},
+	[WIRE_T_SSM_CONV] = {15000, 30000, 300, false},
+	[WIRE_T_SSM_SCAN] = {600, 400000, 400, false},
+	[WIRE_T_SUB] = {0, 20000, 200, false},
+	[WIRE_T_SUM] = {0, 15000, 150, true},
+	[WIRE_T_SUM_ROWS] = {0, 20000, 150, true},
+	[WIRE_T_TIMESTEP_EMBEDDING] = {0, 200000, 400, false},
+	[WIRE_T_TOP_K] = {60000, 20000, 1000, false},
+	[WIRE_T_TRI] = {0, 40000, 300, false},
+	[WIRE_T_UNARY] = {0, 70000, 300, true},
+	[WIRE_T_UPSCALE] = {25000, 60000, 300, false},
+	[WIRE_T_WIN_PART] = {0, 10000, 120, true},
+	[WIRE_T_WIN_UNPART] = {0, 12000, 120, true},
+};
+static const struct step other_step = {20000, 100000, 1000, true};
+
+static const struct step *step_of(const struct op_args *a)
+{
+	const struct step *step = &steps[a->dst->op];
+
+	return step->element_ps ? step : &other_step;
+}
+
+static uint64_t log2_of(int64_t n)
+{
+	return n > 1 ? 64 - (uint64_t)__builtin_clzll((uint64_t)n) : 1;
+}
+
+/* Steps to write an element of @type: some search for the best scale of a block. */
+static uint64_t quantizing(uint32_t type)
+{
+	switch (type) {
+	case OP_F32:
+	case OP_F16:
+	case OP_BF16:
+	case OP_I16:
+	case OP_I32:
+	case OP_I64:
+		return 0;
+	case OP_Q4_0:
+	case OP_Q4_1:
+	case OP_Q5_0:
+	case OP_Q5_1:
+	case OP_Q8_0:
+		return 6;
+	case OP_MXFP4:
+	case OP_NVFP4:
+		return 800;
+	default:
+		return 400;
+	}
+}
+
 /* Steps per element of the result; of the sums behind it, mostly. */
 static uint64_t work_per_element(const struct op_args *a)
 {
 	const struct wire_tensor *d = a->dst, *x = a->src[0], *y = a->src[1];
 	const int32_t *p = d->params;
+	uint64_t n;
 
 	switch (d->op) {
 	case WIRE_T_MUL_MAT:
@@ -14,8 +157,21 @@ static uint64_t work_per_element(const struct op_args *a)
 	case WIRE_T_OUT_PROD:
 	case WIRE_T_SOLVE_TRI:
 		return (uint64_t)x->ne[1];
-	case WIRE_T_FLASH_ATTN_EXT:
-		return (uint64_t)y->ne[1] * 2;
+	case WIRE_T_FLASH_ATTN_EXT: /* per query, head and key: two sums, and an exponential */
+		return (uint64_t)(y->ne[1] * (x->ne[0] + d->ne[0] + 32) / d->ne[0]);
+	case WIRE_T_ARGSORT:
+		return log2_of(x->ne[0]);
+	case WIRE_T_TOP_K:
+		return (uint64_t)(x->ne[0] / d->ne[0] + 1) * log2_of(x->ne[0]);
+	case WIRE_T_DSV4_HC_PRE:
+		return (uint64_t)x->ne[1];
+	case WIRE_T_DSV4_HC_POST:
+		return (uint64_t)y->ne[1];
+	case WIRE_T_CPY:
+	case WIRE_T_CONT:
+	case WIRE_T_DUP:
+	case WIRE_T_SET_ROWS:
+		return quantizing(d->type);
 	case WIRE_T_CONV_2D:
 		return (uint64_t)(x->ne[0] * x->ne[1] * x->ne[2]);
 	case WIRE_T_CONV_3D:
@@ -35,11 +191,14 @@ static uint64_t work_per_element(const struct op_args *a)
 	case WIRE_T_POOL_2D:
 		return (uint64_t)p[1] * (uint64_t)p[2];
 	case WIRE_T_UPSCALE: /* at most all of the source, when it is made smaller */
-		return 16 + (uint64_t)(tensor_elems(x) / tensor_elems(d));
+		if ((p[0] & 0xff) == 0)
+			return 0; /* the nearest */
+		n = (uint64_t)(tensor_elems(x) / tensor_elems(d));
+		return p[0] & UPSCALE_ANTIALIAS ? 128 + 8 * n : 16 + n;
 	case WIRE_T_SSM_CONV:
 		return (uint64_t)y->ne[0];
-	case WIRE_T_SSM_SCAN:
-		return (uint64_t)x->ne[0] * 4;
+	case WIRE_T_SSM_SCAN: /* an exponential per state, where each has a decay of its own */
+		return (uint64_t)x->ne[0] * (a->src[3]->ne[0] > 1 ? 32 : 4);
 	case WIRE_T_RWKV_WKV6:
 	case WIRE_T_RWKV_WKV7:
 	case WIRE_T_GATED_LINEAR_ATTN:
@@ -114,20 +273,61 @@ static uint64_t times(uint64_t x, uint64_t y)
 	return __builtin_mul_overflow(x, y, &product) ? UINT64_MAX : product;
 }
 
+static uint64_t plus(uint64_t x, uint64_t y)
+{
+	uint64_t sum;
+
+	return __builtin_add_overflow(x, y, &sum) ? UINT64_MAX : sum;
+}
+
+static uint64_t n_rows(const struct wire_tensor *t)
+{
+	return (uint64_t)(t->ne[1] * t->ne[2] * t->ne[3]);
+}
+
+/* Whose elements count: of the result, or of what is summed up.  Of tables that are looked up or
+ * written to in places, what is looked up or written. */
+static const struct wire_tensor *counted(const struct op_args *a)
+{
+	const struct wire_tensor *most = a->dst;
+
+	if (most->op == WIRE_T_SET_ROWS)
+		return a->src[0];
+	if (most->op == WIRE_T_GET_ROWS || most->op == WIRE_T_MUL_MAT ||
+	    most->op == WIRE_T_MUL_MAT_ID || most->op == WIRE_T_FLASH_ATTN_EXT)
+		return most;
+	for (int i = 0; i < 2; i++)
+		if (a->src[i] && tensor_elems(a->src[i]) > tensor_elems(most))
+			most = a->src[i];
+	return most;
+}
+
+static uint64_t time_of(const struct op_args *a)
+{
+	const struct step *step = step_of(a);
+	const struct wire_tensor *most = counted(a);
+	uint64_t n = (uint64_t)tensor_elems(a->dst->op == WIRE_T_SET_ROWS ? most : a->dst), ps;
+
+	ps = times(n, times(work_per_element(a), step->ps));
+	ps = plus(ps, times((uint64_t)tensor_elems(most), step->element_ps));
+	ps = plus(ps, times(n_rows(most), step->row_ns * UINT64_C(1000)));
+	if (a->dst->op == WIRE_T_ROPE || a->dst->op == WIRE_T_ROPE_BACK) /* angles, per position */
+		ps = plus(ps, times(n / (uint64_t)a->dst->ne[1], ANGLE_PS));
+	return plus(NODE_NS, ps / 1000);
+}
+
 struct op_cost op_cost_of(const struct op_rule *rule, const struct op_args *a)
 {
-	uint64_t n = (uint64_t)tensor_elems(a->dst);
 	struct op_cost cost = {0};
 
 	if (tensor_empty(a->dst) || (rule->flags & OP_VIEW))
 		return cost;
-	cost.work = times(n, work_per_element(a));
+	cost.time_ns = time_of(a);
+	cost.piece_ns = cost.time_ns / (uint64_t)op_cut_of(a).n;
+	if (step_of(a)->serial)
+		cost.piece_ns = times(cost.piece_ns, SERIAL_COST);
 	cost.scratch = shared_scratch(a);
-	if (a->src[0]) {
-		uint64_t sources = (uint64_t)tensor_elems(a->src[0]);
-
-		cost.work = cost.work < sources ? sources : cost.work;
+	if (a->src[0])
 		cost.thread_scratch = thread_scratch(rule, a);
-	}
 	return cost;
 }

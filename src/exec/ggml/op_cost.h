@@ -10,7 +10,8 @@
 #include "op_rules.h"
 
 struct op_cost {
-	uint64_t work;           /* multiplications, or as simple steps; UINT64_MAX: or more */
+	uint64_t time_ns;        /* of one core of a slow CPU; UINT64_MAX: or more */
+	uint64_t piece_ns;       /* of the smallest piece it can be computed in */
 	uint64_t scratch;        /* bytes shared by all threads of a CPU, see ggml_graph_plan() */
 	uint64_t thread_scratch; /* and for each of them */
 };

@@ -931,7 +931,8 @@ static const char *check_pool_1d(const struct op_args *a)
 
 	NEED((is_f32(x) || x->type == OP_F16) && is_f32(d), WRONG_TYPE);
 	NEED(params_in(a, 0, 1, 0, 1) && params_in(a, 1, 2, 1, MAX_CONV_PARAM) &&
-		     params_in(a, 3, 1, 0, MAX_CONV_PARAM),
+		     params_in(a, 3, 1, 0, MAX_CONV_PARAM) &&
+		     d->params[1] <= x->ne[0] + 2 * (int64_t)d->params[3],
 	     WRONG_PARAM);
 	NEED(d->ne[1] == x->ne[1] && d->ne[2] == x->ne[2] && d->ne[3] == x->ne[3] &&
 		     d->ne[0] * d->params[2] <= 1 << 30,
@@ -948,6 +949,8 @@ static const char *check_pool_2d(const struct op_args *a)
 	NEED((is_f32(x) || x->type == OP_F16) && is_f32(d), WRONG_TYPE);
 	NEED(params_in(a, 0, 1, 0, 1) && params_in(a, 1, 4, 1, MAX_CONV_PARAM) &&
 		     params_in(a, 5, 2, 0, MAX_CONV_PARAM) &&
+		     d->params[1] <= x->ne[0] + 2 * (int64_t)d->params[5] &&
+		     d->params[2] <= x->ne[1] + 2 * (int64_t)d->params[6] &&
 		     d->params[1] * (int64_t)d->params[2] <= INT32_MAX,
 	     WRONG_PARAM);
 	NEED(d->ne[2] == x->ne[2] && d->ne[3] == x->ne[3] && d->ne[0] * d->params[3] <= 1 << 30 &&

@@ -74,12 +74,19 @@ bool tensor_dense(const struct graph_types *types, const struct wire_tensor *t);
 enum op_type {
 	OP_F32 = 0,
 	OP_F16 = 1,
+	OP_Q4_0 = 2,
+	OP_Q4_1 = 3,
+	OP_Q5_0 = 6,
+	OP_Q5_1 = 7,
+	OP_Q8_0 = 8,
 	OP_Q8_1 = 9,
 	OP_Q8_K = 15,
 	OP_I16 = 25,
 	OP_I32 = 26,
 	OP_I64 = 27,
 	OP_BF16 = 30,
+	OP_MXFP4 = 39,
+	OP_NVFP4 = 40,
 };
 
 #endif

@@ -26,15 +26,20 @@
 #include "graphs.h"
 #include "log.h"
 #include "queued.h"
+#include "run.h"
 #include "shms.h"
 #include "str.h"
 #include "stream.h"
 
 enum {
-	FOLLOW_US = 4000,     /* graphs faster than this run where the program does */
-	LONG_RUN_US = 100000, /* after one as long we see whether its program is still there */
-	ASKED_PER_LOOK = 32,  /* nodes of a graph that runs, per look at the clock */
-	LONG_BYTES = 1 << 20, /* moving as many takes the device as a graph does */
+	FOLLOW_US = 4000,      /* graphs faster than this run where the program does */
+	LONG_RUN_US = 100000,  /* after one as long we see whether its program is still there */
+	ASKED_PER_LOOK = 32,   /* nodes of a graph that runs, per look at the clock */
+	LONG_BYTES = 1 << 20,  /* moving as many takes the device as a graph does */
+	PART_BYTES = 64 << 20, /* after moving as many, others may go first */
+	BILL_US = 2000,        /* of a processor, outside of turns: is booked */
+	BILL_COMMANDS = 16,    /* after as many short commands we look how much it is */
+	SHORT_BYTES = 4096,    /* of a command */
 };
 
 struct session {
@@ -42,6 +47,7 @@ struct session {
 	struct account *account;
 	struct turn turn;
 	struct ggml_backend *backend;
+	struct runner runner;
 	struct stream stream;
 	struct buffers buffers;
 	struct graphs graphs;
@@ -53,10 +59,13 @@ struct session {
 	uint32_t last_graph; /* run last, and how often in a row, unchanged */
 	uint32_t same_runs;
 	int64_t last_run_us;
-	unsigned n_asked; /* whether to stop, by the graph that runs */
-	time_t looked_s;  /* for the peer, during a graph of more than a second */
-	bool gone;        /* it was not there */
-	int followed_cpu; /* -1: this thread may run on all_cpus */
+	int64_t billed_us;   /* of this thread's processor time */
+	int64_t turn_cpu_us; /* what that was when the turn began */
+	unsigned n_commands; /* since we looked */
+	unsigned n_asked;    /* whether to stop, by the graph that runs */
+	time_t looked_s;     /* for the peer, during a graph of more than a second */
+	bool gone;           /* it was not there */
+	int followed_cpu;    /* -1: this thread may run on all_cpus */
 	cpu_set_t all_cpus;
 	char *scratch; /* data on its way to or from a device without host memory */
 	char program[WIRE_MAX_NAME * 4];
@@ -163,12 +172,56 @@ static int on_alloc_size(struct session *s, const struct wire_frame *f,
 
 /* ---- the device's time ---- */
 
+static int64_t thread_cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* Books what this thread used of a processor outside of turns, when it is worth it.  May wait. */
+static void bill(struct session *s)
+{
+	int64_t cpu_us = thread_cpu_us(), used_us = cpu_us - s->billed_us;
+
+	if (used_us < BILL_US)
+		return;
+	device_bill(s->device, &s->turn, used_us);
+	s->billed_us = thread_cpu_us();
+}
+
+/* At the end: does not wait. */
+static void bill_rest(struct session *s)
+{
+	device_book(s->device, s->account, thread_cpu_us() - s->billed_us);
+}
+
+static void begin_turn(struct session *s)
+{
+	bill(s);
+	device_turn_begin(s->device, &s->turn);
+	s->turn_cpu_us = thread_cpu_us();
+}
+
+static void add_used(struct session *s, int64_t used_us)
+{
+	s->device_us += used_us < INT32_MAX ? (uint32_t)used_us : INT32_MAX;
+}
+
 static int64_t end_turn(struct session *s)
 {
 	int64_t used_us = device_turn_end(s->device, &s->turn);
 
-	s->device_us += used_us < INT32_MAX ? (uint32_t)used_us : INT32_MAX;
+	s->billed_us += thread_cpu_us() - s->turn_cpu_us; /* in the turn: booked as device time */
+	add_used(s, used_us);
 	return used_us;
+}
+
+/* Between two pieces of long work: others may go first. */
+static void yield_turn(struct session *s)
+{
+	add_used(s, device_turn_yield(s->device, &s->turn));
 }
 
 /* Has the program closed its end?  Nobody is going to read what we compute. */
@@ -199,6 +252,23 @@ static bool must_stop(void *arg)
 
 /* ---- buffers ---- */
 
+static enum wire_status fill_in_turn(struct session *s, struct gg_buffer *buffer, uint64_t offset,
+				     uint32_t value, uint64_t bytes)
+{
+	enum wire_status status = WIRE_OK;
+
+	/* a whole buffer at once, if it is that; and nothing at all where part cannot be */
+	if (!s->device->host_memory || gg_buffer_touches_placed(buffer, offset, bytes))
+		return gg_buffer_fill(&s->buffers, buffer, offset, (uint8_t)value, bytes);
+	for (uint64_t done = 0, n; done < bytes && status == WIRE_OK; done += n) {
+		n = bytes - done < PART_BYTES ? bytes - done : PART_BYTES;
+		if (done)
+			yield_turn(s);
+		status = gg_buffer_fill(&s->buffers, buffer, offset + done, (uint8_t)value, n);
+	}
+	return status;
+}
+
 static enum wire_status fill(struct session *s, struct gg_buffer *buffer, uint64_t offset,
 			     uint32_t value, uint64_t bytes)
 {
@@ -206,8 +276,8 @@ static enum wire_status fill(struct session *s, struct gg_buffer *buffer, uint64
 
 	if (bytes < LONG_BYTES)
 		return gg_buffer_fill(&s->buffers, buffer, offset, (uint8_t)value, bytes);
-	device_turn_begin(s->device, &s->turn);
-	status = gg_buffer_fill(&s->buffers, buffer, offset, (uint8_t)value, bytes);
+	begin_turn(s);
+	status = fill_in_turn(s, buffer, offset, value, bytes);
 	end_turn(s);
 	return status;
 }
@@ -360,6 +430,8 @@ static enum wire_status copy(struct session *s, struct gg_buffer *src, struct gg
 
 	for (uint64_t done = 0, n; done < c->bytes && status == WIRE_OK; done += n) {
 		n = c->bytes - done < WIRE_MAX_DATA ? c->bytes - done : WIRE_MAX_DATA;
+		if (done)
+			yield_turn(s);
 		status = gg_buffer_get(&s->buffers, src, c->src_offset + done, s->scratch, n);
 		if (status == WIRE_OK)
 			status = gg_buffer_set(&s->buffers, dst, c->dst_offset + done, s->scratch,
@@ -382,7 +454,7 @@ static int on_copy(struct session *s, const struct wire_frame *f, const struct w
 	if (!scratch(s))
 		return note(s, WIRE_E_NO_MEMORY);
 	if (is_long)
-		device_turn_begin(s->device, &s->turn);
+		begin_turn(s);
 	status = copy(s, src, dst, c);
 	if (is_long)
 		end_turn(s);
@@ -563,44 +635,31 @@ static void follow_cpu(struct session *s, int cpu)
 		s->followed_cpu = follow ? cpu : -1;
 }
 
-/* Computes @part and what comes after it. */
-static enum wire_status compute(struct session *s, struct graphs_run *run, struct ggml_cgraph *part)
-{
-	enum wire_status status = WIRE_OK;
-	const char *why;
-
-	while (part) {
-		if (s->device->host->api.ggml_backend_graph_compute(s->backend, part))
-			return WIRE_E_FAILED;
-		part = graphs_run_next(&s->graphs, run, &status, &why);
-	}
-	if (status != WIRE_OK)
-		log_refusal(s, "graph run", status, why);
-	return status;
-}
-
 static int on_graph_run(struct session *s, const struct wire_frame *f,
 			const struct wire_graph_run *c)
 {
 	enum wire_status status;
 	struct graphs_run run;
 	const char *why;
+	int64_t used_us = 0;
 	struct ggml_cgraph *part = graphs_run_begin(&s->graphs, &run, c->graph, &status, &why);
 
 	(void)f;
 	if (s->gone || (s->last_run_us > LONG_RUN_US && peer_gone(s)))
 		return -EPIPE;
-	if (status != WIRE_OK) {
+	if (!part) { /* refused, or empty */
 		log_refusal(s, "graph run", status, why);
 		return note(s, status);
 	}
 	count_run(s, c->graph);
 	follow_cpu(s, c->cpu);
-	device_turn_begin(s->device, &s->turn);
-	status = compute(s, &run, part);
+	begin_turn(s);
+	status = runner_run(&s->runner, &s->graphs, &run, part, &used_us, &why);
+	log_refusal(s, "graph run", status == WIRE_E_FAILED ? WIRE_OK : status, why);
 	if (atomic_load(&s->turn.overdue) && log_allowed(&protocol_errors))
 		log_warn("session of %s: a graph kept others waiting for too long", s->program);
-	s->last_run_us = end_turn(s);
+	add_used(s, used_us);
+	s->last_run_us = used_us + end_turn(s);
 	return note(s, status);
 }
 
@@ -676,6 +735,10 @@ static int open_backend(struct session *s)
 	memcpy(&set_abort, &f, sizeof(f));
 	if (set_abort)
 		set_abort(s->backend, must_stop, s);
+	runner_init(&s->runner, s->device, &s->turn);
+	s->runner.backend = s->backend;
+	s->runner.must_stop = must_stop;
+	s->runner.ctx = s;
 	return 0;
 }
 
@@ -702,6 +765,14 @@ static const char *fault(struct session *s)
 	return buffers_fault(&s->buffers);
 }
 
+/* May take long by itself; a run has been booked. */
+static bool is_long_command(const struct wire_frame *f)
+{
+	return f->body_bytes > SHORT_BYTES || f->op == WIRE_OP_GRAPH_DEFINE ||
+	       f->op == WIRE_OP_GRAPH_PATCH || f->op == WIRE_OP_GET_2D || f->op == WIRE_OP_COPY ||
+	       f->op == WIRE_OP_SET_SHM || f->op == WIRE_OP_GET_SHM;
+}
+
 static int serve(struct session *s)
 {
 	struct wire_frame frame;
@@ -717,6 +788,10 @@ static int serve(struct session *s)
 		if (n <= 0)
 			break;
 		n = dispatch(s, &frame, fixed);
+		if (is_long_command(&frame) || ++s->n_commands == BILL_COMMANDS) {
+			s->n_commands = 0;
+			bill(s);
+		}
 		if (n == -EPROTO && log_allowed(&protocol_errors))
 			log_warn("session of %s: bad %s command: ended", s->program,
 				 wire_op_info[frame.op].name);
@@ -753,7 +828,10 @@ static void *session_main(void *arg)
 	queued_fds_allow(s->stream.fd); /* from here on a hang-up of its peer's making is its own */
 	ret = serve(s);
 
-	log_info("session of %s ended%s%s", s->program, ret ? ": " : "", ret ? strerror(-ret) : "");
+	bill_rest(s);
+	log_info("session of %s ended%s%s; machine %s has used %lld ms", s->program,
+		 ret ? ": " : "", ret ? strerror(-ret) : "", s->account->machine,
+		 (long long)(account_used_us(s->device, s->account) / 1000));
 	session_destroy(s);
 	return NULL;
 }

@@ -285,3 +285,20 @@ void device_bill(struct gg_device *device, struct turn *turn, int64_t used_us)
 	}
 	pthread_mutex_unlock(&device->lock);
 }
+
+void device_book(struct gg_device *device, struct account *account, int64_t used_us)
+{
+	pthread_mutex_lock(&device->lock);
+	book(device, account, used_us);
+	pthread_mutex_unlock(&device->lock);
+}
+
+int64_t account_used_us(struct gg_device *device, struct account *account)
+{
+	int64_t used_us;
+
+	pthread_mutex_lock(&device->lock);
+	used_us = account->used_us;
+	pthread_mutex_unlock(&device->lock);
+	return used_us;
+}

@@ -59,6 +59,9 @@ int64_t device_turn_yield(struct gg_device *device, struct turn *turn);
 /* Books @used_us of a processor's time outside of turns.  A machine that is ahead of others who
  * want the device waits for its turn before it may use more. */
 void device_bill(struct gg_device *device, struct turn *turn, int64_t used_us);
+/* The same, without a wait. */
+void device_book(struct gg_device *device, struct account *account, int64_t used_us);
+int64_t account_used_us(struct gg_device *device, struct account *account);
 
 /* The rule itself, with gg_device::lock held and nobody's turn: who goes next at @now_us.  NULL:
  * nobody waits, or nobody may before *@again_us, for the sake of *@awaited. */
