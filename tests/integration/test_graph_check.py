@@ -28,3 +28,22 @@ def test_no_graph_that_passes_crashes_ggml(tree):
     assert done.returncode == 0, done.stdout[-4000:]
     ran, ops = map(int, re.search(r"(\d+) run, (\d+) operations, 0 crashes", done.stdout).groups())
     assert ran > 1000 and ops >= 80, done.stdout[-1000:]
+
+
+def test_pieces_of_a_node_are_the_node(tree):
+    """Whatever can be cut gives the same bits in pieces; some finite ones, with hostile data."""
+    done = run_graph(tree, "--cut", "--seconds", "25", "--threads", "3")
+    assert done.returncode == 0, done.stdout[-4000:]
+    cut = dict(re.findall(r"^cut (\w+): (\d+), 0 differ$", done.stdout, re.M))
+    assert "differs" not in done.stdout, done.stdout[-4000:]
+    assert len(cut) >= 30 and sum(map(int, cut.values())) > 500, done.stdout[-3000:]
+
+
+def test_no_operation_takes_longer_than_the_check_says(tree):
+    """What is said is for a CPU half as fast as one core here; twice that is for a busy host."""
+    done = run_graph(tree, "--time", "--seconds", "45")
+    assert done.returncode == 0, done.stdout[-4000:]
+    worst = {op: float(x) for op, x in
+             re.findall(r"^(\w+) +\d+ runs, [\d.]+ to ([\d.]+) of", done.stdout, re.M)}
+    assert len(worst) >= 80, done.stdout[-3000:]
+    assert not {op: x for op, x in worst.items() if x > 2}, done.stdout

@@ -2,12 +2,15 @@
  *
  * run_graph: shows that what the graph check lets through does no harm to a real ggml.
  *
- *   run_graph [--ggml-dir DIR] [--seconds N] [--seed S] [--one SEED] [--threads N] [--time]
+ *   run_graph [--ggml-dir DIR] [--seconds N] [--seed S] [--one SEED] [--threads N]
+ *             [--cut] [--time]
  *
  * Makes random graphs that are nearly valid, runs those that pass on ggml's CPU back end in a
  * child, with hostile data, each buffer against a page nobody may touch, and the scratch memory
  * too.  A crash, an abort or a changed byte beside a buffer is printed with the seed that --one
  * repeats; the exit status is 1 if there was any.
+ *
+ * --cut: also computes each last node that can be cut in pieces, and compares.
  *
  * --time: makes large valid graphs of every operation instead, runs each on one thread, and prints
  * for each operation how many times longer one took, at most, than the check had said. */
@@ -26,6 +29,7 @@
 #include "bound.h"
 #include "compiler.h"
 #include "ggml_host.h"
+#include "op_cut.h"
 #include "op_rules.h"
 #include "op_shapes.h"
 
@@ -39,6 +43,7 @@ enum {
 
 struct progress { /* shared with the child */
 	uint64_t seed, made, ran, ran_by_op[WIRE_NUM_TENSOR_OPS];
+	uint64_t cut_by_op[WIRE_NUM_TENSOR_OPS], differ_by_op[WIRE_NUM_TENSOR_OPS];
 	int64_t took_us;
 	char what[256];
 };
@@ -48,6 +53,7 @@ static struct progress *progress;
 static uint8_t *arenas[OP_GRAPH_MAX_TENSORS + 1]; /* each ARENA bytes between guard pages */
 static int n_threads = 2;
 static size_t arena_bytes = ARENA;
+static bool cutting; /* compare nodes with their pieces */
 
 /* ---- scratch memory with guards: C++'s new[] and delete[] as ggml calls them ---- */
 
@@ -110,7 +116,7 @@ static bool make_graph(uint64_t seed, struct op_graph *g, struct op_random *r)
 	op_shapes_make(g, op_random_below(r, op_shapes_count()), r);
 	if (op_random_below(r, 2))
 		op_shapes_relayout(g, r);
-	n = op_random_below(r, 4);
+	n = cutting ? 0 : op_random_below(r, 4);
 	for (uint32_t i = 0; i < n; i++)
 		op_shapes_mutate(g, r);
 	return op_shapes_fit(g, ARENA / 2);
@@ -209,6 +215,84 @@ static int64_t cpu_us(void)
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+static bool is_same(const struct wire_tensor *w, const uint8_t *x, const uint8_t *y, uint64_t bytes)
+{
+	for (uint64_t i = 0; w->type == OP_F32 && i + 4 <= bytes; i += 4) {
+		float a, b;
+
+		memcpy(&a, x + i, 4);
+		memcpy(&b, y + i, 4);
+		if (memcmp(x + i, y + i, 4) && (isfinite(a) || isfinite(b)))
+			return false;
+	}
+	return w->type == OP_F32 || !memcmp(x, y, bytes);
+}
+
+/* As run.c does it, but for small nodes smaller. */
+static int64_t next_piece(const struct op_cut *cut, uint32_t op, int64_t left, struct op_random *r)
+{
+	if (op == WIRE_T_FLASH_ATTN_EXT || op_random_below(r, 2))
+		return op_cut_round(cut, cut->tile, left);
+	return 1 + op_random_below(r, (uint32_t)left);
+}
+
+/* Is the last node the same when it is computed in pieces? */
+static void compare_pieces(const struct op_graph *g, struct ggml_backend *backend,
+			   const struct ggml_cgraph *graph, uint8_t *result, struct op_random *r)
+{
+	const struct wire_tensor *w = &g->t[g->n - 1];
+	const struct ggml_tensor *whole = graph->nodes[graph->n_nodes - 1];
+	struct graph_env env = {.types = &host->types};
+	struct op_args a = {.env = &env, .dst = w};
+	struct ggml_tensor piece, src[WIRE_MAX_SRC], *nodes[] = {&piece};
+	struct ggml_cgraph view = *graph;
+	uint64_t bytes = g->buffer_bytes[w->buffer];
+	uint8_t *saved = malloc(bytes), *before = malloc(bytes);
+	struct op_cut cut;
+
+	for (int i = 0; i < WIRE_MAX_SRC; i++)
+		a.src[i] = w->src[i] ? &g->t[w->src[i] - 1] : NULL;
+	cut = op_cut_of(&a);
+	memcpy(before, result, bytes);
+	if (cut.n < 2 || graph->n_nodes > 1 ||
+	    host->api.ggml_backend_graph_compute(backend, (void *)graph))
+		goto done;
+	memcpy(saved, result, bytes);
+	memcpy(result, before, bytes);
+	view.nodes = nodes;
+	view.n_nodes = 1;
+	for (int64_t first = 0, n; first < cut.n; first += n) {
+		n = next_piece(&cut, w->op, cut.n - first, r);
+		op_cut_piece(&cut, whole, first, n, &piece, src);
+		if (host->api.ggml_backend_graph_compute(backend, &view))
+			goto done;
+	}
+	progress->cut_by_op[w->op]++;
+	if (!is_same(w, saved, result, bytes)) {
+		progress->differ_by_op[w->op]++;
+		fprintf(stderr, "seed %lu differs\n", progress->seed);
+		print_graph(g);
+	}
+	memcpy(result, before, bytes);
+done:
+	free(saved);
+	free(before);
+}
+
+/* Puts values in range into the indices that are read after @before, from @i on; returns where
+ * those of the next part begin. */
+static uint32_t set_indices(const struct op_graph *g, uint8_t *const *base,
+			    const struct graph_needs *needs, uint32_t i, uint32_t before,
+			    struct op_random *r)
+{
+	for (; i < needs->n_index && needs->index[i].before == before; i++) {
+		const struct wire_tensor *w = &g->t[needs->index[i].tensor];
+
+		set_index(w, base[w->buffer] + w->offset, needs->index[i].limit, r);
+	}
+	return i;
+}
+
 /* Part by part, with values for the indices in between: those of the graph are mostly out of range.
  */
 static void compute(const struct op_graph *g, struct ggml_backend *backend, struct ggml_cgraph *all,
@@ -221,11 +305,7 @@ static void compute(const struct op_graph *g, struct ggml_backend *backend, stru
 
 	do {
 		part.nodes = all->nodes + end;
-		for (; i < needs->n_index && needs->index[i].before == before; i++) {
-			const struct wire_tensor *w = &g->t[needs->index[i].tensor];
-
-			set_index(w, base[w->buffer] + w->offset, needs->index[i].limit, r);
-		}
+		i = set_indices(g, base, needs, i, before, r);
 		before = i < needs->n_index ? needs->index[i].before : 0;
 		part.n_nodes = 0;
 		while (end < all->n_nodes && (!before || all->nodes[end] != tensors[before])) {
@@ -310,6 +390,10 @@ static void run_checked(struct op_graph *g, const struct graph_needs *needs, str
 	progress->ran++;
 	progress->ran_by_op[g->t[g->n - 1].op]++;
 	alarm((unsigned)bound_ms(SLOW_SECONDS * 1000) / 1000);
+	if (cutting)
+		set_indices(g, base, needs, 0, 0, r);
+	if (cutting)
+		compare_pieces(g, backend, cgraph, base[g->t[g->n - 1].buffer], r);
 	progress->took_us = INT64_MAX;
 	for (int i = 0; i < (r->scale ? 3 : 1); i++) { /* the least of a few is the graph's own */
 		int64_t started = cpu_us();
@@ -487,6 +571,10 @@ static void report(const char *version, unsigned crashes)
 		if (graph_check_knows((uint32_t)i) && progress->ran_by_op[i] < 20)
 			printf("few of %s: %lu\n", wire_tensor_op_str[i], progress->ran_by_op[i]);
 	}
+	for (int i = 0; i < WIRE_NUM_TENSOR_OPS && cutting; i++)
+		if (progress->cut_by_op[i])
+			printf("cut %s: %lu, %lu differ\n", wire_tensor_op_str[i],
+			       progress->cut_by_op[i], progress->differ_by_op[i]);
 	printf("ggml %s: %lu graphs made, %lu run, %u operations, %u crashes\n", version,
 	       progress->made, progress->ran, ops, crashes);
 }
@@ -500,6 +588,7 @@ int main(int argc, char **argv)
 		{"one", required_argument, NULL, 'o'},
 		{"threads", required_argument, NULL, 't'},
 		{"time", no_argument, NULL, 'T'},
+		{"cut", no_argument, NULL, 'C'},
 		{0},
 	};
 	const char *dir = NULL;
@@ -523,6 +612,8 @@ int main(int argc, char **argv)
 			n_threads = (int)strtol(optarg, NULL, 10);
 		else if (c == 'T')
 			timing = true;
+		else if (c == 'C')
+			cutting = true;
 		else
 			return 2;
 	}

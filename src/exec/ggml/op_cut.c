@@ -7,12 +7,18 @@
  * program could have asked for these itself: a part starts at a multiple of a stride, has the
  * strides of the whole, and lies inside it.
  *
+ * Kernels work on tiles of up to CUT_TILE columns or queries, and on fewer in another way, which
+ * rounds differently.  So pieces are multiples of it, and none is left over that is smaller, unless
+ * a tile takes too long itself.
+ *
  * Operations on rows are cut along the last dimension there is more than one of, so that what was
  * without gaps stays so. */
 #include "op_cut.h"
 
 #include <stdbool.h>
 #include <string.h>
+
+enum { CUT_TILE = 64 };
 
 static int last_dim(const struct wire_tensor *t)
 {
@@ -35,9 +41,15 @@ static bool goes_with(struct op_cut *cut, const struct op_args *a, int src, int 
 
 static struct op_cut whole(void)
 {
-	struct op_cut cut = {.n = 1};
+	struct op_cut cut = {.n = 1, .tile = 1};
 
 	memset(cut.src, OP_CUT_WHOLE, sizeof(cut.src));
+	return cut;
+}
+
+static struct op_cut tiled(struct op_cut cut)
+{
+	cut.tile = cut.n >= CUT_TILE ? CUT_TILE : 1;
 	return cut;
 }
 
@@ -84,7 +96,7 @@ static struct op_cut cut_product(const struct op_args *a)
 {
 	struct op_cut cut = along(a, 1);
 
-	return goes_with(&cut, a, 1, 1) ? cut : whole();
+	return goes_with(&cut, a, 1, 1) ? tiled(cut) : whole();
 }
 
 static struct op_cut cut_product_id(const struct op_args *a)
@@ -92,7 +104,7 @@ static struct op_cut cut_product_id(const struct op_args *a)
 	struct op_cut cut = along(a, 2);
 
 	cut.src[2] = 1;
-	return goes_with(&cut, a, 1, 2) && a->src[2]->ne[1] == cut.n ? cut : whole();
+	return goes_with(&cut, a, 1, 2) && a->src[2]->ne[1] == cut.n ? tiled(cut) : whole();
 }
 
 /* Queries: there may be more rows of the mask. */
@@ -106,7 +118,7 @@ static struct op_cut cut_attention(const struct op_args *a)
 		return whole();
 	if (a->src[3])
 		cut.src[3] = 1;
-	return cut;
+	return tiled(cut);
 }
 
 /* Kernels: each makes a plane of the result. */
@@ -161,6 +173,7 @@ struct op_cut op_cut_of(const struct op_args *a)
 	case WIRE_T_MUL:
 	case WIRE_T_DIV:
 	case WIRE_T_GLU:
+	case WIRE_T_CPY: /* to an operand, of which the result is a view */
 		return cut_rows(a, 2);
 	case WIRE_T_SQR:
 	case WIRE_T_SQRT:
@@ -174,7 +187,6 @@ struct op_cut op_cut_of(const struct op_args *a)
 	case WIRE_T_RMS_NORM:
 	case WIRE_T_L2_NORM:
 	case WIRE_T_SCALE:
-	case WIRE_T_CPY:
 	case WIRE_T_CONT:
 	case WIRE_T_DUP:
 	case WIRE_T_CLAMP:
@@ -185,5 +197,35 @@ struct op_cut op_cut_of(const struct op_args *a)
 		return a->src[0] ? cut_rows(a, 1) : whole();
 	default:
 		return whole();
+	}
+}
+
+static void cut_tensor(struct ggml_tensor *t, int dim, int64_t first, int64_t n)
+{
+	if (dim == OP_CUT_WHOLE)
+		return;
+	t->data = (char *)t->data + (size_t)first * t->nb[dim];
+	t->ne[dim] = n;
+}
+
+int64_t op_cut_round(const struct op_cut *cut, int64_t wanted, int64_t left)
+{
+	int64_t tile = wanted < cut->tile ? 1 : cut->tile, n = wanted < 1 ? 1 : wanted;
+
+	n -= n % tile;
+	return left - n < tile ? left : n; /* also when that is less */
+}
+
+void op_cut_piece(const struct op_cut *cut, const struct ggml_tensor *whole, int64_t first,
+		  int64_t n, struct ggml_tensor *piece, struct ggml_tensor *src)
+{
+	*piece = *whole;
+	cut_tensor(piece, cut->dst, first, n);
+	for (int i = 0; i < WIRE_MAX_SRC; i++) {
+		if (!whole->src[i])
+			continue;
+		src[i] = *whole->src[i];
+		cut_tensor(&src[i], cut->src[i], first, n);
+		piece->src[i] = &src[i];
 	}
 }

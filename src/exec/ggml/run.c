@@ -31,9 +31,8 @@
 #define MAX_SPEED_OTHER 1e6
 
 enum {
-	TOLD_US = 5000,    /* a run that is as long tells of the speed */
-	MAX_STRETCH = 2,   /* of a slice, for the sake of a chain of nodes */
-	PIECE_COLUMNS = 32 /* pieces are multiples of it: kernels work on tiles */
+	TOLD_US = 5000,  /* a run that is as long tells of the speed */
+	MAX_STRETCH = 2, /* of a slice, for the sake of a chain of nodes */
 };
 
 /* Where a run is: node @node of the graph, which is tensor @tensor of the wire form. */
@@ -138,29 +137,14 @@ static bool compute_nodes(struct runner *r, const struct ggml_cgraph *graph, int
 
 /* ---- pieces of a node ---- */
 
-static void cut_tensor(struct ggml_tensor *t, int dim, int64_t first, int64_t n)
-{
-	if (dim == OP_CUT_WHOLE)
-		return;
-	t->data = (char *)t->data + (size_t)first * t->nb[dim];
-	t->ne[dim] = n;
-}
-
 static bool compute_piece(struct runner *r, const struct ggml_cgraph *graph,
 			  const struct ggml_tensor *whole, const struct op_cut *cut, int64_t first,
 			  int64_t n)
 {
-	struct ggml_tensor piece = *whole, src[WIRE_MAX_SRC], *node = &piece;
+	struct ggml_tensor piece, src[WIRE_MAX_SRC], *node = &piece;
 	struct ggml_cgraph view = *graph;
 
-	cut_tensor(&piece, cut->dst, first, n);
-	for (int i = 0; i < WIRE_MAX_SRC; i++) {
-		if (!whole->src[i])
-			continue;
-		src[i] = *whole->src[i];
-		cut_tensor(&src[i], cut->src[i], first, n);
-		piece.src[i] = &src[i];
-	}
+	op_cut_piece(cut, whole, first, n, &piece, src);
 	view.size = 0;
 	view.nodes = &node;
 	view.n_nodes = 1;
@@ -203,9 +187,7 @@ static bool compute_cut(struct runner *r, struct gg_graph *graph, int node, uint
 			if (r->must_stop(r->ctx))
 				return false;
 		}
-		n = (int64_t)(slice_ns(r) / each_ns);
-		n = n > PIECE_COLUMNS ? n - n % PIECE_COLUMNS : n < 1 ? 1 : n;
-		n = n > cut.n - first ? cut.n - first : n;
+		n = op_cut_round(&cut, (int64_t)(slice_ns(r) / each_ns), cut.n - first);
 		if (!compute_piece(r, graph->cgraph, graph->tensors[tensor], &cut, first, n))
 			return false;
 		learn(r, each_ns * (uint64_t)n, now_us() - started);
