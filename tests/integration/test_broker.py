@@ -20,6 +20,7 @@ import pytest
 
 import host as host_lib
 from host import bound, within
+import wire
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = pathlib.Path(os.environ.get("PILLION_BUILD", ROOT / "build"))
@@ -560,6 +561,33 @@ def test_killed_executor_ends_its_sessions_at_once_and_the_next_open_works(world
             assert s.take(1) == b""
         assert wait_for(lambda: isinstance(world.open(), Stream))
         time.sleep(2.1)  # it lived long enough not to be taken for one that dies young
+
+
+def test_graph_that_does_not_end_ends_its_executor_and_its_machine_waits(world):
+    world.configure("env = FAKE_GGML_STUCK=1\n")
+    world.broker()
+    world.machine("other", bytes(range(1, 33)))
+    tokens = {"one": world.token, "other": bytes(range(1, 33))}
+    open_of = {name: lambda t=t: wire.Session(world.socket, t, 60) for name, t in tokens.items()}
+    stuck, other = open_of["one"](), open_of["other"]()
+    x = [wire.tensor("NONE", 0, (8,)), wire.tensor("SQR", 64, (8,), (1,)),
+         wire.tensor("SQR", 128, (8,), (1,))]
+    for s, n in ((stuck, 2), (other, 3)):
+        assert s.status == OK
+        s.alloc(4096)
+        s.define(1, *x[:n])
+        assert s.ask("FENCE")[1] == OK
+    assert other.run(1)[0] == OK
+    stuck.start(1)
+    time.sleep(0.3)
+    start = time.monotonic()
+    with pytest.raises((EOFError, ConnectionResetError)):
+        other.run(1)
+    assert 15 < time.monotonic() - start < 30
+    assert wait_for(lambda: "machine 'one' did not end" in world.log())
+    assert wait_for(lambda: open_of["other"]().status == OK)
+    assert open_of["one"]().status == E_BUSY
+    assert open_of["other"]().status == OK
 
 
 def test_executor_that_cannot_start_is_not_started_without_end(world):

@@ -5,6 +5,7 @@
  *
  *   FAKE_GGML_GPU=1      a GPU "Fake1" beside the CPU "Fake"
  *   FAKE_GGML_DIES=1     opening a device ends the process
+ *   FAKE_GGML_STUCK=1    a graph of a single node is computed for ever
  *   FAKE_GGML_LINE=TEXT  written to standard error when loaded */
 #include "fake_ggml.c"
 
@@ -43,6 +44,13 @@ lib_ggml_backend_dev_buffer_type(struct ggml_backend_device *d)
 	return fake_ggml_backend_dev_buffer_type(d);
 }
 
+static int lib_ggml_backend_graph_compute(struct ggml_backend *b, struct ggml_cgraph *g)
+{
+	while (getenv("FAKE_GGML_STUCK") && g->n_nodes == 1)
+		usleep(10000);
+	return fake_ggml_backend_graph_compute(b, g);
+}
+
 static void lib_ggml_backend_load_all_from_path(const char *path)
 {
 	if (getenv("FAKE_GGML_LINE"))
@@ -55,6 +63,7 @@ static void lib_ggml_backend_load_all_from_path(const char *path)
 #define fake_ggml_backend_dev_name           lib_ggml_backend_dev_name
 #define fake_ggml_backend_dev_buffer_type    lib_ggml_backend_dev_buffer_type
 #define fake_ggml_backend_load_all_from_path lib_ggml_backend_load_all_from_path
+#define fake_ggml_backend_graph_compute      lib_ggml_backend_graph_compute
 
 #define TEXT(x)                 TEXT_(x)
 #define TEXT_(x)                #x

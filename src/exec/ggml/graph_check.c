@@ -28,14 +28,15 @@ enum {
 #define MAX_ELEMENTS (INT64_C(1) << 40)
 
 /* Nobody can take the device back while a back end is busy with a node, or, where a node can be
- * computed in pieces (op_cut.h), with the smallest piece of it: two seconds of one core of a slow
- * CPU.  Others then wait no longer than that, on any machine.
+ * computed in pieces (op_cut.h), with the smallest piece of it.  Four seconds of one core of a slow
+ * CPU, or two of an operation that gets one thread only, are at most two on two cores.  What models
+ * of today compute with batches of 512 tokens is less; their large products can be cut.
  *
  * What is cut can be interrupted, so its limit is there for devices that compute it in one go, and
  * for sums: ten hours of that one core.  The largest product of a 70B model with a batch of 4096
  * tokens takes it ten minutes, and attention to 128 Ki tokens an hour or two; a GPU is ten thousand
  * times as fast and has it done in a few seconds. */
-#define MAX_PIECE_NS (UINT64_C(8) * 1000 * 1000 * 1000)
+#define MAX_PIECE_NS (UINT64_C(4) * 1000 * 1000 * 1000)
 #define MAX_NODE_NS  (UINT64_C(36) * 1000 * 1000 * 1000 * 1000)
 #define MAX_GRAPH_NS (MAX_NODE_NS * 10)
 

@@ -140,6 +140,20 @@ static struct op_cut cut_rope(const struct op_args *a)
 	return cut;
 }
 
+/* By what is looked up; where rows are set, in a table that each piece has all of. */
+static struct op_cut cut_lookup(const struct op_args *a)
+{
+	struct op_cut cut = along(a, 1);
+
+	if (a->dst->op == WIRE_T_SET_ROWS) {
+		cut.n = a->src[0]->ne[1];
+		cut.dst = OP_CUT_WHOLE;
+		cut.src[0] = 1;
+	}
+	cut.src[1] = 0;
+	return a->src[1]->ne[0] == cut.n ? cut : whole();
+}
+
 static struct op_cut cut_indexer(const struct op_args *a)
 {
 	struct op_cut cut = along(a, 1);
@@ -166,6 +180,9 @@ struct op_cut op_cut_of(const struct op_args *a)
 		return a->src[3] ? cut_indexer(a) : whole();
 	case WIRE_T_ROPE:
 		return cut_rope(a);
+	case WIRE_T_GET_ROWS:
+	case WIRE_T_SET_ROWS:
+		return cut_lookup(a);
 	case WIRE_T_SOFT_MAX:
 		return cut_soft_max(a);
 	case WIRE_T_ADD:

@@ -13,9 +13,9 @@ enum { OP_CUT_WHOLE = -1 };
 
 /* A node cut into up to @n pieces, along one dimension of the result and of each operand. */
 struct op_cut {
-	int64_t n;    /* 1: it cannot be cut */
-	int64_t tile; /* pieces are multiples of it, if they can */
-	int8_t dst;
+	int64_t n;                /* 1: it cannot be cut */
+	int64_t tile;             /* pieces are multiples of it, if they can */
+	int8_t dst;               /* OP_CUT_WHOLE: pieces write to their own places in it */
 	int8_t src[WIRE_MAX_SRC]; /* OP_CUT_WHOLE: each piece uses all of it */
 };
 
