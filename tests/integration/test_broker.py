@@ -568,7 +568,7 @@ def test_graph_that_does_not_end_ends_its_executor_and_its_machine_waits(world):
     world.broker()
     world.machine("other", bytes(range(1, 33)))
     tokens = {"one": world.token, "other": bytes(range(1, 33))}
-    open_of = {name: lambda t=t: wire.Session(world.socket, t, 60) for name, t in tokens.items()}
+    open_of = {name: lambda t=t: wire.Session(world.gate(t), t, 60) for name, t in tokens.items()}
     stuck, other = open_of["one"](), open_of["other"]()
     x = [wire.tensor("NONE", 0, (8,)), wire.tensor("SQR", 64, (8,), (1,)),
          wire.tensor("SQR", 128, (8,), (1,))]

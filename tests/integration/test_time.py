@@ -23,7 +23,7 @@ def device(host):
 
 def session(host, machine):
     token = bytes.fromhex(host.machine(machine).read_text().strip())
-    s = wire.Session(host.runtime / "guest" / "broker.sock", token)
+    s = wire.Session(host.gate(machine) / "broker.sock", token)
     assert s.status == 0
     return s
 
