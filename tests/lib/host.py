@@ -105,6 +105,12 @@ def listening_ports():
     return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A"}
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 # A server in Perl, which every Debian tree has: reads all that comes, says how much it was.
 # Arguments: address, port.
 COUNTER = r"""use IO::Socket::INET; $SIG{CHLD} = "IGNORE";
@@ -316,11 +322,10 @@ class Server:
     """llama-server of one side; its network namespace is the host's, the port is free."""
 
     def __init__(self, host, side, model, *args):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
-        argv = getattr(host, side)("llama-server", "-m", "/tmp/model.gguf", "--host", "127.0.0.1",
-                                   "--port", str(self.port), "-lv", "4", *args, model=model)
+        self.port = free_port()
+        argv = getattr(host, side)("llama-server", *(["-m", "/tmp/model.gguf"] if model else []),
+                                   "--host", "127.0.0.1", "--port", str(self.port), "-lv", "4",
+                                   *args, model=model)
         self.log = open(host.root / f"server-{side}-{self.port}.log", "w+")
         self.process = host.start(argv, stdout=self.log, stderr=self.log)
         wait_for("llama-server is ready", self._ready, timeout=60)
