@@ -24,7 +24,9 @@ MODELS = {
     "mamba2-1.gguf": ["--arch", "mamba2", "--type", "F16"],
     "qwen2moe-1.gguf": ["--arch", "qwen2moe"],
     "t5-1.gguf": ["--arch", "t5", "--type", "F16"],
-    "whisper-1.bin": ["--arch", "whisper"],
+    # F32: of F16 the CPU back end has two ways to compute, AMX and another, and which one a program gets
+    # depends on where it asks for memory
+    "whisper-f32-1.bin": ["--arch", "whisper", "--type", "F32"],
 }
 
 

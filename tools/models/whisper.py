@@ -25,11 +25,12 @@ class Whisper:
 
     def __init__(self, args):
         self.args, self.w, self.layers = args, args.width, args.layers
+        self.type = "F32" if args.type == "F32" else "F16"  # the format's own quantised types are not made
 
     def head(self):
         a = self.args
         shape = [VOCAB, AUDIO_CONTEXT, a.width, a.heads, a.layers, TEXT_CONTEXT, a.width, a.heads,
-                 a.layers, MELS, 1]
+                 a.layers, MELS, gguf.TYPES[self.type][0]]
         return struct.pack("<12i", MAGIC, *shape)
 
     def filters(self):
@@ -83,7 +84,7 @@ class Whisper:
         f.write(self.head() + self.filters() + self.words())
         raw = np.random.PCG64(self.args.seed)
         for t in self.tensors():
-            name, kind = t.name.encode(), t.type_name("F16")
+            name, kind = t.name.encode(), t.type_name(self.type)
             f.write(struct.pack("<3i", len(t.shape), len(name), gguf.TYPES[kind][0]))
             f.write(struct.pack(f"<{len(t.shape)}i", *t.shape) + name)
             for weights in gguf.chunks(t, raw):
