@@ -6,6 +6,7 @@ cases are huge, by the size of their arrays and products: a few hundred of the 2
 hour.  `test` leaves them out by a pattern for its option -p.
 """
 import csv
+import functools
 import io
 import math
 import re
@@ -13,15 +14,18 @@ import re
 HUGE = 1e6  # see size()
 
 
+PARAMETER = re.compile(r"(\w+)=(?:\[([\d,]+)\]|(\d+)(?![\d.\w]))")
+SIZES = re.compile(r"\b(?:ne\w*|nr|nr23|hs[kv]|nh|m|n|k|r|b|kv|nb|bs|[A-Z]+\w*|n_(?!kv_max|dims|ctx|offs)\w+|head_\w+)="
+                   r"(?:\[[\d,]+\]|\d+(?![\d.\w]))")
+
+
 def numbers(params, names):
     """Of `ne=[10,5],m=16`: {"ne": [10, 5], "m": [16]} for the names that match."""
-    found = {}
-    for name, many, one in re.findall(r"(\w+)=(?:\[([\d,]+)\]|(\d+)(?![\d.\w]))", params):
-        if re.fullmatch(names, name):
-            found[name] = [int(n) for n in (many or one).split(",")]
-    return found
+    return {name: [int(n) for n in (many or one).split(",")]
+            for name, many, one in PARAMETER.findall(params) if re.fullmatch(names, name)}
 
 
+@functools.cache
 def size(op, params):
     """About how many numbers a case makes; a hundred products count as one."""
     if op.startswith(("MUL_MAT", "OUT_PROD")):
@@ -49,11 +53,11 @@ def supported(output):
     return {(row["op_name"], row["op_params"]): row["supported"] in ("1", "yes") for row in rows}
 
 
+@functools.cache
 def shape(params):
-    """The part of the parameters up to the last that size() looks at."""
-    end = max((m.end() for m in re.finditer(r"\b(ne\w*|nr|nr23|m|n|k|kv|nb|bs|[A-Z]+\w*|n_\w+)=(\[[\d,]+\]|\d+)",
-                                            params)), default=len(params))
-    return params[:end]
+    """The part of the parameters that size() looks at, from the first number to the last."""
+    found = list(SIZES.finditer(params))
+    return params[found[0].start():found[-1].end()] if found else params
 
 
 def kind(op, params):
@@ -72,4 +76,4 @@ def huge(cases):
 
 def without(cases):
     """A pattern for -p that leaves these cases out."""
-    return "^(?!" + "|".join(sorted({re.escape(shape(params)) for _, params in cases})) + ")"
+    return "^(?!.*\\b(" + "|".join(sorted({re.sub(r"([\[\]])", r"\\\1", shape(p)) for _, p in cases})) + ")(,|$))"

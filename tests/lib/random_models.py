@@ -30,11 +30,11 @@ MODELS = {
 }
 
 
-def write_text(path):
-    """1500 words without a meaning: for perplexity, imatrix and training."""
+def write_text(path, n=1500):
+    """Words without a meaning: for perplexity, imatrix and training."""
     choose = random.Random(1).choice
     words = ["the", "old", "car", "went", "to", "town", "with", "a", "cat", "and", "2 + 2 = 4"]
-    path.write_text(" ".join(choose(words) for _ in range(1500)))
+    path.write_text(" ".join(choose(words) for _ in range(n)))
 
 
 def write_picture(path, side=56):
@@ -61,7 +61,8 @@ def make_all():
     for name, args in MODELS.items():
         make(folder() / name, lambda part, args=args: subprocess.run(
             [lib.ROOT / "tools" / "mkmodel", *args, part], check=True, timeout=300, stdout=subprocess.DEVNULL))
-    for name, write in (("text", write_text), ("picture.bmp", write_picture), ("sound.wav", write_sound)):
+    for name, write in (("text", write_text), ("lesson", lambda part: write_text(part, 400)),
+                        ("picture.bmp", write_picture), ("sound.wav", write_sound)):
         make(folder() / name, write)
     return folder()
 

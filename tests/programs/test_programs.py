@@ -188,8 +188,9 @@ def test_quantize_writes_the_file_that_native_writes(pair, kind):
 
 
 def test_finetune_ends_with_the_loss_of_native(pair):
-    inside, native = both(pair, "llama-finetune", "-m", "/tmp/models/llama-f32-1.gguf", "-f", "/tmp/models/text",
-                          "-c", "256", "-b", "256", "-ub", "256", "-epochs", "1", "-o", "tuned.gguf", timeout=400)
+    inside, native = both(pair, "llama-finetune", "-m", "/tmp/models/llama-f32-1.gguf", "-f",
+                          "/tmp/models/lesson", "-c", "256", "-b", "256", "-ub", "256", "-epochs", "1", "-o",
+                          "tuned.gguf", "-v", timeout=400)
     lib.assert_on_device(inside.stderr)
     for what in ("train", "val"):
         rows = [re.findall(rf"{what}:.*?loss=([\d.]+)", d.stdout + d.stderr) for d in (inside, native)]
