@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real Ollama, unpatched, in a machine: it must find the device by itself."""
+import concurrent.futures
+import json
 import os
 import re
 import shutil
 import subprocess
+import time
+import urllib.request
 
 import pytest
 
 import host as lib
-from test_models import machine  # noqa: F401  (a fixture)
+import random_models
+from conftest import generated
+from test_models import machine, stop_broker  # noqa: F401  (a fixture)
 
 VERSION = "v0.34.0"
 GO = "1.27.3"
@@ -112,3 +118,173 @@ def test_ollama_says_100_percent_gpu_and_the_text_is_as_outside(machine, ollama,
     assert "100% CPU" in native_ps, native_ps
     assert "100% GPU" in ps, ps
     assert len(text.split()) > 16 and text == native_text
+
+
+# ---- a server, asked from the host
+
+# Installs Ollama below the home folder and serves, all in one command; $1: home, $2: port, $3: where
+# the program is, $4 on: models, each NAME=FILE.
+SERVE = r"""
+set -e
+export HOME="$1" OLLAMA_HOST="0.0.0.0:$2" OLLAMA_NUM_PARALLEL=4
+mkdir -p "$HOME/llm/bin" "$HOME/llm/lib/ollama"
+cp "$3" "$HOME/llm/bin/ollama"
+ln -s /usr/bin/llama-server /usr/bin/llama-quantize "$HOME/llm/lib/ollama/"
+PATH="$HOME/llm/bin:$PATH"
+shift 3
+ollama serve >"$HOME/serve.log" 2>&1 &
+server=$!
+for i in $(seq 200); do ollama ps >/dev/null 2>&1 && break; sleep 0.1; done
+for model; do
+	echo "FROM ${model#*=}" >"$HOME/Modelfile"
+	echo 'TEMPLATE {{ .Prompt }}' >>"$HOME/Modelfile"
+	ollama create "${model%%=*}" -f "$HOME/Modelfile" >&2
+done
+echo ready
+wait $server
+"""
+LONG = ["--params", "15M", "--type", "Q8_0", "--context", "131072"]
+BIG = {"num_ctx": 65536}  # 450 MiB of cache for a model of LONG
+QUOTA_MIB = 1024
+
+
+class Ollama:
+    """One that serves, on one side."""
+
+    def __init__(self, process, port):
+        self.process, self.port = process, port
+        line = process.stdout.readline()
+        if line.strip() != "ready":
+            process.kill()
+            raise AssertionError(line + process.stderr.read()[-3000:])
+
+    def ask(self, path, timeout=120, **body):
+        data = json.dumps({"stream": False, **body}).encode() if body else None
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
+        return json.load(urllib.request.urlopen(request, timeout=timeout))
+
+    def generate(self, model, prompt, n=24, **more):
+        options = {"temperature": 0, "seed": 1, "num_predict": n, "num_ctx": 1024, **more.pop("options", {})}
+        return self.ask("/api/generate", model=model, prompt=prompt, raw=True, options=options, **more)["response"]
+
+    def loaded(self):
+        return {row["name"].split(":")[0]: row for row in self.ask("/api/ps")["models"]}
+
+    def unload(self):
+        for name in self.loaded():
+            self.ask("/api/generate", model=name, keep_alive=0)
+        lib.wait_for("all models are unloaded", lambda: not self.loaded(), timeout=30)
+
+
+@pytest.fixture(scope="module")
+def files(models):
+    folder = random_models.make_all()
+    return {"one": generated(models, "long-1", *LONG), "two": generated(models, "long-2", *LONG, "--seed", "1"),
+            "bert": folder / "bert-mean-1.gguf"}
+
+
+@pytest.fixture(scope="module")
+def both(machine, ollama, files):  # noqa: F811
+    """(inside, native), serving the same models; the machine's quota is 1 GiB."""
+    host = machine.host
+    machine.pillion("--shutdown")
+    host.configure(f"[accel]\nquota = {QUOTA_MIB}MB\n")
+    stop_broker(host)
+    started = []
+
+    def start(argv, env, port):
+        started.append(subprocess.Popen([str(a) for a in argv], env=env, text=True, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return Ollama(started[-1], port)
+
+    def command(home, port, program, named):
+        return ["/bin/sh", "-c", SERVE, "sh", home, str(port), program, *(f"{n}={f}" for n, f in named.items())]
+    argv = host.native(*command("/tmp/home", 21435, "/tmp/ollama", {n: f"/tmp/{n}.gguf" for n in files}))
+    for source, target in ((ollama, "/tmp/ollama"), *((f, f"/tmp/{n}.gguf") for n, f in files.items())):
+        at = argv.index("--")
+        argv[at:at] = ["--ro-bind", source, target]
+    native = start(argv, host.env, 21435)
+    shared = {name: machine.share(path) for name, path in files.items()}
+    inside = start([lib.PILLION, "-d", "debian", "-u", "root", "-e",
+                    *command("/root/home", 11435, machine.share(ollama), shared)], machine.env, 11435)
+    yield inside, native
+    for process in started:
+        lib.signal_all(lib.children(process.pid))
+        process.kill()
+    machine.pillion("-d", "debian", "-u", "root", "-e", "rm", "-rf", "/root/home")
+    machine.pillion("--shutdown")
+    host.configure("")
+    stop_broker(host)
+
+
+def free_mib(machine):  # noqa: F811
+    done = machine.pillion("-d", "debian", "-e", "llama-completion", "--list-devices")
+    found = re.search(r"Pillion0: .*\((\d+) MiB, (\d+) MiB free\)", done.stdout + done.stderr)
+    assert found and int(found[1]) == QUOTA_MIB, done.stdout + done.stderr
+    return int(found[2])
+
+
+def on_device(row):
+    return row["size_vram"] == row["size"] > 0
+
+
+def test_ollama_below_home_served_by_the_command_that_installed_it_uses_the_device(both):
+    inside, native = both
+    texts = [side.generate("one", "The old car") for side in both]
+    assert on_device(inside.loaded()["one"]), inside.loaded()
+    assert native.loaded()["one"]["size_vram"] == 0
+    assert len(texts[0].split()) > 8 and texts[0] == texts[1]
+
+
+def test_embeddings_of_ollama_are_native(both):
+    words = ["The old car", "Once upon a time", "2 + 2 ="]
+    a, b = (side.ask("/api/embed", model="bert", input=words)["embeddings"] for side in both)
+    assert on_device(both[0].loaded()["bert"])
+    assert len(b) == 3 and len(b[0]) == 128
+    assert max(abs(x - y) for v, w in zip(a, b) for x, y in zip(v, w)) < 1e-4
+
+
+def test_keep_alive_0_returns_the_memory_of_the_device_within_5_s(machine, both):  # noqa: F811
+    inside, _ = both
+    inside.unload()
+    lib.wait_for("nothing is taken", lambda: free_mib(machine) == QUOTA_MIB)
+    inside.generate("one", "The old car", options=BIG)
+    assert free_mib(machine) < QUOTA_MIB - 400
+    inside.ask("/api/generate", model="one", keep_alive=0)
+    end = time.monotonic() + 5
+    while free_mib(machine) != QUOTA_MIB:
+        assert time.monotonic() < end, free_mib(machine)
+
+
+def test_of_two_models_that_do_not_fit_together_the_first_makes_room(both):
+    inside, native = both
+    inside.unload()
+    said = {}
+    for name in ("one", "two", "one"):
+        said.setdefault(name, []).append(inside.generate(name, "The old car", options=BIG))
+        assert list(inside.loaded()) == [name] and on_device(inside.loaded()[name]), inside.loaded()
+    inside.unload()
+    assert said["one"][0] == said["one"][1] == native.generate("one", "The old car", options=BIG)
+    assert said["two"][0] == native.generate("two", "The old car", options=BIG)
+    native.unload()
+
+
+def test_num_ctx_goes_up_and_down(both):
+    inside, native = both
+    sizes = []
+    for n in (512, 8192, 512):
+        texts = [side.generate("one", "Once upon a time", options={"num_ctx": n}) for side in both]
+        assert texts[0] == texts[1]
+        row = inside.loaded()["one"]
+        assert on_device(row) and row["context_length"] == n
+        sizes.append(row["size_vram"])
+    assert sizes[0] == sizes[2] < sizes[1]
+
+
+def test_four_requests_at_once_answer_as_one_by_one(both):
+    inside, native = both
+    prompts = ["The old car", "Once upon a time", "2 + 2 =", "Dear Sir or Madam,"]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        at_once = list(pool.map(lambda p: inside.generate("two", p, 12), prompts))
+    assert on_device(inside.loaded()["two"])
+    assert at_once == [native.generate("two", p, 12) for p in prompts]

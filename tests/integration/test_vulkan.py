@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+import backend_ops as ops
+import extra
 import host as lib
 
 LAVAPIPE = {"GGML_VK_VISIBLE_DEVICES": "0"}
@@ -64,3 +66,36 @@ def test_a_model_on_both_devices_is_the_same_as_on_cpu_and_vulkan_outside(vulkan
     lib.assert_on_device(inside.stderr, reference)
     lib.assert_on_device(inside.stderr, device)
     lib.assert_same_text(inside, native, TOKENS)
+
+
+# ---- upstream's tests, a sample that fits the time
+
+# Each has few cases: a shader takes lavapipe about a second to compile.
+OPERATIONS = ["ARGMAX", "CLAMP", "LEAKY_RELU", "SCALE"]
+
+
+def on_both(vulkan, *command):
+    """(inside, native on the kit's drivers) of a program of upstream's tests; `{}` is the device."""
+    extra.add_to(vulkan)
+    libs = extra.environment(vulkan.tree)["LD_LIBRARY_PATH"]
+    tree = extra.environment(vulkan.tree, "/tmp/tree")["LD_LIBRARY_PATH"]
+    fill = lambda name: [word.replace("{}", name) for word in command]
+    native = vulkan.native_on_kit("env", *fill("Vulkan0"), model=None,
+                                  env={**LAVAPIPE, "LD_LIBRARY_PATH": f"{tree}:{libs}"})
+    device = device_inside(vulkan)
+    return [vulkan.run(argv, timeout=300) for argv in (vulkan.inside(*fill(device)), native)]
+
+
+def test_a_sample_of_operations_fails_and_is_refused_where_it_is_outside(vulkan):
+    inside, native = on_both(vulkan, "test-backend-ops", "support", "-b", "{}", "--output", "csv")
+    taken = [ops.supported(done.stdout) for done in (inside, native)]
+    assert len(taken[1]) > 10000 and taken[0].keys() == taken[1].keys(), native.stderr[-2000:]
+    sample = [case for case in taken[1] if case[0] in OPERATIONS]
+    refused = {op for (op, params), there in taken[1].items() if there and not taken[0][op, params]}
+    assert refused - ops.documented().keys() == set()
+    done = on_both(vulkan, "test-backend-ops", "test", "-b", "{}", "-o", ",".join(OPERATIONS), "-p",
+                   ops.without(ops.huge(sample)))
+    counts = [re.search(r"(\d+)/(\d+) tests passed", d.stdout) for d in done]
+    assert all(counts), [d.stdout[-1000:] + d.stderr[-1000:] for d in done]
+    failed = [{line.strip() for line in d.stdout.splitlines() if "FAIL" in line and "(" in line} for d in done]
+    assert int(counts[1][2]) > 10 and failed[0] == failed[1]

@@ -9,8 +9,10 @@ import csv
 import functools
 import io
 import math
+import pathlib
 import re
 
+DOC = pathlib.Path(__file__).parents[2] / "docs" / "ggml-operations.md"
 HUGE = 1e6  # see size()
 
 
@@ -45,6 +47,11 @@ def size(op, params):
             "ne_kernel", [1, 1, 1])[2], 1) / 100
     total = math.prod(shapes) if op in ("ADD", "SUB", "MUL", "DIV", "ADD_ID") else sum(shapes)
     return max(total, math.prod(scalars) if not shapes else 0)
+
+
+def documented():
+    """{operation: reason} of the table in docs/ggml-operations.md."""
+    return dict(re.findall(r"^\| `(\w+)` \| (.+?) \|$", DOC.read_text(), re.M))
 
 
 def supported(output):

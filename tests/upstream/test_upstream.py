@@ -18,7 +18,6 @@ import host as lib
 
 AT_ONCE = 2
 ALL = os.environ.get("PILLION_UPSTREAM_ALL") == "1"  # the huge cases as well: an hour
-DOC = lib.ROOT / "docs" / "ggml-operations.md"
 # programs that say by their exit status whether they are content: (name, arguments, seconds)
 LONG = ["-m", "/tmp/model.gguf", "-ngl", "99"]
 PROGRAMS = [
@@ -125,22 +124,16 @@ def cases(pair):
     return inside, native
 
 
-def documented():
-    """{operation: reason} of the table in docs/ggml-operations.md."""
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|$", DOC.read_text(), re.M)
-    return dict(rows)
-
-
 def test_what_the_cpu_takes_the_device_takes_or_the_manual_says_why(cases):
     inside, native = cases
     refused = {op for (op, params), taken in native.items() if taken and not inside[op, params]}
-    assert refused - documented().keys() == set()
+    assert refused - ops.documented().keys() == set()
 
 
 def test_the_manual_names_no_operation_that_the_device_takes(cases):
     inside, native = cases
     refused = {op for (op, params), taken in native.items() if taken and not inside[op, params]}
-    assert documented().keys() - refused == set()
+    assert ops.documented().keys() - refused == set()
 
 
 def test_what_is_left_out_for_its_size_leaves_a_case_of_every_operation_and_type(cases):
