@@ -40,7 +40,7 @@ def blocks(text):
 def sentences(text):
     for block in blocks(text):
         block = re.sub(r"\]\([^)]*\)", "]", block)     # where a link leads to
-        block = re.sub(r"`[^`]*`", "code", block)      # one word, however long
+        block = re.sub(r"`[^`]*`", "Code", block)      # one word, however long
         for sentence in END.split(block):
             words = re.findall(r"[\w'’.,/%-]*\w[\w'’.,/%-]*", sentence)
             if words:
