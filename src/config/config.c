@@ -122,6 +122,22 @@ static bool set_text(char **field, const char *value)
 	return true;
 }
 
+static bool set_network(struct config *c, const char *value)
+{
+	static const char *const as_nat[] = {"nat", "mirrored", "bridged", "consomme",
+					     "virtioproxy"};
+
+	c->no_network = !strcasecmp(value, "none");
+	for (size_t i = 0; i < ARRAY_SIZE(as_nat) && !c->no_network; i++)
+		if (!strcasecmp(value, as_nat[i])) {
+			if (i)
+				log_warn("config: networkingMode=%s is not there: nat is used",
+					 as_nat[i]);
+			return true;
+		}
+	return c->no_network;
+}
+
 static bool set_bool(bool *field, const char *value)
 {
 	*field = !strcasecmp(value, "true") || !strcmp(value, "1");
@@ -187,7 +203,8 @@ const struct config_key config_keys[] = {
 	 .of_machine = true},
 	{"wsl2", "nestedVirtualization", CONFIG_KEY_BOOL, "false", FIELD(nested_virtualization),
 	 .of_machine = true},
-	{"wsl2", "networkingMode", CONFIG_KEY_WITHOUT_MEANING, ""},
+	{"wsl2", "networkingMode", CONFIG_KEY_OWN, "nat", .set = set_network, .of_machine = true,
+	 .takes = "nat or none"},
 	{"wsl2", "processors", CONFIG_KEY_UNSIGNED, "all the host's", FIELD(processors),
 	 .max = 4096, .of_machine = true},
 	{"wsl2", "share", CONFIG_KEY_OWN, "", .set = set_share, .clear = clear_shares,

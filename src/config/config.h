@@ -35,6 +35,7 @@ struct config {
 	bool swap_set;         /* swap was given */
 	char *kernel;          /* kernel: a suite of the kernel kit, or a path; NULL: the kit's */
 	char *kernel_command_line;   /* kernelCommandLine: added to ours; NULL: nothing */
+	bool no_network;             /* networkingMode = none */
 	bool localhost_forwarding;   /* localhostForwarding, default true */
 	bool host_address_loopback;  /* hostAddressLoopback: the host's localhost, at the gateway */
 	bool nested_virtualization;  /* nestedVirtualization, default false */

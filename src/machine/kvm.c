@@ -155,7 +155,8 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 	add_valued(&text, &len, "--distro", spec->name);
 	add_valued(&text, &len, "--user", spec->default_user ? spec->default_user : "root");
 	add_valued(&text, &len, "--resolv-conf", resolv);
-	add_valued(&text, &len, "--net", net);
+	if (!run->config->no_network)
+		add_valued(&text, &len, "--net", net);
 	add_valued(&text, &len, "--token", run->token);
 	if (spec->idle_ms >= 0)
 		add_valued(&text, &len, "--idle-ms", idle);
@@ -538,7 +539,8 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (!ret)
 		ret = make_sockets(&s, run, err);
 	if (!ret) {
-		attach_network(kvm, &s);
+		if (!run->config->no_network)
+			attach_network(kvm, &s);
 		ret = serve_folders(kvm, run, err);
 	}
 	if (!ret)

@@ -53,6 +53,7 @@ struct ns {
 	struct respawn pasta_again;
 	pid_t init;        /* as seen from here */
 	bool dns_forward;  /* pasta forwards name queries */
+	bool no_network;   /* none is wanted */
 	bool map_loopback; /* the gateway's address is the host's loopback */
 	int life_fd;       /* closing it ends the machine */
 	struct said said;  /* what pillion-init and pasta print */
@@ -278,7 +279,7 @@ static void tend(void *state)
 {
 	struct ns *ns = state;
 
-	if (ns->pasta > 0 && proc_wait(ns->pasta, 0) == -ETIMEDOUT)
+	if (ns->no_network || (ns->pasta > 0 && proc_wait(ns->pasta, 0) == -ETIMEDOUT))
 		return;
 	ns->pasta = 0;
 	if (!respawn_due(&ns->pasta_again, loop_now_ms()))
@@ -395,7 +396,8 @@ static int bring_up(struct ns *ns, const struct machine_run *run, struct start_f
 	ns->init = await_init(ns->bwrap, ours->entered);
 	if (ns->init <= 0)
 		return pil_err_say(err, EIO, "the sandbox ended before it stood");
-	attach_network(ns);
+	if (!ns->no_network)
+		attach_network(ns);
 	return write(ours->go, "", 1) == 1 ? 0 : pil_err_set(err, errno, "start sandbox");
 }
 
@@ -410,6 +412,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		return -ENOMEM;
 	ns->life_fd = ns->say_fd = ns->said.read_fd = -1;
 	ns->map_loopback = run->config->host_address_loopback;
+	ns->no_network = run->config->no_network;
 	ret = open_fds(ns, run, &fds, &ours, err);
 	if (!ret)
 		ret = bring_up(ns, run, &fds, &ours, err);

@@ -18,7 +18,7 @@ import pytest
 
 import host as host_lib
 from host import bound, wait_for, within
-from machines import Pillion
+from machines import DEFAULTS, Pillion
 from terminal import Terminal, check_shell
 
 
@@ -416,6 +416,21 @@ def test_port_of_a_machine_is_reached_at_localhost(shared, address):
             said = pool.map(lambda n: count_at(port, b"x" * n), sizes)
             assert list(said) == [f"got {n}\n".encode() for n in sizes]
     wait_for("no port", lambda: not listening(port))
+
+
+def test_machine_without_a_network_reaches_nobody_and_keeps_its_ports_and_device(pil):
+    routes = ("-d", "debian", "-e", "cat", "/proc/net/route")
+    if "\t00000000\t" in pathlib.Path("/proc/net/route").read_text():  # the host has a default route, and so
+        assert "\t00000000\t" in pil.ok(*routes)
+    pil.ok("--terminate", "debian")
+    pil.configure(DEFAULTS + "networkingMode=none\n")
+    assert len(pil.ok(*routes).splitlines()) == 1  # the head of the table
+    port = free_port()
+    with counter(pil, "127.0.0.1", port):
+        wait_for("the port", lambda: listening(port))
+        assert count_at(port, b"abc") == b"got 3\n"
+    assert "Pillion0" in pil.ok("-d", "debian", "-e", "llama-cli", "--list-devices")
+    assert "starting another" not in (pil.runtime / "machines" / "debian.log").read_text()
 
 
 def test_ports_come_back_when_the_forwarder_was_killed(shared):

@@ -272,7 +272,7 @@ static void test_settings_of_a_machine_override_the_users(void **state)
 	_auto_free char *user = str_printf("%s/config", folder);
 	static const char users[] = "[wsl2]\nmemory=8GB\nprocessors=3\nshare=/srv/a\n"
 				    "share=/srv/b\n[accel]\nquota=2GB\n";
-	static const char its[] = "[wsl2]\nmemory=1GB\nshare=/srv/c:rw\n\n"
+	static const char its[] = "[wsl2]\nmemory=1GB\nshare=/srv/c:rw\nnetworkingMode=none\n"
 				  "[accel]\nweight=25\n";
 	struct config c;
 
@@ -289,6 +289,7 @@ static void test_settings_of_a_machine_override_the_users(void **state)
 	assert_int_equal(c.processors, 3);
 	assert_int_equal(c.quota_bytes, 2ull << 30);
 	assert_int_equal(c.weight, 25);
+	assert_true(c.no_network);
 	assert_int_equal(c.n_shares, 1); /* its list takes the place of the user's */
 	assert_string_equal(c.shares[0].path, "/srv/c");
 	config_finish(&c);
