@@ -365,6 +365,36 @@ static bool more_weights(struct buffers *b, struct gg_buffer *buffer)
 	return true;
 }
 
+/* Where the weight goes that takes the place of those from @first up to @end; NULL: no memory.  One
+ * for one is done in place: a model that is loaded again announces all its weights again, and the
+ * others must not move each time. */
+static struct weight *add_weight(struct buffers *b, struct gg_buffer *buffer, uint32_t first,
+				 uint32_t end)
+{
+	struct weight *kept;
+
+	if (end == first + 1) {
+		b->epoch++;
+		take_back(b, buffer, buffer->weights[first]);
+		drop_weight(b, buffer, buffer->weights[first]);
+		return buffer->weights[first];
+	}
+	remove_weights(b, buffer, first, end);
+	if (b->n_weights == WIRE_MAX_TENSORS)
+		return NULL;
+	if (buffer->n_weights == buffer->cap_weights && !more_weights(b, buffer))
+		return NULL;
+	kept = malloc(sizeof(*kept));
+	if (!kept)
+		return NULL;
+	memmove(buffer->weights + first + 1, buffer->weights + first,
+		(buffer->n_weights - first) * sizeof(*buffer->weights));
+	buffer->weights[first] = kept;
+	buffer->n_weights++;
+	b->n_weights++;
+	return kept;
+}
+
 enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
 				  const struct wire_weight *announced)
 {
@@ -377,26 +407,15 @@ enum wire_status gg_buffer_weight(struct buffers *b, struct gg_buffer *buffer,
 	first = end = weight_index(buffer, w.offset);
 	while (end < buffer->n_weights && buffer->weights[end]->offset < w.offset + w.bytes)
 		end++;
-	remove_weights(b, buffer, first, end);
-	if (b->n_weights == WIRE_MAX_TENSORS)
-		return WIRE_E_NO_MEMORY;
-	if (buffer->n_weights == buffer->cap_weights && !more_weights(b, buffer))
-		return WIRE_E_NO_MEMORY;
-	kept = malloc(sizeof(*kept));
+	kept = add_weight(b, buffer, first, end);
 	if (!kept)
 		return WIRE_E_NO_MEMORY;
 	w.tensor.buffer = buffer->plain;
 	w.tensor.data = buffer->base + w.offset;
 	*kept = w;
-	memmove(buffer->weights + first + 1, buffer->weights + first,
-		(buffer->n_weights - first) * sizeof(*buffer->weights));
-	buffer->weights[first] = kept;
-	buffer->n_weights++;
-	b->n_weights++;
 	api->ggml_backend_buffer_set_usage(buffer->plain, GGML_USAGE_WEIGHTS);
 	if (!b->device->n_extra && !b->device->reference)
-		api->ggml_backend_buffer_init_tensor(buffer->plain,
-						     &buffer->weights[first]->tensor);
+		api->ggml_backend_buffer_init_tensor(buffer->plain, &kept->tensor);
 	return WIRE_OK;
 }
 
