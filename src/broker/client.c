@@ -246,7 +246,7 @@ int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int m
 		   struct pil_err *err)
 {
 	const struct host_request list = {.kind = HOST_LIST};
-	struct host_answer answer;
+	struct host_answer answer = {0};
 	_auto_fd int fd = -1;
 	int n, ret = broker_ensure(dirs, err);
 

@@ -277,7 +277,8 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 		ret = find_native_tree(dirs, &distro, &rootfs, err);
 	if (ret)
 		return ret;
-	pid_files[1] = machine_pid = str_printf("%s/machines/%s/pid", dirs->runtime, distro.name);
+	machine_pid = str_printf("%s/machines/%s/pid", dirs->runtime, distro.name);
+	pid_files[1] = machine_pid;
 	r->bench.pid_files = pid_files;
 	r->bench.pillion = program;
 	r->bench.machine = distro.name;
