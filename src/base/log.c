@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 static const char *const level_str[] = {[LOG_LEVEL_ERR] = "err",
 					[LOG_LEVEL_WARN] = "warn",
@@ -60,11 +61,8 @@ void log_write(enum log_level level, const char *fmt, ...)
 
 bool log_allowed(struct log_limit *limit)
 {
-	struct timespec ts;
-	int64_t now;
+	int64_t now = clock_now_ms();
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 	if (limit->last_ms && now - limit->last_ms < 1000) {
 		limit->held_back++;
 		return false;

@@ -16,9 +16,9 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 
 #define BATCH 64
@@ -34,17 +34,9 @@ struct loop {
 	int result;
 };
 
-int64_t loop_now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 int loop_left_ms(int64_t due_ms)
 {
-	int64_t left = due_ms - loop_now_ms();
+	int64_t left = due_ms - clock_now_ms();
 
 	return left <= 0 ? 0 : left < INT_MAX ? (int)left : INT_MAX;
 }
@@ -83,7 +75,7 @@ void loop_remove(struct loop_source *source)
 void loop_timer_arm(struct loop *loop, struct loop_timer *timer, int64_t delay_ms)
 {
 	loop_timer_cancel(timer);
-	timer->due_ms = loop_now_ms() + delay_ms;
+	timer->due_ms = clock_now_ms() + delay_ms;
 	timer->armed = true;
 	list_append(&loop->timers, &timer->link);
 }

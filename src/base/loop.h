@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "clock.h"
 #include "compiler.h"
 #include "list.h"
 
@@ -45,7 +46,10 @@ void loop_timer_cancel(struct loop_timer *timer); /* not armed is fine */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop, int result);
 
-int64_t loop_now_ms(void); /* CLOCK_MONOTONIC */
+static inline int64_t loop_now_ms(void) /* the clock of its timers */
+{
+	return clock_now_ms();
+}
 
 /* How long poll() may wait for what is due at @due_ms: 0 when that is past. */
 int loop_left_ms(int64_t due_ms);

@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
 #include "loop.h"
@@ -173,7 +174,7 @@ static int await_end(pid_t pid, int timeout_ms)
 {
 	_auto_fd int fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	int64_t due = loop_now_ms() + timeout_ms;
+	int64_t due = clock_now_ms() + timeout_ms;
 
 	while (timeout_ms >= 0 && !has_ended(pid)) {
 		int left_ms = loop_left_ms(due);

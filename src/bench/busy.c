@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "str.h"
 
@@ -56,24 +57,24 @@ void busy_probe_destroy(struct busy_probe *probe)
 	free(probe);
 }
 
-static double now_s(clockid_t clock)
+static double thread_cpu_s(void)
 {
 	struct timespec t;
 
-	clock_gettime(clock, &t);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 /* Our own CPU time, not the wall's: whoever takes the processor does not count here. */
 static double probe_once(struct busy_probe *probe)
 {
-	double start = now_s(CLOCK_THREAD_CPUTIME_ID);
+	double start = thread_cpu_s();
 	uint64_t sum = 0;
 
 	for (size_t i = 0; i < probe->n_words; i++)
 		sum += probe->words[i];
 	probe->sink += sum;
-	return PROBE_BYTES / (now_s(CLOCK_THREAD_CPUTIME_ID) - start);
+	return PROBE_BYTES / (thread_cpu_s() - start);
 }
 
 static double probe_bandwidth(struct busy_probe *probe)
@@ -205,7 +206,7 @@ void busy_mark_take(struct busy_mark *mark, struct busy_probe *probe, const char
 	mark->ours_s += usage_s(RUSAGE_SELF) + usage_s(RUSAGE_CHILDREN);
 	if (pil_read_file("/proc/stat", 1 << 20, &text) > 0)
 		busy_parse_stat(text, ticks_per_s, &mark->used_s, &mark->steal_s);
-	mark->wall_s = now_s(CLOCK_MONOTONIC);
+	mark->wall_s = (double)clock_now_ns() / 1e9;
 }
 
 /* ---- between two marks ---- */

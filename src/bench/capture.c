@@ -11,9 +11,9 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "proc.h"
 #include "str.h"
@@ -22,10 +22,7 @@ enum { POLL_MS = 100, STOP_GRACE_MS = 3000, QUOTE_BYTES = 4096 };
 
 static double now_s(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	return (double)clock_now_ns() / 1e9;
 }
 
 /* Reads until end of file.  0 or -errno: -EINTR asked to stop, -ETIMEDOUT, -EFBIG. */

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "host.h"
 #include "log.h"
@@ -204,7 +205,7 @@ static bool answers(const struct state_dirs *dirs, int64_t due_ms)
  * that leaves stops listening before it lets the lock go: hence trying again for a while. */
 int broker_ensure(const struct state_dirs *dirs, struct pil_err *err)
 {
-	int64_t due_ms = loop_now_ms() + ENSURE_MS;
+	int64_t due_ms = clock_now_ms() + ENSURE_MS;
 
 	do {
 		const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
@@ -218,7 +219,7 @@ int broker_ensure(const struct state_dirs *dirs, struct pil_err *err)
 		if (answers(dirs, due_ms))
 			return 0;
 		nanosleep(&pause, NULL);
-	} while (loop_now_ms() < due_ms);
+	} while (clock_now_ms() < due_ms);
 	pil_err_hint(err, "is the process in %s/broker.pid stopped?", dirs->runtime);
 	return pil_err_say(err, ETIMEDOUT, "start broker: nobody answers at its socket");
 }

@@ -22,6 +22,7 @@
 
 #include <jansson.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
 #include "loop.h"
@@ -90,7 +91,7 @@ static int probe(const struct jail *jail, struct wire_device *out, struct pil_er
 	if (pid < 0)
 		return (int)pid;
 	pil_close_p(&write_fd);
-	n = read_until(read_fd, out, sizeof(*out) * WIRE_MAX_DEVICES, loop_now_ms() + PROBE_MS);
+	n = read_until(read_fd, out, sizeof(*out) * WIRE_MAX_DEVICES, clock_now_ms() + PROBE_MS);
 	status = n < 0 ? proc_stop(pid, 0) : proc_wait(pid, 5000);
 	if (status == -ETIMEDOUT)
 		status = proc_stop(pid, 0);

@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "str.h"
 
@@ -78,7 +79,7 @@ int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_
 /* It died, or never came up. */
 static void note_failure(struct executor *e)
 {
-	int64_t now = loop_now_ms();
+	int64_t now = clock_now_ms();
 	unsigned doublings;
 
 	e->failures = now - e->started_ms < YOUNG_MS ? e->failures + 1 : 0;
@@ -121,7 +122,7 @@ static void note_offender(struct executor *e, const struct control_stuck *said)
 	if (strcmp(machine, e->offender))
 		e->offences = 0;
 	strcpy(e->offender, machine);
-	e->offender_ms = loop_now_ms() + ((int64_t)OFFENDER_PAUSE_MS << e->offences);
+	e->offender_ms = clock_now_ms() + ((int64_t)OFFENDER_PAUSE_MS << e->offences);
 	if (e->offences < MAX_OFFENCES)
 		e->offences++;
 	if (log_allowed(&e->complaints)) {
@@ -160,7 +161,7 @@ static void control_ready(struct loop_source *source, uint32_t events)
 	e->device.memory_total = said.report.memory_total;
 	e->device.memory_free = said.report.memory_free;
 	if (said.report.n_sessions)
-		e->used_ms = loop_now_ms();
+		e->used_ms = clock_now_ms();
 }
 
 static int spawn(struct executor *e, int control_fd)
@@ -191,9 +192,9 @@ static int start(struct executor *e)
 	_auto_fd int theirs = -1;
 	int pair[2], ret;
 
-	if (loop_now_ms() < e->retry_ms)
+	if (clock_now_ms() < e->retry_ms)
 		return -EAGAIN;
-	e->started_ms = e->used_ms = loop_now_ms();
+	e->started_ms = e->used_ms = clock_now_ms();
 	e->asked_ms = 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
@@ -223,7 +224,7 @@ enum wire_status executors_open(struct executors *x, uint32_t index, struct cont
 	if (index >= (uint32_t)x->n)
 		return WIRE_E_NO_DEVICE;
 	e = &x->executor[index];
-	if (!strcmp(open->machine, e->offender) && loop_now_ms() < e->offender_ms)
+	if (!strcmp(open->machine, e->offender) && clock_now_ms() < e->offender_ms)
 		return WIRE_E_BUSY;
 	open->kind = CONTROL_OPEN;
 	for (int try = 0; try < 2; try++) {
@@ -234,7 +235,7 @@ enum wire_status executors_open(struct executors *x, uint32_t index, struct cont
 		if (ret == -EAGAIN || ret == -ETOOMANYREFS)
 			return WIRE_E_BUSY; /* it does not take them up: starting, or stuck */
 		if (ret == 0) {
-			e->used_ms = loop_now_ms();
+			e->used_ms = clock_now_ms();
 			return WIRE_OK;
 		}
 		let_go(e); /* it died, and has not been reaped: the next round starts another */
@@ -263,7 +264,7 @@ static bool is_stuck(const struct executor *e, int64_t now)
 void executors_tick(struct executors *x, int64_t idle_ms)
 {
 	const struct control_open query = {.kind = CONTROL_QUERY};
-	int64_t now = loop_now_ms();
+	int64_t now = clock_now_ms();
 
 	for (int i = 0; i < x->n; i++) {
 		struct executor *e = &x->executor[i];

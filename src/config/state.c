@@ -11,8 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
-#include "loop.h"
 #include "path.h"
 #include "str.h"
 
@@ -98,7 +98,7 @@ static bool is_file_at(int fd, const char *path)
 int state_lock(const char *path, int timeout_ms, struct pil_err *err)
 {
 	_auto_fd int fd = -1;
-	int64_t due = loop_now_ms() + timeout_ms;
+	int64_t due = clock_now_ms() + timeout_ms;
 
 	for (;;) {
 		struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
@@ -115,7 +115,7 @@ int state_lock(const char *path, int timeout_ms, struct pil_err *err)
 		}
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return pil_err_set(err, errno, "lock '%s'", path);
-		if (loop_now_ms() >= due)
+		if (clock_now_ms() >= due)
 			return pil_err_say(err, EWOULDBLOCK, "lock '%s': another pillion holds it",
 					   path);
 		nanosleep(&pause, NULL);

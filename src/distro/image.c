@@ -29,9 +29,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
-#include "loop.h"
 #include "path.h"
 #include "pen.h"
 #include "proc.h"
@@ -100,7 +100,7 @@ static void listen_to(struct said *said, int fd, int64_t end_ms)
 	char more[512];
 
 	for (;;) {
-		int64_t left_ms = end_ms - loop_now_ms();
+		int64_t left_ms = end_ms - clock_now_ms();
 		struct pollfd p = {.fd = fd, .events = POLLIN};
 		ssize_t n;
 
@@ -123,7 +123,7 @@ static void listen_to(struct said *said, int fd, int64_t end_ms)
 /* Runs @a, a program in its pen, and returns its exit status; what it says goes to @said. */
 static int run(struct argv *a, struct userns_stage *stage, struct said *said, struct pil_err *err)
 {
-	int64_t end_ms = loop_now_ms() + WORK_TIMEOUT_MS, left_ms;
+	int64_t end_ms = clock_now_ms() + WORK_TIMEOUT_MS, left_ms;
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .new_session = true,
 				 .die_with_us = true,
@@ -144,7 +144,7 @@ static int run(struct argv *a, struct userns_stage *stage, struct said *said, st
 	if (pid < 0)
 		return pid;
 	listen_to(said, read_fd, end_ms);
-	left_ms = end_ms - loop_now_ms();
+	left_ms = end_ms - clock_now_ms();
 	status = proc_wait(pid, left_ms > 0 ? (int)left_ms : 0);
 	if (status == -ETIMEDOUT)
 		proc_stop(pid, 1000);

@@ -29,9 +29,9 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
-#include "loop.h"
 #include "mirror.h"
 #include "path.h"
 #include "proc.h"
@@ -129,7 +129,7 @@ static void guard_dismiss(int fd, pid_t guard)
  * on a terminal how much of that file it has read. */
 static int wait_for_child(pid_t pid, int fd, const char *what, int timeout_ms)
 {
-	int64_t start = loop_now_ms();
+	int64_t start = clock_now_ms();
 	bool show = fd >= 0 && isatty(STDERR_FILENO);
 	struct stat st = {0};
 	int status;
@@ -137,7 +137,7 @@ static int wait_for_child(pid_t pid, int fd, const char *what, int timeout_ms)
 	if (fd < 0 || fstat(fd, &st) || st.st_size == 0)
 		st.st_size = 1;
 	while ((status = proc_wait(pid, 200)) == -ETIMEDOUT && !interrupted &&
-	       loop_now_ms() - start < timeout_ms)
+	       clock_now_ms() - start < timeout_ms)
 		if (show)
 			fprintf(stderr, "\rUnpacking %s: %3d %%", what,
 				(int)(100 * lseek(fd, 0, SEEK_CUR) / st.st_size));

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "broker.h"
+#include "clock.h"
 #include "fd.h"
 #include "host.h"
 #include "log.h"
@@ -50,10 +51,10 @@ static void start(struct broker_watch *w, const struct state_dirs *dirs)
 {
 	struct pil_err err = {0};
 
-	if (!respawn_due(&w->again, loop_now_ms()))
+	if (!respawn_due(&w->again, clock_now_ms()))
 		return;
 	w->starting = broker_spawn(dirs, &err);
-	w->due_ms = loop_now_ms() + START_MS;
+	w->due_ms = clock_now_ms() + START_MS;
 	if (w->starting > 0)
 		return;
 	log_warn("%s", err.msg);

@@ -15,9 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
-#include "loop.h"
 #include "proc.h"
 
 static_assert(sizeof(((struct port_list *)0)->words) <= PIPE_BUF, "a list is written at once");
@@ -93,7 +93,7 @@ void forwarder_tend(struct forwarder *f)
 	if (f->pid > 0 && proc_wait(f->pid, 0) == -ETIMEDOUT)
 		return;
 	f->pid = 0;
-	if (!respawn_due(&f->again, loop_now_ms()))
+	if (!respawn_due(&f->again, clock_now_ms()))
 		return;
 	log_warn("pillion-forward ended; starting another");
 	start(f);

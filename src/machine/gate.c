@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
-#include "loop.h"
 #include "path.h"
 #include "proc.h"
 #include "queued.h"
@@ -81,7 +81,7 @@ static void replace(struct gate *gate)
 
 	pil_close_p(&gate->control_fd);
 	gate->pid = 0;
-	if (!respawn_due(&gate->again, loop_now_ms()))
+	if (!respawn_due(&gate->again, clock_now_ms()))
 		return;
 	log_warn("pillion-gate ended; starting another");
 	if (spawn(gate, &err))

@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "clock.h"
 #include "config.h"
 #include "fd.h"
 #include "guest_files.h"
@@ -404,7 +405,7 @@ static void tend_network(struct kvm *kvm)
 	if (kvm->passt > 0 && proc_wait(kvm->passt, 0) == -ETIMEDOUT)
 		return;
 	kvm->passt = 0;
-	if (!respawn_due(&kvm->passt_again, loop_now_ms()))
+	if (!respawn_due(&kvm->passt_again, clock_now_ms()))
 		return;
 	log_warn("passt ended; starting another");
 	kvm->passt = passt_start(kvm->map_loopback, &card_fd, &err);
@@ -455,7 +456,7 @@ static int64_t wall_clock_ns(void)
  * A guest that does not read misses it. */
 static void tell_time(struct kvm *kvm)
 {
-	int64_t now_ns = wall_clock_ns(), now_ms = loop_now_ms();
+	int64_t now_ns = wall_clock_ns(), now_ms = clock_now_ms();
 	int64_t offset_ms = now_ns / 1000000 - now_ms;
 
 	if (llabs(offset_ms - kvm->clock_offset_ms) >= CLOCK_JUMP_MS)
@@ -530,7 +531,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (!kvm)
 		return pil_err_set(err, ENOMEM, "start a microVM");
 	if (getenv("PILLION_BOOT_TIMER"))
-		s.begin_ns = loop_now_ms() * 1000000;
+		s.begin_ns = clock_now_ms() * 1000000;
 	kvm->life_fd = kvm->net_control_fd = -1;
 	kvm->map_loopback = run->config->host_address_loopback;
 	ret = prepare(&s, run, err);

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "loop.h"
 #include "path.h"
@@ -117,7 +118,7 @@ static int start_supervisor(const char *name, int64_t due_ms, struct pil_err *er
 
 int machine_connect(const struct state_dirs *dirs, const char *name, struct pil_err *err)
 {
-	int64_t due_ms = loop_now_ms() + START_MS;
+	int64_t due_ms = clock_now_ms() + START_MS;
 	int fd = try_connect(dirs, name), ret;
 
 	/* The one before may still be ending, or another command be starting this one. */
@@ -209,10 +210,10 @@ bool machine_running(const struct state_dirs *dirs, const char *name)
 /* Somebody may start the machine anew meanwhile: that is another one. */
 static bool wait_gone(const struct state_dirs *dirs, const char *name, pid_t pid, int timeout_ms)
 {
-	int64_t due = loop_now_ms() + timeout_ms;
+	int64_t due = clock_now_ms() + timeout_ms;
 
 	while (supervisor(dirs, name) == pid) {
-		if (loop_now_ms() > due)
+		if (clock_now_ms() > due)
 			return false;
 		poll(NULL, 0, 20);
 	}

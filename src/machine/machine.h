@@ -47,7 +47,7 @@ struct machine_run {
 	const char *token; /* 64 hex digits */
 	int listen_fd;     /* of agent.sock; connections are the agent's */
 	int forward_fd;    /* of forward.sock; the guest's forwarder's.  -1: no forwarding */
-	int64_t due_ms;    /* the agent must serve by then (loop_now_ms()) */
+	int64_t due_ms;    /* the agent must serve by then (clock_now_ms()) */
 };
 
 enum { MACHINE_EXIT_ANOTHER = 75 }; /* of a supervisor: the machine has one already */

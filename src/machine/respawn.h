@@ -14,7 +14,7 @@ struct respawn { /* zero: nothing has been started again yet */
 	int wait_ms;
 };
 
-/* May it be started at @now_ms (loop_now_ms())?  True counts as a start. */
+/* May it be started at @now_ms (clock_now_ms())?  True counts as a start. */
 bool respawn_due(struct respawn *r, int64_t now_ms);
 
 #endif

@@ -21,9 +21,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
-#include "loop.h"
 #include "path.h"
 #include "pen.h"
 #include "proc.h"
@@ -125,7 +125,7 @@ void fs_share_tend(struct fs_share *fs, const struct machine_share *share)
 	if (!fs->socket || (fs->pid > 0 && proc_wait(fs->pid, 0) == -ETIMEDOUT))
 		return;
 	fs->pid = 0;
-	if (!respawn_due(&fs->again, loop_now_ms()))
+	if (!respawn_due(&fs->again, clock_now_ms()))
 		return;
 	log_warn("virtiofsd for '%s' ended; starting another", share->host);
 	fs->pid = spawn(fs, share, &err);

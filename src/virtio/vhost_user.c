@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "virtq.h"
 
@@ -285,7 +286,7 @@ int vhost_user_start_queue(struct vhost_user *vu, unsigned index, const struct v
 /* #syscalls: poll */
 int vhost_user_stop_queue(struct vhost_user *vu, unsigned index)
 {
-	int64_t end_ms = loop_now_ms() + VHOST_USER_STOP_MS;
+	int64_t end_ms = clock_now_ms() + VHOST_USER_STOP_MS;
 	uint64_t value;
 	int rc = send_state(vu, GET_VRING_BASE, index, 0);
 

@@ -31,6 +31,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "clock.h"
 #include "err.h"
 #include "fd.h"
 #include "iovs.h"
@@ -77,7 +78,7 @@ static struct vsock_conn *find(struct vsock *v, uint32_t guest_port, uint32_t ho
 
 static void set_deadline(struct vsock *v, struct vsock_conn *c, int64_t ms)
 {
-	c->deadline_ms = loop_now_ms() + ms;
+	c->deadline_ms = clock_now_ms() + ms;
 	if (!v->tick.armed)
 		loop_timer_arm(v->loop, &v->tick, TICK_MS);
 }
@@ -618,7 +619,7 @@ static void ask_expired(struct loop_timer *timer)
 static void tick_expired(struct loop_timer *timer)
 {
 	struct vsock *v = container_of(timer, struct vsock, tick);
-	int64_t now = loop_now_ms();
+	int64_t now = clock_now_ms();
 	bool more = check_deadlines(v, &v->lingering, now);
 
 	resume_listeners(v);
@@ -704,7 +705,7 @@ static bool drain_until(struct vsock_conn *c, int64_t end_ms)
 static void vsock_destroy(struct virtio_device *dev)
 {
 	struct vsock *v = (struct vsock *)dev;
-	int64_t end_ms = loop_now_ms() + FAREWELL_MS;
+	int64_t end_ms = clock_now_ms() + FAREWELL_MS;
 	struct vsock_conn *c, *next;
 
 	vsock_reset(dev);

@@ -20,10 +20,10 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "arch.h"
+#include "clock.h"
 #include "fd.h"
 #include "kvm_vm.h"
 
@@ -46,20 +46,12 @@ const char *const probe_kvm_str[] = {
 };
 static_assert(ARRAY_SIZE(probe_kvm_str) == PROBE_NUM_KVMS, "probe_kvm_str");
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static uint64_t time_host(uint64_t count)
 {
-	uint64_t start = now_ns();
+	uint64_t start = (uint64_t)clock_now_ns();
 
 	arch_probe_spin(count);
-	return now_ns() - start;
+	return (uint64_t)clock_now_ns() - start;
 }
 
 /* Lets the guest count down from @count; 0: it did not come back as it should. */
@@ -69,10 +61,10 @@ static uint64_t time_guest(int vcpu_fd, const struct kvm_run *run, uint64_t coun
 
 	if (arch_probe_set_count(vcpu_fd, count))
 		return 0;
-	start = now_ns();
+	start = (uint64_t)clock_now_ns();
 	if (ioctl(vcpu_fd, KVM_RUN, 0) || run->exit_reason != arch_probe_exit)
 		return 0;
-	return now_ns() - start;
+	return (uint64_t)clock_now_ns() - start;
 }
 
 static uint64_t fastest_on_host(uint64_t count)

@@ -5,25 +5,18 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 static struct {
 	bool enabled;
 	unsigned long long start_ns;
 } trace;
 
-static unsigned long long now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (unsigned long long)ts.tv_sec * 1000000000ull + (unsigned long long)ts.tv_nsec;
-}
-
 void trace_begin(void)
 {
-	trace.start_ns = now_ns();
+	trace.start_ns = (unsigned long long)clock_now_ns();
 }
 
 void trace_enable(unsigned long long start_ns)
@@ -36,7 +29,7 @@ void trace_enable(unsigned long long start_ns)
 
 void trace_mark(const char *what)
 {
-	unsigned long long ns = now_ns() - trace.start_ns;
+	unsigned long long ns = (unsigned long long)clock_now_ns() - trace.start_ns;
 	char line[80];
 	int n;
 

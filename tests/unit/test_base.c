@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "bound.h"
+#include "clock.h"
 #include "err.h"
 #include "fd.h"
 #include "loop.h"
@@ -254,6 +255,17 @@ static void test_a_removed_source_is_not_called(void **state)
 	close(one[0]), close(one[1]), close(two[0]), close(two[1]);
 }
 
+static void test_the_units_of_the_clock_agree(void **state)
+{
+	int64_t ns = clock_now_ns(), us = clock_now_us(), ms = clock_now_ms();
+
+	(void)state;
+	assert_true(us >= ns / 1000 && us - ns / 1000 < bound_ms(1000) * 1000);
+	assert_true(ms >= us / 1000 && ms - us / 1000 < bound_ms(1000));
+	assert_true(loop_left_ms(ms + 60000) <= 60000); /* the loop has the same clock */
+	assert_true(loop_left_ms(clock_now_ms() + 60000) > 60000 - bound_ms(1000));
+}
+
 struct clocks {
 	struct loop_timer soon, later, moved, cancelled, last;
 	struct loop *loop;
@@ -265,7 +277,7 @@ struct clocks {
 static void note(struct clocks *c, char name, int64_t after_ms)
 {
 	c->order[strlen(c->order)] = name;
-	c->early = c->early || loop_now_ms() < c->start_ms + after_ms;
+	c->early = c->early || clock_now_ms() < c->start_ms + after_ms;
 }
 
 static void on_soon(struct loop_timer *timer)
@@ -310,7 +322,7 @@ static void test_timers_expire_in_order_and_not_early(void **state)
 
 	(void)state;
 	assert_int_equal(loop_create(&c.loop), 0);
-	c.start_ms = loop_now_ms();
+	c.start_ms = clock_now_ms();
 	loop_timer_arm(c.loop, &c.moved, 60000);
 	loop_timer_arm(c.loop, &c.last, 60);
 	loop_timer_arm(c.loop, &c.later, 40);
@@ -319,7 +331,7 @@ static void test_timers_expire_in_order_and_not_early(void **state)
 	assert_int_equal(loop_run(c.loop), 0);
 	assert_string_equal(c.order, "smle");
 	assert_false(c.early);
-	assert_true(loop_now_ms() - c.start_ms < bound_ms(900)); /* nothing waited for the 60000 */
+	assert_true(clock_now_ms() - c.start_ms < bound_ms(900)); /* nothing waited for the 60000 */
 	loop_destroy(c.loop);
 }
 
@@ -363,6 +375,7 @@ int main(void)
 		cmocka_unit_test(test_descriptors_are_closed_from_one_on),
 		cmocka_unit_test(test_children_inherit_only_what_is_kept),
 		cmocka_unit_test(test_a_removed_source_is_not_called),
+		cmocka_unit_test(test_the_units_of_the_clock_agree),
 		cmocka_unit_test(test_timers_expire_in_order_and_not_early),
 		cmocka_unit_test(test_too_many_descriptors_are_refused_and_closed),
 	};

@@ -19,9 +19,9 @@
 
 #include "agent.h"
 #include "bound.h"
+#include "clock.h"
 #include "fd.h"
 #include "forward_host.h"
-#include "loop.h"
 #include "proc.h"
 #include "unixsock.h"
 
@@ -84,10 +84,10 @@ static int call(uint16_t port)
 
 static int call_within(uint16_t port, int timeout_ms)
 {
-	int64_t due = loop_now_ms() + bound_ms(timeout_ms);
+	int64_t due = clock_now_ms() + bound_ms(timeout_ms);
 	int fd;
 
-	while ((fd = call(port)) < 0 && loop_now_ms() < due)
+	while ((fd = call(port)) < 0 && clock_now_ms() < due)
 		poll(NULL, 0, 5);
 	return fd;
 }
@@ -148,7 +148,7 @@ static void test_port_that_is_no_longer_announced_is_let_go(void **state)
 	assert_true(fd >= 0);
 	close(fd);
 	announce(g, second, sizeof(second));
-	for (due = loop_now_ms() + bound_ms(5000); (fd = call(a)) >= 0 && loop_now_ms() < due;) {
+	for (due = clock_now_ms() + bound_ms(5000); (fd = call(a)) >= 0 && clock_now_ms() < due;) {
 		close(fd);
 		poll(NULL, 0, 5);
 	}

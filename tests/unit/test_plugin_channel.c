@@ -11,13 +11,13 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "bound.h"
 #include "channel.h"
+#include "clock.h"
 #include "fake_exec.h"
 #include "fd.h"
 #include "upload.h"
@@ -29,14 +29,6 @@ static struct channel *open_fake(struct fake_exec *x)
 
 	assert_int_equal(channel_create_fd(&chan, fake_exec_start(x), &err), 0);
 	return chan;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 static void close_fake(struct channel *chan, struct fake_exec *x)
@@ -227,11 +219,11 @@ static void test_the_end_of_an_executor_is_noticed_at_once(void **state)
 
 	(void)state;
 	x.die_after = 1; /* with the first of these two, answered or not */
-	start = now_ms();
+	start = clock_now_ms();
 	channel_call(chan, WIRE_OP_FENCE, &none, NULL, 0, NULL, NULL);
 	assert_int_equal(channel_call(chan, WIRE_OP_FENCE, &none, NULL, 0, NULL, NULL),
 			 WIRE_E_EXECUTOR);
-	assert_true(now_ms() - start < bound_ms(2000));
+	assert_true(clock_now_ms() - start < bound_ms(2000));
 	assert_true(chan->dead);
 	close_fake(chan, &x);
 }
@@ -258,11 +250,11 @@ static void test_signals_do_not_hide_the_end_of_an_executor(void **state)
 	chan->failed = 0;
 	chan->seq++;
 	channel_expect(chan, WIRE_OP_FENCE, NULL, NULL);
-	start = now_ms();
+	start = clock_now_ms();
 	setitimer(ITIMER_REAL, &often, NULL);
 	assert_false(channel_wait(chan, chan->seq));
 	setitimer(ITIMER_REAL, &off, NULL);
-	assert_true(now_ms() - start < bound_ms(2000));
+	assert_true(clock_now_ms() - start < bound_ms(2000));
 	close_fake(chan, &x);
 }
 

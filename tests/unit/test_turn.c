@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "clock.h"
+
 #include "fake_ggml.h"
 
 static int setup(void **state)
@@ -180,14 +182,6 @@ struct worker {
 	pthread_t thread;
 };
 
-static int64_t now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
 static void *work(void *arg)
 {
 	struct worker *w = arg;
@@ -195,11 +189,11 @@ static void *work(void *arg)
 	struct turn turn;
 
 	turn_init(&turn, a);
-	while (now_us() < w->end_us) {
-		int64_t asked = now_us(), waited;
+	while (clock_now_us() < w->end_us) {
+		int64_t asked = clock_now_us(), waited;
 
 		device_turn_begin(w->device, &turn);
-		waited = now_us() - asked;
+		waited = clock_now_us() - asked;
 		if (waited > w->longest_wait_us)
 			w->longest_wait_us = waited;
 		usleep((useconds_t)w->turn_us);
@@ -221,7 +215,7 @@ static void run_workers(struct worker *w, int n)
 
 static void test_short_graphs_have_their_share_beside_long_ones(void **state)
 {
-	int64_t end = now_us() + 3000000;
+	int64_t end = clock_now_us() + 3000000;
 	struct worker w[2] = {
 		{.device = *state, .machine = "short", .turn_us = 5000, .pause_us = 500},
 		{.device = *state, .machine = "long", .turn_us = 300000},
@@ -237,7 +231,7 @@ static void test_short_graphs_have_their_share_beside_long_ones(void **state)
 /* A machine that asks for next to nothing, time and again, keeps the device from nobody. */
 static void test_keeping_the_device_idle_is_paid_for(void **state)
 {
-	int64_t end = now_us() + 2000000;
+	int64_t end = clock_now_us() + 2000000;
 	struct worker w[2] = {
 		{.device = *state, .machine = "sly", .turn_us = 50, .pause_us = 4000},
 		{.device = *state, .machine = "honest", .turn_us = 100000},
@@ -260,7 +254,7 @@ static void note_stuck(void *ctx, const char *machine)
 static void test_turn_without_end_is_told_of(void **state)
 {
 	struct gg_device *device = *state;
-	int64_t end = now_us() + 200000;
+	int64_t end = clock_now_us() + 200000;
 	struct worker w[2] = {
 		{.device = device, .machine = "stuck", .turn_us = 300000, .end_us = end},
 		{.device = device, .machine = "other", .turn_us = 1000, .end_us = end},

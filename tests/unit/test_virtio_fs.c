@@ -19,12 +19,12 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "bound.h"
+#include "clock.h"
 #include "fd.h"
 #include "loop.h"
 #include "vdriver.h"
@@ -366,24 +366,16 @@ static void test_the_connection_stays_over_a_reset(void **state)
 	assert_int_equal(f->seen[3], 0);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static void test_a_back_end_that_does_not_let_go_is_left(void **state)
 {
 	struct fixture *f = *state;
-	int64_t before = now_ms();
+	int64_t before = clock_now_ms();
 
 	start_back_end(f);
 	vdriver_start(&f->d, f->dev, 0);
 	converse(f);
 	vdriver_stop(&f->d);
-	assert_true(now_ms() - before < bound_ms(3000));
+	assert_true(clock_now_ms() - before < bound_ms(3000));
 	f->d.dev = NULL;
 	run_loop(f, 2);
 	assert_false(virtio_fs_is_connected(f->dev));

@@ -30,6 +30,7 @@
 
 #include <linux/vm_sockets.h>
 
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
 
@@ -42,14 +43,6 @@ enum {
 	SLOT_USED = 1 << 15,
 	SLOT_GENERATIONS = 1 << 12, /* what fits above WIRE_SLOT_BITS */
 };
-
-static int64_t now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
 
 /* ---- handles ---- */
 
@@ -159,10 +152,10 @@ static size_t receive_some(struct channel *chan, void *buf, size_t len)
 			return 0;
 		}
 		if (!start)
-			start = now_us();
+			start = clock_now_us();
 		if (spin)
-			spin = now_us() - start < SPIN_US;
-		else if (now_us() - start > (int64_t)chan->stall_ms * 1000) {
+			spin = clock_now_us() - start < SPIN_US;
+		else if (clock_now_us() - start > (int64_t)chan->stall_ms * 1000) {
 			channel_fail(chan, "no answer for %d s", chan->stall_ms / 1000);
 			return 0;
 		}
@@ -265,12 +258,12 @@ static bool send_blocked(struct channel *chan, int64_t *start)
 		return false;
 	}
 	if (n > 0 && (pfd.revents & POLLIN)) {
-		*start = now_us();
+		*start = clock_now_us();
 		return receive_answer(chan);
 	}
 	if (n > 0)
 		return true; /* a hang-up shows in the next send */
-	if (now_us() - *start > (int64_t)chan->stall_ms * 1000) {
+	if (clock_now_us() - *start > (int64_t)chan->stall_ms * 1000) {
 		channel_fail(chan, "it takes no commands for %d s", chan->stall_ms / 1000);
 		return false;
 	}
@@ -289,7 +282,7 @@ static bool send_all(struct channel *chan, struct iovec *iov, int n_iov)
 			continue;
 		if (n < 0 && errno == EAGAIN) {
 			if (!start)
-				start = now_us();
+				start = clock_now_us();
 			if (!send_blocked(chan, &start))
 				return false;
 			continue;
@@ -538,7 +531,7 @@ static int read_bounded(int fd, void *buf, size_t len, int64_t start_us, int tim
 			return -errno;
 		if (n > 0)
 			at += (size_t)n;
-		else if (now_us() - start_us > (int64_t)timeout_ms * 1000)
+		else if (clock_now_us() - start_us > (int64_t)timeout_ms * 1000)
 			return -ETIMEDOUT;
 	}
 	return 0;
@@ -560,7 +553,7 @@ static int say_hello(int fd, const struct channel_target *target, enum wire_want
 	snprintf(hello.program, sizeof(hello.program), "%s", program_invocation_short_name);
 	rc = pil_sendv_all(fd, &iov, 1);
 	if (!rc)
-		rc = read_bounded(fd, answer, sizeof(*answer), now_us(),
+		rc = read_bounded(fd, answer, sizeof(*answer), clock_now_us(),
 				  want == WIRE_WANT_OPEN ? OPEN_TIMEOUT_MS : HELLO_TIMEOUT_MS);
 	if (rc)
 		return pil_err_set(err, -rc, "ask the broker at %s", target->broker);
@@ -608,7 +601,7 @@ int channel_list(const struct channel_target *target, struct wire_device *device
 	if (rc)
 		return rc;
 	*n = answer.n_devices < max ? answer.n_devices : max;
-	rc = read_bounded(fd, devices, *n * sizeof(*devices), now_us(), HELLO_TIMEOUT_MS);
+	rc = read_bounded(fd, devices, *n * sizeof(*devices), clock_now_us(), HELLO_TIMEOUT_MS);
 	if (rc)
 		return pil_err_set(err, -rc, "read the broker's list of devices");
 	for (uint32_t i = 0; i < *n; i++) {
@@ -667,7 +660,8 @@ int channel_create_fd(struct channel **out, int fd, struct pil_err *err)
 		channel_destroy(chan);
 		return pil_err_set(err, ENOMEM, "channel");
 	}
-	rc = read_bounded(fd, &chan->welcome, sizeof(chan->welcome), now_us(), OPEN_TIMEOUT_MS);
+	rc = read_bounded(fd, &chan->welcome, sizeof(chan->welcome), clock_now_us(),
+			  OPEN_TIMEOUT_MS);
 	if (!passes_descriptors(fd))
 		chan->welcome.flags &= ~(uint32_t)WIRE_WELCOME_SHM;
 	if (rc)

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "clock.h"
 #include "confine.h"
 #include "fd.h"
 #include "forward.h"
@@ -156,10 +157,10 @@ static int watch(struct init *init, const struct options *o)
 
 static void end_everything(void)
 {
-	int64_t due = loop_now_ms() + 2000;
+	int64_t due = clock_now_ms() + 2000;
 
 	kill(-1, SIGTERM);
-	while (loop_now_ms() < due) {
+	while (clock_now_ms() < due) {
 		pid_t pid = waitpid(-1, NULL, WNOHANG);
 
 		if (pid < 0 && errno == ECHILD)

@@ -33,9 +33,9 @@
 #include <linux/vm_sockets.h>
 
 #include "agent.h"
+#include "clock.h"
 #include "fd.h"
 #include "log.h"
-#include "loop.h"
 #include "path.h"
 #include "str.h"
 
@@ -109,7 +109,7 @@ static int vsock_connect(unsigned port)
 	struct sockaddr_vm host = {.svm_family = AF_VSOCK,
 				   .svm_cid = VMADDR_CID_HOST,
 				   .svm_port = port};
-	int64_t due = loop_now_ms() + DEVICE_WAIT_MS;
+	int64_t due = clock_now_ms() + DEVICE_WAIT_MS;
 	int err = ETIMEDOUT;
 
 	do {
@@ -119,7 +119,7 @@ static int vsock_connect(unsigned port)
 			return pil_take_fd(&fd);
 		err = errno;
 		poll(NULL, 0, 5);
-	} while (loop_now_ms() < due);
+	} while (clock_now_ms() < due);
 	return -err;
 }
 
@@ -173,10 +173,10 @@ int vm_begin(char ***argv, int *life_fd)
 
 static int mount_disk(void)
 {
-	int64_t due = loop_now_ms() + DEVICE_WAIT_MS;
+	int64_t due = clock_now_ms() + DEVICE_WAIT_MS;
 
 	mkdir(NEW_ROOT, 0755);
-	while (access("/dev/vda", F_OK) && loop_now_ms() < due)
+	while (access("/dev/vda", F_OK) && clock_now_ms() < due)
 		poll(NULL, 0, 5);
 	if (mount("/dev/vda", NEW_ROOT, "ext4", MS_NOATIME, "discard"))
 		return -errno;
