@@ -28,13 +28,12 @@
 
 enum {
 	YOUNG_MS = 2000,
-	FREE_RETRIES = 2,
-	MAX_PAUSE_MS = 30000,
 	DEAF_MS = 10000,  /* without an answer: it is stuck */
 	OPEN_MS = 120000, /* the same until it has its device open: drivers take their time */
-	OFFENDER_PAUSE_MS = 10000, /* doubled with each offence in a row */
-	MAX_OFFENCES = 6,
 };
+
+static const struct backoff_rule retry_rule = {.free = 2, .first_ms = 1000, .longest_ms = 30000},
+				 offence_rule = {.first_ms = 10000, .longest_ms = 640000};
 
 void executors_init(struct executors *x, struct loop *loop, const struct jail *jail,
 		    const struct wire_device *devices, int n)
@@ -80,13 +79,11 @@ int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_
 static void note_failure(struct executor *e)
 {
 	int64_t now = clock_now_ms();
-	unsigned doublings;
 
-	e->failures = now - e->started_ms < YOUNG_MS ? e->failures + 1 : 0;
-	doublings = e->failures > FREE_RETRIES ? e->failures - FREE_RETRIES : 0;
-	e->retry_ms = now;
-	if (doublings)
-		e->retry_ms += doublings < 6 ? 500 << doublings : MAX_PAUSE_MS;
+	if (now - e->started_ms < YOUNG_MS)
+		backoff_note(&e->again, &retry_rule, now);
+	else
+		backoff_reset(&e->again);
 }
 
 bool executors_reaped(struct executors *x, pid_t pid, int status)
@@ -120,11 +117,9 @@ static void note_offender(struct executor *e, const struct control_stuck *said)
 
 	snprintf(machine, sizeof(machine), "%.*s", WIRE_MAX_NAME - 1, said->machine);
 	if (strcmp(machine, e->offender))
-		e->offences = 0;
+		backoff_reset(&e->offences);
 	strcpy(e->offender, machine);
-	e->offender_ms = clock_now_ms() + ((int64_t)OFFENDER_PAUSE_MS << e->offences);
-	if (e->offences < MAX_OFFENCES)
-		e->offences++;
+	backoff_note(&e->offences, &offence_rule, clock_now_ms());
 	if (log_allowed(&e->complaints)) {
 		char name[WIRE_MAX_NAME * 4];
 
@@ -192,7 +187,7 @@ static int start(struct executor *e)
 	_auto_fd int theirs = -1;
 	int pair[2], ret;
 
-	if (clock_now_ms() < e->retry_ms)
+	if (!backoff_due(&e->again, clock_now_ms()))
 		return -EAGAIN;
 	e->started_ms = e->used_ms = clock_now_ms();
 	e->asked_ms = 0;
@@ -224,7 +219,7 @@ enum wire_status executors_open(struct executors *x, uint32_t index, struct cont
 	if (index >= (uint32_t)x->n)
 		return WIRE_E_NO_DEVICE;
 	e = &x->executor[index];
-	if (!strcmp(open->machine, e->offender) && clock_now_ms() < e->offender_ms)
+	if (!strcmp(open->machine, e->offender) && !backoff_due(&e->offences, clock_now_ms()))
 		return WIRE_E_BUSY;
 	open->kind = CONTROL_OPEN;
 	for (int try = 0; try < 2; try++) {

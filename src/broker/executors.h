@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "backoff.h"
 #include "control.h"
 #include "jail.h"
 #include "log.h"
@@ -15,19 +16,18 @@
 
 struct executor {
 	struct executors *table;
-	struct wire_device device;  /* as machines see it; index = position in the table */
-	pid_t pid;                  /* of bwrap; 0: not running */
-	struct loop_source control; /* fd -1: it gets no more sessions */
-	int64_t started_ms, used_ms, retry_ms; /* when it began; last had work; may begin again */
-	unsigned failures;                     /* starts in a row that did not last */
-	unsigned n_sessions;                   /* by its last report */
-	int64_t asked_ms; /* when it was asked for a report; 0: it has answered */
-	bool reported;    /* has its device open */
-	/* The machine whose graph an executor ended itself for last, how often in a row, and until
+	struct wire_device device;   /* as machines see it; index = position in the table */
+	pid_t pid;                   /* of bwrap; 0: not running */
+	struct loop_source control;  /* fd -1: it gets no more sessions */
+	int64_t started_ms, used_ms; /* when it began; last had work */
+	struct backoff again;        /* counts starts in a row that did not last */
+	unsigned n_sessions;         /* by its last report */
+	int64_t asked_ms;            /* when it was asked for a report; 0: it has answered */
+	bool reported;               /* has its device open */
+	/* The machine whose graph an executor ended itself for last; how often in a row, and until
 	 * when it gets no session. */
 	char offender[WIRE_MAX_NAME];
-	unsigned offences;
-	int64_t offender_ms;
+	struct backoff offences;
 	struct log_limit complaints;
 };
 

@@ -1,20 +1,20 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * When a part of a machine is started again.  Each start counts as a failure of the one before, so
+ * the pause between starts doubles; a part that ran for minutes begins anew. */
 #include "respawn.h"
 
-enum { FIRST_WAIT_MS = 2000, LONGEST_WAIT_MS = 60000, CALM_MS = 300000 };
+static const struct backoff_rule rule = {.first_ms = 2000, .longest_ms = 60000};
+
+enum { CALM_MS = 300000 };
 
 bool respawn_due(struct respawn *r, int64_t now_ms)
 {
-	int64_t passed = now_ms - r->last_ms;
-
-	if (r->wait_ms && passed < r->wait_ms)
+	if (!backoff_due(&r->pause, now_ms))
 		return false;
-	if (!r->wait_ms || passed >= CALM_MS)
-		r->wait_ms = FIRST_WAIT_MS;
-	else if (r->wait_ms < LONGEST_WAIT_MS / 2)
-		r->wait_ms *= 2;
-	else
-		r->wait_ms = LONGEST_WAIT_MS;
+	if (now_ms - r->last_ms >= CALM_MS)
+		backoff_reset(&r->pause);
+	backoff_note(&r->pause, &rule, now_ms);
 	r->last_ms = now_ms;
 	return true;
 }

@@ -9,9 +9,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backoff.h"
+
 struct respawn { /* zero: nothing has been started again yet */
+	struct backoff pause;
 	int64_t last_ms;
-	int wait_ms;
 };
 
 /* May it be started at @now_ms (clock_now_ms())?  True counts as a start. */

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backoff.h"
 #include "bound.h"
 #include "clock.h"
 #include "err.h"
@@ -266,6 +267,40 @@ static void test_the_units_of_the_clock_agree(void **state)
 	assert_true(loop_left_ms(clock_now_ms() + 60000) > 60000 - bound_ms(1000));
 }
 
+static void test_a_pause_doubles_after_the_free_failures(void **state)
+{
+	static const struct backoff_rule rule = {.free = 2, .first_ms = 1000, .longest_ms = 5000};
+	static const int64_t expected[] = {0, 0, 1000, 2000, 4000, 5000, 5000};
+	struct backoff b = {0};
+
+	(void)state;
+	assert_true(backoff_due(&b, 0));
+	for (size_t i = 0; i < ARRAY_SIZE(expected); i++) {
+		int64_t now = 7000 * (int64_t)i;
+
+		backoff_note(&b, &rule, now);
+		assert_int_equal(b.due_ms - now, expected[i]);
+		assert_true(backoff_due(&b, now + expected[i]));
+		assert_true(!expected[i] || !backoff_due(&b, now + expected[i] - 1));
+	}
+	backoff_reset(&b);
+	assert_true(backoff_due(&b, 0));
+	backoff_note(&b, &rule, 0);
+	assert_true(backoff_due(&b, 0)); /* the free ones are free again */
+}
+
+static void test_a_pause_does_not_overflow(void **state)
+{
+	static const struct backoff_rule rule = {.first_ms = 1, .longest_ms = INT64_MAX / 4};
+	struct backoff b = {.n = UINT32_MAX - 1};
+
+	(void)state;
+	backoff_note(&b, &rule, 5);
+	backoff_note(&b, &rule, 5);
+	assert_int_equal(b.n, UINT32_MAX);
+	assert_int_equal(b.due_ms, 5 + INT64_MAX / 4);
+}
+
 struct clocks {
 	struct loop_timer soon, later, moved, cancelled, last;
 	struct loop *loop;
@@ -376,6 +411,8 @@ int main(void)
 		cmocka_unit_test(test_children_inherit_only_what_is_kept),
 		cmocka_unit_test(test_a_removed_source_is_not_called),
 		cmocka_unit_test(test_the_units_of_the_clock_agree),
+		cmocka_unit_test(test_a_pause_doubles_after_the_free_failures),
+		cmocka_unit_test(test_a_pause_does_not_overflow),
 		cmocka_unit_test(test_timers_expire_in_order_and_not_early),
 		cmocka_unit_test(test_too_many_descriptors_are_refused_and_closed),
 	};
