@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
@@ -23,6 +22,7 @@
 #include <jansson.h>
 
 #include "clock.h"
+#include "device_nodes.h"
 #include "fd.h"
 #include "log.h"
 #include "loop.h"
@@ -134,11 +134,10 @@ static void key_add_text(char **key, const char *text)
 
 static char *make_key(const struct jail *jail)
 {
-	static const char *const nodes[] = {"/dev/dri/*", "/dev/kfd", "/dev/nvidia*",
-					    "/dev/accel/*", "/sys/module/nvidia/version"};
 	_auto_free char *boot_id = NULL;
+	_auto_free char *nvidia = NULL;
 	char *key = str_printf("%s", PILLION_VERSION);
-	glob_t found = {0};
+	glob_t found;
 
 	if (pil_read_file("/proc/sys/kernel/random/boot_id", 64, &boot_id) > 0)
 		key_add_text(&key, boot_id);
@@ -151,8 +150,9 @@ static char *make_key(const struct jail *jail)
 	}
 	for (int i = 0; i < jail->config->n_env; i++)
 		key_add_text(&key, jail->config->env[i]);
-	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++)
-		glob(nodes[i], i ? GLOB_APPEND : 0, NULL, &found);
+	if (pil_read_file("/sys/module/nvidia/version", 64, &nvidia) > 0)
+		key_add_text(&key, nvidia);
+	device_nodes_all("", &found);
 	for (size_t i = 0; i < found.gl_pathc; i++)
 		key_add_text(&key, found.gl_pathv[i]);
 	globfree(&found);

@@ -19,7 +19,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,6 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "device_nodes.h"
 #include "fd.h"
 #include "filter.h"
 #include "path.h"
@@ -87,13 +87,9 @@ void jail_finish(struct jail *jail)
 /* Device nodes of GPUs and NPUs, those that are there. */
 static void add_device_nodes(struct argv *a)
 {
-	static const char *const patterns[] = {"/dev/dri",       "/dev/kfd",     "/dev/nvidia*",
-					       "/dev/accel",     "/dev/dxg",     "/dev/davinci*",
-					       "/dev/fastrpc-*", "/dev/dma_heap"};
-	glob_t found = {0};
+	glob_t found;
 
-	for (size_t i = 0; i < ARRAY_SIZE(patterns); i++)
-		glob(patterns[i], i ? GLOB_APPEND : 0, NULL, &found);
+	device_nodes_top("", &found);
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		argv_add(a, "--dev-bind");
 		argv_add(a, found.gl_pathv[i]);

@@ -14,7 +14,6 @@
  * that own device nodes, before a vendor's code is loaded. */
 #include <errno.h>
 #include <getopt.h>
-#include <glob.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <poll.h>
@@ -25,12 +24,12 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "control.h"
 #include "device.h"
+#include "device_nodes.h"
 #include "fd.h"
 #include "ggml_host.h"
 #include "log.h"
@@ -165,32 +164,13 @@ static int serve(struct gg_device *device, int control_fd)
 	return 0;
 }
 
-/* Adds the group of each node matching @pattern to @groups. */
-static int add_groups(const char *pattern, gid_t *groups, int n, int max)
-{
-	glob_t found = {0};
-	struct stat st;
-
-	glob(pattern, 0, NULL, &found);
-	for (size_t i = 0; i < found.gl_pathc && n < max; i++)
-		if (stat(found.gl_pathv[i], &st) == 0 && S_ISCHR(st.st_mode) && st.st_gid)
-			groups[n++] = st.st_gid;
-	globfree(&found);
-	return n;
-}
-
 static int become(uid_t uid)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	const struct __user_cap_data_struct none[2] = {0};
-	static const char *const nodes[] = {"/dev/dri/*",    "/dev/kfd",      "/dev/nvidia*",
-					    "/dev/dxg",      "/dev/accel/*",  "/dev/dma_heap/*",
-					    "/dev/davinci*", "/dev/fastrpc-*"};
 	gid_t groups[32];
-	int n = 0;
+	int n = device_nodes_groups("", groups, ARRAY_SIZE(groups));
 
-	for (size_t i = 0; i < ARRAY_SIZE(nodes); i++)
-		n = add_groups(nodes[i], groups, n, ARRAY_SIZE(groups));
 	if (setgroups((size_t)n, groups) || setresgid(uid, uid, uid) || setresuid(uid, uid, uid) ||
 	    syscall(SYS_capset, &header, none)) {
 		log_err("become user %u: %s", uid, strerror(errno));
