@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * pillion bench -m MODEL.gguf [-d NAME] [--device DEV] [-p N] [-n N] [-r N] [--json] [--plot FILE]
- *               [--even-if-busy] */
+ * pillion bench: chooses the machine, the device and the programs, lets src/bench measure, and
+ * prints the report. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -24,8 +24,6 @@
 #include "str.h"
 #include "wire.h"
 
-enum { OPT_DEVICE = 256, OPT_JSON, OPT_PLOT, OPT_EVEN_IF_BUSY };
-
 enum {
 	MAX_TOKENS = 1000000,
 	DEFAULT_PROMPT = 512,
@@ -33,19 +31,6 @@ enum {
 	DEFAULT_ROUNDS = 5,
 	STATUS_BUSY = 3, /* nothing was measured, because the host was busy */
 	MAX_NAME_BYTES = 256
-};
-
-static const struct option options[] = {
-	{"model", required_argument, NULL, 'm'},
-	{"distribution", required_argument, NULL, 'd'},
-	{"device", required_argument, NULL, OPT_DEVICE},
-	{"n-prompt", required_argument, NULL, 'p'},
-	{"n-gen", required_argument, NULL, 'n'},
-	{"rounds", required_argument, NULL, 'r'},
-	{"json", no_argument, NULL, OPT_JSON},
-	{"plot", required_argument, NULL, OPT_PLOT},
-	{"even-if-busy", no_argument, NULL, OPT_EVEN_IF_BUSY},
-	{0},
 };
 
 struct request {
@@ -96,33 +81,33 @@ static int set_option(struct request *r, int option, const char *value, struct p
 	int ret = 0;
 
 	switch (option) {
-	case 'm':
+	case OPT_BENCH_MODEL:
 		r->bench.model = value;
 		break;
-	case 'd':
+	case OPT_BENCH_DISTRIBUTION:
 		r->distro = value;
 		break;
-	case 'p':
+	case OPT_BENCH_N_PROMPT:
 		ret = number("-p", value, 0, MAX_TOKENS, &r->bench.n_prompt, err);
 		break;
-	case 'n':
+	case OPT_BENCH_N_GEN:
 		ret = number("-n", value, 0, MAX_TOKENS, &r->bench.n_gen, err);
 		break;
-	case 'r':
+	case OPT_BENCH_ROUNDS:
 		ret = number("-r", value, 1, STATS_MAX, &rounds, err);
 		if (!ret)
 			r->bench.n_rounds = (int)rounds;
 		break;
-	case OPT_DEVICE:
+	case OPT_BENCH_DEVICE:
 		r->device = value;
 		break;
-	case OPT_JSON:
+	case OPT_BENCH_JSON:
 		r->json = true;
 		break;
-	case OPT_PLOT:
+	case OPT_BENCH_PLOT:
 		r->plot = value;
 		break;
-	case OPT_EVEN_IF_BUSY:
+	case OPT_BENCH_EVEN_IF_BUSY:
 		r->bench.even_if_busy = true;
 		break;
 	default:
@@ -137,7 +122,7 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 
 	opterr = 0;
 	optind = 1;
-	while ((option = getopt_long(argc, argv, "m:d:p:n:r:", options, NULL)) != -1) {
+	while ((option = options_next(CMD_BENCH, "", argc, argv)) != OPTIONS_END) {
 		ret = set_option(r, option, optarg, err);
 		if (ret)
 			return ret;
@@ -298,7 +283,7 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 		     err);
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_bench(struct cli *cli, int argc, char **argv)
 {
 	struct request r = {.bench = {.n_prompt = DEFAULT_PROMPT,
 				      .n_gen = DEFAULT_GEN,
@@ -309,7 +294,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	int ret = parse(&r, argc, argv, &err);
 
 	if (ret)
-		return cli_usage(&cmd_bench, err.msg);
+		return cli_usage(CMD_BENCH, err.msg);
 	path = str_printf("%s/config", cli->dirs.config);
 	ret = config_load(&config, path, &err);
 	if (!ret)
@@ -323,9 +308,3 @@ static int run(struct cli *cli, int argc, char **argv)
 	cli_fail(&err);
 	return ret == -EINTR ? 128 + SIGINT : EXIT_FAILURE;
 }
-
-const struct cmd cmd_bench = {
-	"bench", NULL,
-	"-m MODEL.gguf [-d NAME] [--device DEV] [-p 512] [-n 128] [-r 5] [--json] [--plot "
-	"FILE.png] [--even-if-busy]",
-	"Compares the speed of llama-bench in a machine with its speed on the host.", run};

@@ -3,7 +3,19 @@
 
 #include "cli.h"
 
-static int run(struct cli *cli, int argc, char **argv)
+static void print_option(enum option_id id)
+{
+	const struct cmd_option *o = &options_all[id];
+
+	printf("    --%s", o->name);
+	if (o->letter)
+		printf(", -%c", o->letter);
+	if (o->argument)
+		printf(" %s", o->argument);
+	printf("\n        %s\n\n", o->help);
+}
+
+int cmd_help(struct cli *cli, int argc, char **argv)
 {
 	(void)cli;
 	(void)argc;
@@ -12,36 +24,25 @@ static int run(struct cli *cli, int argc, char **argv)
 	     "\n"
 	     "Arguments for running Linux binaries:\n"
 	     "\n"
-	     "    If no command line is provided, pillion launches the default shell.\n"
-	     "\n"
-	     "    --exec, -e <CommandLine>\n"
-	     "        Execute the specified command without using the default Linux shell.\n"
-	     "\n"
-	     "    --shell-type <standard|login|none>\n"
-	     "        Execute the specified command with the provided shell type.\n"
-	     "\n"
-	     "    --\n"
+	     "    If no command line is provided, pillion launches the default shell.\n");
+	print_option(OPT_RUN_EXEC);
+	print_option(OPT_RUN_SHELL_TYPE);
+	puts("    --\n"
 	     "        Pass the remaining command line as-is.\n"
 	     "\n"
-	     "Options:\n"
-	     "    --cd <Directory>\n"
-	     "        Sets the specified directory as the current working directory; ~ is the "
-	     "home.\n"
-	     "\n"
-	     "    --distribution, -d <DistroName>\n"
-	     "        Run the specified distribution.\n"
-	     "\n"
-	     "    --user, -u <UserName>\n"
-	     "        Run as the specified user.\n"
-	     "\n"
-	     "Arguments for managing pillion and distributions:\n");
-	for (const struct cmd *const *c = cmd_all; *c; c++) {
-		if (!(*c)->help)
+	     "Options:");
+	for (int i = 0; i < OPT_NUM; i++)
+		if (options_all[i].cmd == CMD_RUN && i != OPT_RUN_EXEC && i != OPT_RUN_SHELL_TYPE)
+			print_option((enum option_id)i);
+	puts("Arguments for managing pillion and distributions:\n");
+	for (int i = 0; i < CMD_NUM; i++) {
+		const struct cmd *c = &options_cmds[i];
+
+		if (!c->help)
 			continue;
-		printf("    %s%s%s %s\n        %s\n\n", (*c)->name, (*c)->alias ? ", " : "",
-		       (*c)->alias ? (*c)->alias : "", (*c)->usage, (*c)->help);
+		printf("    %s%s%s ", c->name, c->alias ? ", " : "", c->alias ? c->alias : "");
+		options_print_usage(stdout, (enum cmd_id)i);
+		printf("\n        %s\n\n", c->help);
 	}
 	return 0;
 }
-
-const struct cmd cmd_help = {"--help", "-h", "", "Display usage information.", run};

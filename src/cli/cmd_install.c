@@ -24,55 +24,36 @@ struct options {
 	bool no_launch, no_distribution;
 };
 
-enum { OPT_VERSION = 256, OPT_NAME, OPT_NO_DISTRIBUTION, OPT_IGNORED, OPT_UNSUPPORTED };
-
 static int parse(int argc, char **argv, struct options *o)
 {
-	static const struct option options[] = {
-		{"distribution", required_argument, NULL, 'd'},
-		{"name", required_argument, NULL, OPT_NAME},
-		{"no-launch", no_argument, NULL, 'n'},
-		{"no-distribution", no_argument, NULL, OPT_NO_DISTRIBUTION},
-		{"version", required_argument, NULL, OPT_VERSION},
-		{"web-download", no_argument, NULL, OPT_IGNORED},
-		{"enable-wsl1", no_argument, NULL, OPT_IGNORED},
-		{"legacy", no_argument, NULL, OPT_IGNORED},
-		{"pre-release", no_argument, NULL, OPT_IGNORED},
-		{"fixed-vhd", no_argument, NULL, OPT_IGNORED},
-		{"vhd-size", required_argument, NULL, OPT_IGNORED},
-		{"from-file", required_argument, NULL, OPT_UNSUPPORTED},
-		{"location", required_argument, NULL, OPT_UNSUPPORTED},
-		{0},
-	};
-	int c, index = 0;
 	char why[64];
+	int id;
 
 	*o = (struct options){0};
 	optind = 1;
-	while ((c = getopt_long(argc, argv, "d:n", options, &index)) != -1) {
-		if (c == 'd')
+	while ((id = options_next(CMD_INSTALL, "", argc, argv)) != OPTIONS_END) {
+		if (id == OPT_INSTALL_DISTRIBUTION)
 			o->flavor = optarg;
-		else if (c == 'n')
+		else if (id == OPT_INSTALL_NO_LAUNCH)
 			o->no_launch = true;
-		else if (c == OPT_NAME)
+		else if (id == OPT_INSTALL_NAME)
 			o->name = optarg;
-		else if (c == OPT_NO_DISTRIBUTION)
+		else if (id == OPT_INSTALL_NO_DISTRIBUTION)
 			o->no_distribution = true;
-		else if (c == OPT_VERSION && str_to_u64(optarg, 3, &o->version) && o->version)
+		else if (id == OPT_INSTALL_VERSION && str_to_u64(optarg, 3, &o->version) &&
+			 o->version)
 			continue;
-		else if (c == OPT_IGNORED)
-			cli_ignored(options[index].name);
-		else if (c == OPT_UNSUPPORTED) {
+		else if (id >= 0 && options_all[id].kind == OPTION_REFUSED) {
 			snprintf(why, sizeof(why), "--%s is not supported yet",
-				 options[index].name);
-			return cli_usage(&cmd_install, why);
+				 options_all[id].name);
+			return cli_usage(CMD_INSTALL, why);
 		} else
-			return cli_usage(&cmd_install, NULL);
+			return cli_usage(CMD_INSTALL, NULL);
 	}
 	if (optind < argc && !o->flavor)
 		o->flavor = argv[optind++];
 	if (optind < argc)
-		return cli_usage(&cmd_install, "too many names");
+		return cli_usage(CMD_INSTALL, "too many names");
 	return 0;
 }
 
@@ -157,7 +138,7 @@ static int choose_version(struct cli *cli, struct options *o, const struct confi
 	return 0;
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_install(struct cli *cli, int argc, char **argv)
 {
 	const struct recipe *recipe = recipes_distro;
 	_auto_free char *path = NULL;
@@ -192,7 +173,3 @@ static int run(struct cli *cli, int argc, char **argv)
 		return 0;
 	return cmd_run(cli, 3, (char *[]){(char *)"pillion", (char *)"-d", (char *)name, NULL});
 }
-
-const struct cmd cmd_install = {"--install", NULL,
-				"[Distro] [--name <Name>] [--no-launch, -n] [--version <1|2>]",
-				"Install a distribution, and what machines need.", run};

@@ -18,43 +18,25 @@ struct options {
 
 static int parse(int argc, char **argv, struct options *o)
 {
-	static const struct option options[] = {
-		{"all", no_argument, NULL, 'a'},
-		{"running", no_argument, NULL, 'r'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"verbose", no_argument, NULL, 'v'},
-		{"online", no_argument, NULL, 'o'},
-		{"json", no_argument, NULL, 'j'},
-		{0},
-	};
-	int c;
+	int id;
 
 	*o = (struct options){0};
 	optind = 1;
-	while ((c = getopt_long(argc, argv, "qvo", options, NULL)) != -1) {
-		switch (c) {
-		case 'a':
-			break;
-		case 'r':
+	while ((id = options_next(CMD_LIST, "", argc, argv)) != OPTIONS_END) {
+		if (id == OPT_LIST_RUNNING)
 			o->running = true;
-			break;
-		case 'q':
+		else if (id == OPT_LIST_QUIET)
 			o->quiet = true;
-			break;
-		case 'v':
+		else if (id == OPT_LIST_VERBOSE)
 			o->verbose = true;
-			break;
-		case 'o':
+		else if (id == OPT_LIST_ONLINE)
 			o->online = true;
-			break;
-		case 'j':
+		else if (id == OPT_LIST_JSON)
 			o->json = true;
-			break;
-		default:
-			return cli_usage(&cmd_list, NULL);
-		}
+		else if (id != OPT_LIST_ALL)
+			return cli_usage(CMD_LIST, NULL);
 	}
-	return optind < argc ? cli_usage(&cmd_list, "it takes no names") : 0;
+	return optind < argc ? cli_usage(CMD_LIST, "it takes no names") : 0;
 }
 
 static int list_online(void)
@@ -153,7 +135,7 @@ static int print_text(const struct row *rows, int n, const struct options *o)
 	return 0;
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_list(struct cli *cli, int argc, char **argv)
 {
 	_auto_free struct distro *list = NULL;
 	_auto_free struct row *rows = NULL;
@@ -180,7 +162,3 @@ static int run(struct cli *cli, int argc, char **argv)
 	n = make_rows(cli, list, n, def.name, &work, rows);
 	return o.json ? print_json(rows, n, &o) : print_text(rows, n, &o);
 }
-
-const struct cmd cmd_list = {
-	"--list", "-l", "[--all] [--running] [--quiet, -q] [--verbose, -v] [--online, -o] [--json]",
-	"Lists distributions.", run};

@@ -63,40 +63,31 @@ static int set_action(struct request *r, enum action action, struct pil_err *err
 	return 0;
 }
 
-enum { OPT_SET = 256, OPT_UNSET, OPT_GET, OPT_JSON, OPT_UNSUPPORTED };
-
 static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 {
-	static const struct option options[] = {
-		{"set", required_argument, NULL, OPT_SET},
-		{"unset", required_argument, NULL, OPT_UNSET},
-		{"get", no_argument, NULL, OPT_GET},
-		{"json", no_argument, NULL, OPT_JSON},
-		{"move", required_argument, NULL, OPT_UNSUPPORTED},
-		{"resize", required_argument, NULL, OPT_UNSUPPORTED},
-		{"set-default-user", required_argument, NULL, OPT_UNSUPPORTED},
-		{"set-sparse", required_argument, NULL, OPT_UNSUPPORTED},
-		{0},
-	};
-	int c, index = 0, ret = 0;
+	int id, ret = 0;
 
 	opterr = 0;
 	optind = 1;
-	while (!ret && (c = getopt_long(argc, argv, "+", options, &index)) != -1) {
-		if (c == OPT_JSON)
-			r->json = true;
-		else if (c == OPT_UNSUPPORTED)
-			ret = pil_err_say(err, ENOTSUP, "--%s is not supported yet",
-					  options[index].name);
-		else if (c < OPT_SET || c > OPT_GET)
+	while (!ret && (id = options_next(CMD_MANAGE, "+", argc, argv)) != OPTIONS_END) {
+		if (id == OPTIONS_WRONG)
 			ret = pil_err_say(err, EINVAL, "unknown option, or one without its value");
+		else if (options_all[id].kind == OPTION_REFUSED)
+			ret = pil_err_say(err, ENOTSUP, "--%s is not supported yet",
+					  options_all[id].name);
+		else if (id == OPT_MANAGE_JSON)
+			r->json = true;
 		else
-			ret = set_action(r, c == OPT_SET ? SET : c == OPT_UNSET ? UNSET : GET, err);
-		if (!ret && c == OPT_SET)
+			ret = set_action(r,
+					 id == OPT_MANAGE_SET     ? SET
+					 : id == OPT_MANAGE_UNSET ? UNSET
+								  : GET,
+					 err);
+		if (!ret && id == OPT_MANAGE_SET)
 			ret = add_value(r, optarg, err);
-		if (!ret && c == OPT_UNSET && !(r->key = config_key_find(optarg, err)))
+		if (!ret && id == OPT_MANAGE_UNSET && !(r->key = config_key_find(optarg, err)))
 			ret = -ENOENT;
-		if (!ret && c == OPT_GET && optind < argc && argv[optind][0] != '-' &&
+		if (!ret && id == OPT_MANAGE_GET && optind < argc && argv[optind][0] != '-' &&
 		    !(r->key = config_key_find(argv[optind++], err)))
 			ret = -ENOENT;
 	}
@@ -235,14 +226,14 @@ static int get(struct cli *cli, const char *distro, const struct request *r)
 	return status;
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_manage(struct cli *cli, int argc, char **argv)
 {
 	struct request r = {0};
 	struct distro distro;
 	struct pil_err err = {0};
 
 	if (argc < 2 || argv[1][0] == '-')
-		return cli_usage(&cmd_manage, "one distribution is needed");
+		return cli_usage(CMD_MANAGE, "one distribution is needed");
 	if (registry_find(&cli->dirs, argv[1], &distro, &err))
 		return cli_fail(&err);
 	if (parse(&r, argc - 1, argv + 1, &err)) {
@@ -259,7 +250,3 @@ static int run(struct cli *cli, int argc, char **argv)
 	puts("The operation completed successfully.");
 	return EXIT_SUCCESS;
 }
-
-const struct cmd cmd_manage = {"--manage", NULL,
-			       "<Distro> --set <Key=Value> | --unset <Key> | --get [Key] [--json]",
-			       "Changes or shows the settings of one machine.", run};

@@ -19,14 +19,19 @@ struct options {
 	char **command; /* NULL-terminated; empty: a shell */
 };
 
-static const struct {
-	const char *name, *alias;
-	size_t offset;
-} text_options[] = {
-	{"--distribution", "-d", offsetof(struct options, distro)},
-	{"--user", "-u", offsetof(struct options, user)},
-	{"--cd", NULL, offsetof(struct options, cwd)},
-};
+/* OPT_NUM: @word is none. */
+static enum option_id find_option(const char *word)
+{
+	for (int i = 0; i < OPT_NUM; i++) {
+		const struct cmd_option *o = &options_all[i];
+		bool is_letter = word[0] == '-' && word[1] && word[1] == o->letter && !word[2];
+
+		if (o->cmd == CMD_RUN &&
+		    (is_letter || (!strncmp(word, "--", 2) && !strcmp(word + 2, o->name))))
+			return (enum option_id)i;
+	}
+	return OPT_NUM;
+}
 
 static const char *missing_value(const char *option)
 {
@@ -36,6 +41,13 @@ static const char *missing_value(const char *option)
 	return text;
 }
 
+static bool set_shell_type(struct options *o, const char *type)
+{
+	o->exec = !strcmp(type, "none");
+	o->login = !strcmp(type, "login");
+	return o->exec || o->login || !strcmp(type, "standard");
+}
+
 /* wsl's own rules: options until the first word that is none; -e takes all that follows. */
 static const char *parse(int argc, char **argv, struct options *o)
 {
@@ -43,38 +55,29 @@ static const char *parse(int argc, char **argv, struct options *o)
 
 	*o = (struct options){0};
 	for (; i < argc && argv[i][0] == '-'; i++) {
-		bool known = false;
+		enum option_id id = find_option(argv[i]);
 
 		if (!strcmp(argv[i], "--")) {
 			i++;
 			break;
 		}
-		if (!strcmp(argv[i], "-e") || !strcmp(argv[i], "--exec")) {
+		if (id == OPT_RUN_EXEC) {
 			o->exec = true;
 			i++;
 			break;
 		}
-		for (size_t k = 0; k < ARRAY_SIZE(text_options); k++) {
-			if (strcmp(argv[i], text_options[k].name) &&
-			    (!text_options[k].alias || strcmp(argv[i], text_options[k].alias)))
-				continue;
-			if (++i == argc)
-				return missing_value(argv[i - 1]);
-			memcpy((char *)o + text_options[k].offset, &argv[i], sizeof(char *));
-			known = true;
-			break;
-		}
-		if (known)
-			continue;
-		if (!strcmp(argv[i], "--shell-type") && i + 1 < argc) {
-			i++;
-			o->exec = !strcmp(argv[i], "none");
-			o->login = !strcmp(argv[i], "login");
-			if (!o->exec && !o->login && strcmp(argv[i], "standard"))
-				return argv[i];
-		} else {
+		if (id == OPT_NUM || (id == OPT_RUN_SHELL_TYPE && i + 1 == argc))
 			return argv[i];
-		}
+		if (++i == argc)
+			return missing_value(argv[i - 1]);
+		if (id == OPT_RUN_DISTRIBUTION)
+			o->distro = argv[i];
+		else if (id == OPT_RUN_USER)
+			o->user = argv[i];
+		else if (id == OPT_RUN_CD)
+			o->cwd = argv[i];
+		else if (!set_shell_type(o, argv[i]))
+			return argv[i];
 	}
 	if (o->exec && i == argc)
 		return "--exec needs a command";

@@ -43,16 +43,16 @@ static int change(struct cli *cli, const char *name, unsigned version, struct pi
 	return ret;
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_set_version(struct cli *cli, int argc, char **argv)
 {
 	struct distro distro;
 	struct pil_err err = {0};
 	uint64_t version;
 
 	if (argc != 3)
-		return cli_usage(&cmd_set_version, "a distribution and a version are needed");
+		return cli_usage(CMD_SET_VERSION, "a distribution and a version are needed");
 	if (!str_to_u64(argv[2], 3, &version) || version == 0)
-		return cli_usage(&cmd_set_version, "the version is 1 (sandbox) or 2 (microVM)");
+		return cli_usage(CMD_SET_VERSION, "the version is 1 (sandbox) or 2 (microVM)");
 	if (version == 3) /* as some call the microVM */
 		version = 2;
 	if (registry_find(&cli->dirs, argv[1], &distro, &err) || /* before we wait */
@@ -61,6 +61,3 @@ static int run(struct cli *cli, int argc, char **argv)
 		return cli_fail(&err);
 	return 0;
 }
-
-const struct cmd cmd_set_version = {"--set-version", NULL, "<Distro> <1|2>",
-				    "Changes the version of the specified distribution.", run};

@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
+#include <getopt.h>
 
 #include "cli.h"
 #include "fd.h"
 #include "machine.h"
 #include "registry.h"
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_shutdown(struct cli *cli, int argc, char **argv)
 {
 	_auto_free struct distro *list = NULL;
-	bool force = argc == 2 && !strcmp(argv[1], "--force");
 	struct pil_err err = {0};
-	int n, failed = 0;
+	int n, id, failed = 0;
+	bool force = false;
 
-	if (argc > 2 || (argc == 2 && !force))
-		return cli_usage(&cmd_shutdown, "unknown option");
+	opterr = 0;
+	while ((id = options_next(CMD_SHUTDOWN, "", argc, argv)) == OPT_SHUTDOWN_FORCE)
+		force = true;
+	if (id != OPTIONS_END || optind < argc)
+		return cli_usage(CMD_SHUTDOWN, "unknown option");
 	n = registry_list(&cli->dirs, &list, &err);
 	if (n < 0)
 		return cli_fail(&err);
@@ -23,6 +26,3 @@ static int run(struct cli *cli, int argc, char **argv)
 			failed = cli_fail(&err);
 	return failed;
 }
-
-const struct cmd cmd_shutdown = {"--shutdown", NULL, "[--force]",
-				 "Immediately terminates all running distributions.", run};

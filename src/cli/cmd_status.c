@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <getopt.h>
 #include <stdio.h>
-#include <string.h>
 
 #include <jansson.h>
 
@@ -87,13 +87,17 @@ static int print_json(const struct report *r)
 	return 0;
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_status(struct cli *cli, int argc, char **argv)
 {
 	struct report r = {0};
-	bool json = argc == 2 && !strcmp(argv[1], "--json");
+	bool json = false;
+	int id;
 
-	if (argc > 2 || (argc == 2 && !json))
-		return cli_usage(&cmd_status, "unknown option");
+	opterr = 0;
+	while ((id = options_next(CMD_STATUS, "", argc, argv)) == OPT_STATUS_JSON)
+		json = true;
+	if (id != OPTIONS_END || optind < argc)
+		return cli_usage(CMD_STATUS, "unknown option");
 	gather(cli, &r);
 	if (json)
 		return print_json(&r);
@@ -108,5 +112,3 @@ static int run(struct cli *cli, int argc, char **argv)
 	print_devices(&r);
 	return 0;
 }
-
-const struct cmd cmd_status = {"--status", NULL, "[--json]", "Show the status of pillion.", run};

@@ -5,19 +5,16 @@
 #include "machine.h"
 #include "registry.h"
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_terminate(struct cli *cli, int argc, char **argv)
 {
 	struct distro distro;
 	struct pil_err err = {0};
 
 	if (argc != 2)
-		return cli_usage(&cmd_terminate, "one distribution is needed");
+		return cli_usage(CMD_TERMINATE, "one distribution is needed");
 	if (registry_find(&cli->dirs, argv[1], &distro, &err) ||
 	    machine_stop(&cli->dirs, distro.name, false, &err))
 		return cli_fail(&err);
 	puts("The operation completed successfully.");
 	return 0;
 }
-
-const struct cmd cmd_terminate = {"--terminate", "-t", "<Distro>",
-				  "Terminates the specified distribution.", run};

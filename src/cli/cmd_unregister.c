@@ -8,7 +8,7 @@
 #include "str.h"
 #include "tree.h"
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_unregister(struct cli *cli, int argc, char **argv)
 {
 	_auto_free char *dir = NULL;
 	_auto_fd int lock_fd = -1;
@@ -16,7 +16,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	struct pil_err err = {0};
 
 	if (argc != 2)
-		return cli_usage(&cmd_unregister, "one distribution is needed");
+		return cli_usage(CMD_UNREGISTER, "one distribution is needed");
 	if (registry_find(&cli->dirs, argv[1], &distro, &err)) /* before we wait */
 		return cli_fail(&err);
 	lock_fd = registry_lock(&cli->dirs, &err);
@@ -33,7 +33,3 @@ static int run(struct cli *cli, int argc, char **argv)
 	puts("The operation completed successfully.");
 	return 0;
 }
-
-const struct cmd cmd_unregister = {"--unregister", NULL, "<Distro>",
-				   "Unregisters the distribution and deletes the root filesystem.",
-				   run};

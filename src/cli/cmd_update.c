@@ -76,27 +76,12 @@ int cmd_update_kits(struct cli *cli, enum kit_wish wish)
 	return ret ? cli_fail(&err) : 0;
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_update(struct cli *cli, int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"pre-release", no_argument, NULL, 'i'},
-		{"web-download", no_argument, NULL, 'i'},
-		{"confirm", no_argument, NULL, 'i'},
-		{"prompt-before-exit", no_argument, NULL, 'i'},
-		{0},
-	};
-	int ret, index = 0;
-
 	optind = 1;
-	while ((ret = getopt_long(argc, argv, "", options, &index)) != -1) {
-		if (ret != 'i')
-			return cli_usage(&cmd_update, NULL);
-		cli_ignored(options[index].name);
-	}
+	if (options_next(CMD_UPDATE, "", argc, argv) != OPTIONS_END)
+		return cli_usage(CMD_UPDATE, NULL);
 	if (optind < argc)
-		return cli_usage(&cmd_update, "it takes no names");
+		return cli_usage(CMD_UPDATE, "it takes no names");
 	return cmd_update_kits(cli, KIT_NEWEST);
 }
-
-const struct cmd cmd_update = {"--update", NULL, "",
-			       "Install or update the kits that machines need.", run};

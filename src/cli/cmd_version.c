@@ -30,7 +30,7 @@ static char *machines_kernel(struct cli *cli)
 	return release;
 }
 
-static int run(struct cli *cli, int argc, char **argv)
+int cmd_version(struct cli *cli, int argc, char **argv)
 {
 	_auto_free char *kernel = machines_kernel(cli);
 	struct utsname host = {0};
@@ -48,5 +48,3 @@ static int run(struct cli *cli, int argc, char **argv)
 	printf("Windows version: none (the host is %s %s)\n", host.sysname, host.release);
 	return 0;
 }
-
-const struct cmd cmd_version = {"--version", "-v", "", "Display version information.", run};

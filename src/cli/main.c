@@ -9,12 +9,6 @@
 #include "log.h"
 #include "str.h"
 
-const struct cmd *const cmd_all[] = {
-	&cmd_bench,       &cmd_help,        &cmd_install,  &cmd_list,   &cmd_manage,
-	&cmd_set_default, &cmd_set_version, &cmd_shutdown, &cmd_status, &cmd_terminate,
-	&cmd_unregister,  &cmd_update,      &cmd_version,  NULL,
-};
-
 int cli_fail(const struct pil_err *err)
 {
 	char safe[2 * sizeof(err->msg)]; /* names of a guest's files may be in there */
@@ -25,18 +19,26 @@ int cli_fail(const struct pil_err *err)
 	return err->code == EINTR ? 130 : EXIT_FAILURE; /* as a shell shows it */
 }
 
-int cli_usage(const struct cmd *cmd, const char *why)
+static void print_usage(FILE *out, enum cmd_id cmd)
+{
+	fprintf(out, "usage: pillion %s ", options_cmds[cmd].name);
+	options_print_usage(out, cmd);
+	fputc('\n', out);
+}
+
+int cli_usage(enum cmd_id cmd, const char *why)
 {
 	if (why)
-		fprintf(stderr, "pillion: %s: %s\n", cmd->name, why);
-	fprintf(stderr, "usage: pillion %s %s\n", cmd->name, cmd->usage);
+		fprintf(stderr, "pillion: %s: %s\n", options_cmds[cmd].name, why);
+	print_usage(stderr, cmd);
 	return EXIT_FAILURE;
 }
 
 /* `pillion COMMAND --help`. */
-static int explain(const struct cmd *cmd)
+static int explain(enum cmd_id cmd)
 {
-	printf("usage: pillion %s %s\n%s\n", cmd->name, cmd->usage, cmd->help ? cmd->help : "");
+	print_usage(stdout, cmd);
+	puts(options_cmds[cmd].help);
 	return EXIT_SUCCESS;
 }
 
@@ -74,35 +76,44 @@ static bool refuse_unsupported(const char *word)
 	return false;
 }
 
-static const struct cmd *find_command(const char *word)
+/* CMD_RUN: @word is no command. */
+static enum cmd_id find_command(const char *word)
 {
-	for (const struct cmd *const *c = cmd_all; *c; c++)
-		if (!strcmp(word, (*c)->name) || ((*c)->alias && !strcmp(word, (*c)->alias)))
-			return *c;
+	for (int i = 0; i < CMD_NUM; i++) {
+		const struct cmd *c = &options_cmds[i];
+
+		if (i != CMD_RUN &&
+		    (!strcmp(word, c->name) || (c->alias && !strcmp(word, c->alias))))
+			return (enum cmd_id)i;
+	}
 	if (!strcmp(word, "--setdefault")) /* older spelling of wsl */
-		return &cmd_set_default;
-	return NULL;
+		return CMD_SET_DEFAULT;
+	return CMD_RUN;
 }
 
 int main(int argc, char **argv)
 {
-	const struct cmd *cmd = argc > 1 ? find_command(argv[1]) : NULL;
+	enum cmd_id id = argc > 1 ? find_command(argv[1]) : CMD_RUN;
+	const struct cmd *cmd = &options_cmds[id];
 	struct cli cli = {0};
 	struct pil_err err = {0};
 	int status;
 
 	log_init("pillion");
 	setlocale(LC_CTYPE, "C.UTF-8"); /* tables hold signs beyond ASCII, whatever the locale */
-	if (cmd &&
-	    (cmd == &cmd_help || cmd == &cmd_version)) /* must work where nothing else does */
+	if (id == CMD_HELP || id == CMD_VERSION) /* must work where nothing else does */
 		return cmd->run(&cli, argc - 1, argv + 1);
-	if (cmd && argc == 3 && !strcmp(argv[2], "--help"))
-		return explain(cmd);
-	if (argc > 1 && !cmd && refuse_unsupported(argv[1]))
+	if (id != CMD_RUN && argc == 3 && !strcmp(argv[2], "--help"))
+		return explain(id);
+	if (argc > 1 && id == CMD_RUN && refuse_unsupported(argv[1]))
 		return EXIT_FAILURE;
 	if (state_dirs_init(&cli.dirs, &err))
 		return cli_fail(&err);
-	status = cmd ? cmd->run(&cli, argc - 1, argv + 1) : cmd_run(&cli, argc, argv);
+	if (id != CMD_RUN) {
+		argc--;
+		argv++;
+	}
+	status = cmd->run(&cli, argc, argv);
 	state_dirs_finish(&cli.dirs);
 	return status;
 }
