@@ -180,35 +180,68 @@ def test_unknown_option_is_named(installed):
 
 # ---- completion ----
 
-def complete(cli, *words):
-    """What bash offers for the last of the words."""
-    script = f"""PATH={host_lib.PILLION.parent}:$PATH; . {host_lib.ROOT}/packaging/pillion.bash
-        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pillion; printf '%s\\n' "${{COMPREPLY[@]}}" """
-    done = subprocess.run(["bash", "-c", script, "bash", "pillion", *words], env=cli.env, text=True,
-                          capture_output=True, timeout=30, stdin=subprocess.DEVNULL, cwd=cli.root)
+BASH = """. $COMPLETION/pillion
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pillion; printf '%s\\n' "${COMPREPLY[@]}" """
+
+# what zsh's own widgets would show is printed
+ZSH = """compadd() { shift; print -l -- $@ }
+_describe() { local -a all=(${(P)3}); print -l -- ${all%%:*} }
+_files() { print -l -- *(/N) ${~2}(N) }
+functions[_pillion_file]="$(<$COMPLETION/_pillion)"; _pillion_file
+words=("$@"); CURRENT=$#; _pillion | while read -r word; do
+    [[ $word == $words[-1]* ]] && print -r -- $word; done; true"""
+
+FISH = """source $COMPLETION/pillion.fish
+complete -C (string join ' ' -- $argv) | string replace -r '\\t.*' '' """
+
+SHELLS = {"bash": ["bash", "-c", BASH, "bash"], "zsh": ["zsh", "-f", "-c", ZSH, "zsh"],
+          "fish": ["fish", "--no-config", "-c", FISH]}
+
+
+def complete(shell, cli, *words):
+    """What the shell offers for the last of the words."""
+    env = dict(cli.env, PATH=f"{host_lib.PILLION.parent}:{os.environ['PATH']}", COMPLETION=str(host_lib.BUILD / "packaging"))
+    done = subprocess.run([*SHELLS[shell], "pillion", *words], env=env, text=True, capture_output=True, timeout=30,
+                          stdin=subprocess.DEVNULL, cwd=cli.root)
     assert not done.stderr, done.stderr
     return set(done.stdout.split())
 
 
-def test_completion_offers_what_help_lists(empty):
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_offers_what_help_lists(empty, shell):
     commands = re.findall(r"^    (bench|--[a-z-]+)(?:, -\w)? (.*)$", empty.run("--help").stdout, re.M)
     assert len(commands) > 12
     for name, usage in commands:
-        assert name in complete(empty, name[:-1])
-        assert complete(empty, name, "--") >= set(re.findall(r"--[a-z-]+", usage)), name
+        assert name in complete(shell, empty, name[:-1])
+        assert complete(shell, empty, name, "--") >= set(re.findall(r"--[a-z-]+", usage)), name
 
 
-def test_completion_knows_names_files_and_where_the_machine_begins(installed):
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_names_files_and_where_the_machine_begins(installed, shell):
     (installed.root / "a.gguf").touch()
     (installed.root / "b.txt").touch()
-    for words in (("-d", ""), ("--terminate", "de"), ("bench", "-d", ""), ("--set-version", "")):
-        assert complete(installed, *words) == {"debian"}
-    assert complete(installed, "--install", "debian-") == {"debian-stable"}
-    found = complete(installed, "bench", "-m", "")
+    for words in (("-d", ""), ("--terminate", "de"), ("-t", ""), ("bench", "-d", ""), ("--set-version", ""),
+                  ("--manage", "")):
+        assert {"debian"} <= complete(shell, installed, *words) - {"--set", "--unset", "--get", "--json"}, words
+    assert complete(shell, installed, "--install", "debian-") == {"debian-stable"}
+    found = complete(shell, installed, "bench", "-m", "")
     assert "a.gguf" in found and "b.txt" not in found
-    assert complete(installed, "-d", "debian", "--u") == {"--user"}
-    assert complete(installed, "-d", "debian", "-e", "ls", "--u") == set()
-    assert complete(installed, "--set-version", "debian", "") == {"1", "2"}
+    assert complete(shell, installed, "-d", "debian", "--u") == {"--user"}
+    assert complete(shell, installed, "-d", "debian", "-e", "ls", "--u") == set()
+    assert complete(shell, installed, "-d", "debian", "ls", "--u") == set()
+    assert complete(shell, installed, "--set-version", "debian", "") == {"1", "2"}
+    assert complete(shell, installed, "--install", "--version", "") == {"1", "2"}
+    assert complete(shell, installed, "--shell-type", "l") == {"login"}
+    assert complete(shell, installed, "--terminate", "debian", "") == set()
+
+
+def test_the_manual_page_lists_what_help_lists(empty):
+    page = (host_lib.BUILD / "docs" / "man" / "pillion.1.scd").read_text()
+    words = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", empty.run("--help").stdout))
+    refused = set(re.findall(r'^\t\{"(--[a-z-]+)", "', (host_lib.ROOT / "src/cli/main.c").read_text(), re.M))
+    assert len(words) > 40 and len(refused) > 9
+    words |= refused
+    assert not [word for word in words if f"*{word}*" not in page]
 
 
 # ---- installing ----
