@@ -84,6 +84,32 @@ int path_remove_tree(const char *path)
 	return remove_at(AT_FDCWD, path, st.st_dev);
 }
 
+int path_refuse_links(const char *root, const char *below)
+{
+	_auto_free char *copy = strdup(below);
+	_auto_fd int at = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char *save = NULL;
+	struct stat st;
+
+	if (!copy)
+		return -ENOMEM;
+	if (at < 0)
+		return -errno;
+	for (char *name = strtok_r(copy, "/", &save); name; name = strtok_r(NULL, "/", &save)) {
+		int next = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+		if (next < 0)
+			return errno == ENOENT ? 0 : -errno;
+		close(at);
+		at = next;
+		if (fstat(at, &st))
+			return -errno;
+		if (S_ISLNK(st.st_mode))
+			return -ELOOP;
+	}
+	return 0;
+}
+
 bool path_exists(const char *path)
 {
 	struct stat st;

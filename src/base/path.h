@@ -18,6 +18,10 @@ int path_remove_tree(const char *path) PIL_MUST_CHECK;
 
 bool path_exists(const char *path);
 
+/* -ELOOP: a component of @below, as seen from folder @root, is a symbolic link.  0: none is, up to
+ * the first that does not exist.  Else -errno. */
+int path_refuse_links(const char *root, const char *below) PIL_MUST_CHECK;
+
 /* Is it a folder with something in it? */
 bool path_has_entries(const char *path);
 

@@ -10,6 +10,12 @@
  * is attached to its network.  pasta runs in the user namespace of bwrap: it is nobody on the host,
  * and out of reach of the guest's root.
  *
+ * bwrap follows symbolic links where it mounts, from a root that has the host's files in it, and
+ * the guest made the tree.  A link at /usr/lib/pillion would have pillion-init mounted elsewhere
+ * and a program of the guest's executed in its place, outside of the inner namespace.  So userns.c
+ * looks first, in the namespace, that no place has a link in it; nobody can change the tree by
+ * then.
+ *
  * All of them end with us: bwrap and pasta get SIGKILL when the supervisor dies, and the kernel
  * ends a pid namespace with its first process.  The polite way is the life pipe: closing our end
  * makes pillion-init end everything and exit.
@@ -166,13 +172,30 @@ static void add_init(struct argv *a, const struct machine_run *run, const struct
 	}
 }
 
+/* Where @command of bwrap mounts or makes something. */
+static void add_mounted_on(struct argv *places, const struct argv *command)
+{
+	static const struct {
+		const char *option;
+		size_t at; /* the place is that many arguments later */
+	} makers[] = {
+		{"--bind", 2},  {"--chmod", 2},   {"--dev", 1},        {"--dir", 1},
+		{"--file", 2},  {"--proc", 1},    {"--remount-ro", 1}, {"--ro-bind", 2},
+		{"--tmpfs", 1}, {"--symlink", 2},
+	};
+
+	for (size_t i = 0; i + 2 < command->n && strcmp(command->v[i], "--"); i++)
+		for (size_t m = 0; m < ARRAY_SIZE(makers); m++)
+			if (!strcmp(command->v[i], makers[m].option))
+				argv_add(places, command->v[i + makers[m].at]);
+}
+
 static void build_command(struct argv *a, struct userns_stage *stage, const struct machine_run *run,
-			  const struct guest_files *files, const char *rootfs,
-			  const char *guest_dir, const struct start_fds *fds, bool *dns_forward)
+			  const struct guest_files *files, const char *guest_dir,
+			  const struct start_fds *fds, bool *dns_forward)
 {
 	argv_add_all(a, (const char *const[]){"bwrap", "--unshare-pid", "--unshare-cgroup-try",
-					      "--as-pid-1", "--bind",
-					      userns_stage_add(stage, rootfs), "/", NULL});
+					      "--as-pid-1", "--bind", stage->tree, "/", NULL});
 	kernel_files_add(a);
 	argv_add_all(a, (const char *const[]){"--tmpfs", "/tmp", "--chmod", "1777", "/tmp", NULL});
 	argv_add_all(a, (const char *const[]){"--ro-bind", userns_stage_add(stage, guest_dir),
@@ -339,6 +362,7 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 	_auto_free char *guest_dir = str_printf("%s/guest", run->dir);
 	_auto_free char *rootfs = str_printf("%s/rootfs", run->spec->dir);
 	_auto_argv struct argv a = {0};
+	_auto_argv struct argv places = {0};
 	struct userns_stage stage = {0};
 	const int keep[] = {fds->life,   fds->ready,     fds->entered,   fds->go, fds->token,
 			    fds->filter, run->listen_fd, run->forward_fd}; /* -1 is nothing */
@@ -349,9 +373,20 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 				 .n_keep_fds = ARRAY_SIZE(keep),
 				 .new_session = true,
 				 .die_with_us = true};
+	pid_t pid;
 
-	build_command(&a, &stage, run, files, rootfs, guest_dir, fds, dns_forward);
-	return userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
+	stage.tree = userns_stage_add(&stage, rootfs);
+	build_command(&a, &stage, run, files, guest_dir, fds, dns_forward);
+	add_mounted_on(&places, &a);
+	stage.mounted_on = places.v;
+	pid = userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
+	if (pid != -ELOOP)
+		return pid;
+	pil_err_hint(err, "find %s -maxdepth 3 -type l; put folders in the place of links", rootfs);
+	return pil_err_say(
+		err, ELOOP,
+		"start sandbox: a symbolic link in its tree is in the way of a mount, at "
+		"/dev, /mnt, /proc, /run, /sys, /tmp, /usr/lib/pillion or /usr/lib/wsl");
 }
 
 /* The supervisor's ends of what a starting machine is asked and told by. */

@@ -5,6 +5,7 @@ What is refused is said by errno; whether something was harmed the arena looks a
 only be harmless names, in HARMLESS, what is looked at while it goes on.
 """
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -216,6 +217,37 @@ def test_case_can_succeed(scratch, case):
     if verdict != "allowed" and why.split(":")[0] in LACKING:
         pytest.skip(f"{why}: this kernel does not have it")
     assert verdict == "allowed", why
+
+
+def test_mounts_of_a_sandbox_follow_no_link_of_its_tree(arena):
+    """Where /usr/lib/pillion leads elsewhere, a program of the tree would be pid 1, outside of all limits."""
+    arena.make_distro("linked")
+    rootfs = arena.home / "data" / "pillion" / "distros" / "linked" / "rootfs"
+    fake = rootfs / "oldroot" / "usr" / "bin" / "pillion-init"
+    fake.parent.mkdir(parents=True)
+    fake.write_text("#!/bin/sh\necho >/was-first; echo forged >/mnt/host/ro/created\n")
+    fake.chmod(0o755)
+    uid = arena.uid or arena_lib.ROOTS_FIRST_ID
+    try:
+        subprocess.run(["chown", "-hR", f"{uid}:{uid}", rootfs.parent if arena.uid else rootfs], check=True)
+        for place in ("usr/lib/pillion", "dev", "proc", "run", "sys", "tmp", "usr", "usr/lib", "usr/lib/wsl", "mnt",
+                      "mnt/host", "mnt/host/ro", "mnt/models"):
+            link, aside = rootfs / place, rootfs / "aside"
+            link.parent.mkdir(exist_ok=True)
+            if link.exists():
+                link.rename(aside)
+            link.symlink_to("/oldroot/usr")
+            os.chown(link, uid, uid, follow_symlinks=False)
+            done = arena.pil.run("-d", "linked", "-e", "/hostile", "--list", timeout=60)
+            link.unlink()
+            if aside.exists():
+                aside.rename(link)
+            assert not (rootfs / "was-first").exists(), place
+            assert done.returncode == 1 and "a symbolic link in its tree" in done.stderr, (place, done)
+        arena.pil.ok("-d", "linked", "-e", "/hostile", "--list", timeout=60)
+    finally:
+        arena.pil.run("--terminate", "linked")
+        shutil.rmtree(rootfs.parent)
 
 
 @pytest.mark.parametrize("case", IN_SANDBOX)

@@ -99,6 +99,30 @@ static void test_errors_gain_context(void **state)
 	assert_string_equal(err.msg, "start 'deb': open 'x': No such file or directory");
 }
 
+static void test_links_below_a_folder_are_refused(void **state)
+{
+	char dir[] = "/tmp/pillion-test-XXXXXX";
+	_auto_free char *folder = NULL;
+	_auto_free char *link = NULL;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	folder = str_printf("%s/a/b", dir);
+	link = str_printf("%s/a/link", dir);
+	assert_int_equal(path_mkdirs(folder, 0700), 0);
+	assert_int_equal(symlink("b", link), 0);
+	assert_int_equal(path_refuse_links(dir, "/"), 0);
+	assert_int_equal(path_refuse_links(dir, "/a/b"), 0);
+	assert_int_equal(path_refuse_links(dir, "/a/b/missing/too"), 0);
+	assert_int_equal(path_refuse_links(dir, "/a/link"), -ELOOP);
+	assert_int_equal(path_refuse_links(dir, "a//link/missing"), -ELOOP);
+	assert_int_equal(unlink(link), 0);
+	assert_int_equal(symlink("/nowhere", link), 0);
+	assert_int_equal(path_refuse_links(dir, "/a/link"), -ELOOP);
+	assert_int_equal(path_refuse_links(link, "/a"), -ENOENT);
+	assert_int_equal(path_remove_tree(dir), 0);
+}
+
 static void test_files_are_replaced_whole(void **state)
 {
 	char dir[] = "/tmp/pillion-test-XXXXXX";
@@ -403,6 +427,7 @@ int main(void)
 		cmocka_unit_test(test_escape_shows_control_characters),
 		cmocka_unit_test(test_escape_of_controls_leaves_other_languages_alone),
 		cmocka_unit_test(test_errors_gain_context),
+		cmocka_unit_test(test_links_below_a_folder_are_refused),
 		cmocka_unit_test(test_files_are_replaced_whole),
 		cmocka_unit_test(test_removing_a_tree_does_not_follow_links),
 		cmocka_unit_test(test_a_program_that_is_not_there_is_an_error),
