@@ -32,13 +32,15 @@ enum {
  * CPU, or two of an operation that gets one thread only, are at most two on two cores.  What models
  * of today compute with batches of 512 tokens is less; their large products can be cut.
  *
- * What is cut can be interrupted, so its limit is there for devices that compute it in one go, and
- * for sums: ten hours of that one core.  The largest product of a 70B model with a batch of 4096
- * tokens takes it ten minutes, and attention to 128 Ki tokens an hour or two; a GPU is ten thousand
- * times as fast and has it done in a few seconds. */
+ * What is cut can be interrupted, so its limit is there for devices that compute it in one go: ten
+ * hours of that one core.  The largest product of a 70B model with a batch of 4096 tokens takes it
+ * ten minutes, and attention to 128 Ki tokens an hour or two; a GPU is ten thousand times as fast
+ * and has it done in a few seconds.
+ *
+ * A graph may be as long as it likes, since it is run in slices.  All of this is said of queries as
+ * well: a program that asks first computes such a node itself. */
 #define MAX_PIECE_NS (UINT64_C(4) * 1000 * 1000 * 1000)
 #define MAX_NODE_NS  (UINT64_C(36) * 1000 * 1000 * 1000 * 1000)
-#define MAX_GRAPH_NS (MAX_NODE_NS * 10)
 
 struct check {
 	const struct graph_env *env;
@@ -401,23 +403,30 @@ static bool overlaps_itself(const struct graph_types *types, const struct wire_t
 	return false;
 }
 
-/* A back end may not be stoppable within a node, or at all. */
-static const char *add_cost(struct graph_needs *needs, uint32_t at, const struct op_rule *rule,
-			    const struct op_args *a)
+static uint64_t plus(uint64_t x, uint64_t y)
 {
-	struct op_cost cost = op_cost_of(rule, a);
+	uint64_t sum;
 
-	if (cost.piece_ns > MAX_PIECE_NS || cost.time_ns > MAX_NODE_NS ||
-	    cost.time_ns > MAX_GRAPH_NS - needs->time_ns)
-		return "more work than is allowed";
-	needs->time_ns += cost.time_ns;
+	return __builtin_add_overflow(x, y, &sum) ? UINT64_MAX : sum;
+}
+
+/* A back end may not be stoppable within a node, or at all. */
+static const char *check_cost(const struct op_cost *cost)
+{
+	return cost->piece_ns > MAX_PIECE_NS || cost->time_ns > MAX_NODE_NS
+		       ? "more work than is allowed"
+		       : NULL;
+}
+
+static void add_cost(struct graph_needs *needs, uint32_t at, const struct op_cost *cost)
+{
+	needs->time_ns = plus(needs->time_ns, cost->time_ns);
 	if (needs->cost_ns)
-		needs->cost_ns[at] = cost.time_ns;
-	if (needs->scratch < cost.scratch)
-		needs->scratch = cost.scratch;
-	if (needs->thread_scratch < cost.thread_scratch)
-		needs->thread_scratch = cost.thread_scratch;
-	return NULL;
+		needs->cost_ns[at] = cost->time_ns;
+	if (needs->scratch < cost->scratch)
+		needs->scratch = cost->scratch;
+	if (needs->thread_scratch < cost->thread_scratch)
+		needs->thread_scratch = cost->thread_scratch;
 }
 
 static const char *check_node(struct check *c, uint32_t at)
@@ -425,6 +434,7 @@ static const char *check_node(struct check *c, uint32_t at)
 	const struct wire_tensor *t = &c->t[at];
 	const struct op_rule *rule = op_rule_find(t->op);
 	struct op_args a = {.env = c->env, .dst = t, .query = c->query};
+	struct op_cost cost;
 	const char *why;
 
 	if (!rule || !wire_bit(c->env->ops, t->op))
@@ -435,11 +445,15 @@ static const char *check_node(struct check *c, uint32_t at)
 	if (!why && !c->query && graph_computes(t) && !tensor_empty(t) &&
 	    overlaps_itself(c->env->types, t)) /* threads would race for the bytes */
 		why = "a result that overlaps itself";
-	if (why || c->query || graph_idle(t))
+	if (why || (!c->query && graph_idle(t)))
 		return why;
-	why = add_cost(c->needs, at, rule, &a);
-	if (why || rule->limit == OP_LIMIT_NONE || tensor_empty(t))
+	cost = op_cost_of(rule, &a);
+	why = check_cost(&cost);
+	if (why || c->query)
 		return why;
+	add_cost(c->needs, at, &cost);
+	if (rule->limit == OP_LIMIT_NONE || tensor_empty(t))
+		return NULL;
 	return check_index(c, t->src[rule->index] - 1, at, op_rule_limit(rule, &a));
 }
 
