@@ -88,6 +88,7 @@ static void open_session(struct gg_device *device, struct control_open *open, in
 		.hello = &open->hello,
 		.machine = open->machine,
 		.quota_bytes = open->quota_bytes,
+		.weight = open->weight,
 		.shm_ok = open->shm_ok,
 	};
 	struct pil_err err = {0};

@@ -168,6 +168,19 @@ def test_short_graphs_beside_long_ones_have_their_share(device, anew):
     assert a.used / (a.used + b.used) >= 0.4, f"{a.used} us in {a.runs}, {b.used} us in {b.runs}"
 
 
+@pytest.mark.parametrize("seconds", [0.02, 0.3])
+def test_twice_the_weight_is_twice_the_time(device, seconds):
+    device.machine("heavy", weight=200)
+    heavy, usual = (sized(device, machine, 512, seconds, 3) for machine in ("heavy", "usual"))
+    end = time.monotonic() + 10
+    a, b = Asking(heavy, end), Asking(usual, end)
+    a.start()
+    b.start()
+    a.join()
+    b.join()
+    assert 1.6 <= a.used / b.used <= 2.4, f"{a.used} us in {a.runs}, {b.used} us in {b.runs}"
+
+
 def cpu_seconds(pid):
     with open(f"/proc/{pid}/stat") as f:
         fields = f.read().rsplit(")", 1)[1].split()

@@ -215,18 +215,19 @@ class Host:
         """Pids of the executor processes themselves (not of the jail around them)."""
         return [p for p in children(self.broker.pid) if name_of(p) == "pillion-exec"]
 
-    def machine(self, name, quota=None):
-        """Makes a machine's folder with a token, as starting the machine does."""
+    def machine(self, name, **accel):
+        """Makes a machine's folder with a token, as starting the machine does; settings of
+        [accel] by name."""
         folder = self.runtime / "machines" / name
         folder.mkdir(parents=True, exist_ok=True)
         token = folder / "token"
         if not token.exists():
             token.write_text(secrets.token_hex(32) + "\n")
             token.chmod(0o600)
-        if quota is not None:
+        if accel:
             conf = self.root / "data" / "pillion" / "distros" / name / "machine.conf"
             conf.parent.mkdir(parents=True, exist_ok=True)
-            conf.write_text(f"[accel]\nquota = {quota}\n")
+            conf.write_text("[accel]\n" + "".join(f"{k} = {v}\n" for k, v in accel.items()))
         return token
 
     def gate(self, name="one"):

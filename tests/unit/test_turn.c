@@ -173,11 +173,40 @@ static void test_time_outside_of_turns_is_booked(void **state)
 	account_put(device, a);
 }
 
+static void test_clock_goes_by_the_weight(void **state)
+{
+	struct gg_device *device = *state;
+	struct account *a = account_get(device, "heavy", 0), *b = account_get(device, "light", 0);
+	struct turn turn;
+
+	account_weigh(device, a, 200);
+	account_weigh(device, b, 1000);
+	device_book(device, a, 100001);
+	assert_int_equal(a->virtual_us, 50001);
+	assert_int_equal(a->used_us, 100001);
+	device_book(device, b, 5); /* and not by nothing */
+	assert_int_equal(b->virtual_us, 1);
+	account_weigh(device, b, 0);
+	assert_int_equal(b->weight, ACCOUNT_WEIGHT);
+	account_weigh(device, b, UINT32_MAX);
+	assert_int_equal(b->weight, ACCOUNT_MAX_WEIGHT);
+	turn_init(&turn, a);
+	device_turn_begin(device, &turn);
+	turn.started_us -= 1000000;
+	device_turn_yield(device, &turn);
+	assert_in_range(a->virtual_us, 550001, 600000);
+	device_turn_end(device, &turn);
+	turn_finish(&turn);
+	account_put(device, a);
+	account_put(device, b);
+}
+
 /* ---- with threads ---- */
 
 struct worker {
 	struct gg_device *device;
 	const char *machine;
+	unsigned weight; /* 0: the usual one */
 	int64_t turn_us, pause_us, end_us, used_us, longest_wait_us;
 	pthread_t thread;
 };
@@ -188,6 +217,8 @@ static void *work(void *arg)
 	struct account *a = account_get(w->device, w->machine, 0);
 	struct turn turn;
 
+	if (w->weight)
+		account_weigh(w->device, a, w->weight);
 	turn_init(&turn, a);
 	while (clock_now_us() < w->end_us) {
 		int64_t asked = clock_now_us(), waited;
@@ -242,6 +273,19 @@ static void test_keeping_the_device_idle_is_paid_for(void **state)
 	assert_true(w[1].used_us > 700000);
 }
 
+static void test_twice_the_weight_is_twice_the_time(void **state)
+{
+	int64_t end = now_us() + 2000000;
+	struct worker w[2] = {
+		{.device = *state, .machine = "a", .turn_us = 10000, .weight = 200},
+		{.device = *state, .machine = "b", .turn_us = 10000},
+	};
+
+	w[0].end_us = w[1].end_us = end;
+	run_workers(w, 2);
+	assert_in_range(100 * w[0].used_us / (w[1].used_us + 1), 135, 280);
+}
+
 static _Atomic(int) n_stuck;
 
 static void note_stuck(void *ctx, const char *machine)
@@ -278,8 +322,10 @@ int main(void)
 		TEST(test_bill_waits_for_who_connects_anew),
 		TEST(test_bills_left_behind_are_bounded),
 		TEST(test_time_outside_of_turns_is_booked),
+		TEST(test_clock_goes_by_the_weight),
 		TEST(test_short_graphs_have_their_share_beside_long_ones),
 		TEST(test_keeping_the_device_idle_is_paid_for),
+		TEST(test_twice_the_weight_is_twice_the_time),
 		TEST(test_turn_without_end_is_told_of),
 	};
 

@@ -155,6 +155,7 @@ struct account *account_get(struct gg_device *device, const char *machine, uint6
 	if (!found && (found = calloc(1, sizeof(*found)))) {
 		snprintf(found->machine, sizeof(found->machine), "%s", machine);
 		found->virtual_us = device->turns.virtual_us;
+		found->weight = ACCOUNT_WEIGHT;
 		list_append(&device->accounts, &found->link);
 	}
 	if (found) {
@@ -173,6 +174,15 @@ void account_put(struct gg_device *device, struct account *account)
 	device->n_sessions--;
 	account->n_sessions--;
 	sweep_accounts(device, DEVICE_MAX_LEFT);
+	pthread_mutex_unlock(&device->lock);
+}
+
+void account_weigh(struct gg_device *device, struct account *account, unsigned weight)
+{
+	if (weight > ACCOUNT_MAX_WEIGHT)
+		weight = ACCOUNT_MAX_WEIGHT;
+	pthread_mutex_lock(&device->lock);
+	account->weight = weight ? weight : ACCOUNT_WEIGHT;
 	pthread_mutex_unlock(&device->lock);
 }
 

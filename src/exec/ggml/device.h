@@ -21,6 +21,8 @@ enum {
 	/* malloc() mostly takes fresh pages for what is as large */
 	DEVICE_MMAP_THRESHOLD = 128 << 10,
 	DEVICE_MAX_LEFT = 64, /* accounts without a session */
+	ACCOUNT_WEIGHT = 100, /* the usual one */
+	ACCOUNT_MAX_WEIGHT = 1000,
 };
 
 /* What a machine may have us hold beside its data before that counts in its quota: what a few
@@ -54,6 +56,7 @@ struct gg_device {
 struct account {
 	char machine[WIRE_MAX_NAME];
 	uint64_t quota_bytes; /* 0: the whole device */
+	unsigned weight;      /* of its turns; the time it uses counts less the more it is */
 	uint64_t used_bytes;
 	uint64_t held_bytes;            /* in our tables for it, see account_hold() */
 	uint64_t shared_bytes;          /* of programs' memory that we have mapped */
@@ -77,6 +80,10 @@ void gg_device_destroy(struct gg_device *device); /* NULL is fine */
  * last session while it is ahead of the others. */
 struct account *account_get(struct gg_device *device, const char *machine, uint64_t quota_bytes);
 void account_put(struct gg_device *device, struct account *account);
+
+/* From now on it gets @weight / ACCOUNT_WEIGHT of the time of a usual one, while both ask.  0: it
+ * is a usual one; too much: the most there is. */
+void account_weigh(struct gg_device *device, struct account *account, unsigned weight);
 
 /* Takes @bytes from the machine's share; false when that would go over it, or, on a reference
  * device, when all machines together could come to use more than the host has. */

@@ -849,6 +849,7 @@ int session_start(struct gg_device *device, const struct session_opts *opts, str
 		close(opts->fd);
 		return pil_err_set(err, ENOMEM, "start session");
 	}
+	account_weigh(device, s->account, opts->weight);
 	s->device = device;
 	turn_init(&s->turn, s->account);
 	s->followed_cpu = -1;

@@ -17,6 +17,7 @@ struct session_opts {
 	const struct wire_hello *hello;
 	const char *machine;
 	uint64_t quota_bytes; /* 0: the whole device */
+	unsigned weight;      /* see account_weigh() */
 	bool shm_ok;          /* the stream can pass descriptors (AF_UNIX) */
 };
 

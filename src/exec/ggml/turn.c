@@ -4,8 +4,8 @@
  * runs it alone (a CPU's caches, a GPU's queues), so time is shared by turns and not by overlap.
  *
  * Fairness is start-time fair queueing over machines: each account has a clock of the device time
- * it used; the waiting turn with the lowest clock goes next.  A machine that was idle does not
- * save up: on arrival its clock is set forward to that of the last turn given.
+ * it used, divided by its weight; the waiting turn with the lowest clock goes next.  A machine that
+ * was idle does not save up: on arrival its clock is set forward to that of the last turn given.
  *
  * A program that generates text sends its next graph only after the answer to the last one, so it
  * never waits at the moment when a turn ends.  If the device then went to whoever does wait, a
@@ -100,9 +100,15 @@ struct turn *turn_pick(struct gg_device *device, int64_t now, int64_t *again_us,
 
 /* ---- with gg_device::lock held ---- */
 
+/* By what its clock goes forward; never by nothing. */
+static int64_t weighed(const struct account *a, int64_t used_us)
+{
+	return (used_us * ACCOUNT_WEIGHT + a->weight - 1) / a->weight;
+}
+
 static void book(struct gg_device *device, struct account *a, int64_t used_us)
 {
-	a->virtual_us = clock_of(&device->turns, a) + used_us;
+	a->virtual_us = clock_of(&device->turns, a) + weighed(a, used_us);
 	a->used_us += used_us;
 }
 
@@ -116,8 +122,10 @@ static void grant(struct gg_device *device, struct turn *turn, int64_t now)
 
 static void book_idle(struct turns *turns, int64_t now)
 {
-	if (turns->awaited)
-		turns->awaited->virtual_us = clock_of(turns, turns->awaited) + now - turns->idle_us;
+	struct account *a = turns->awaited;
+
+	if (a)
+		a->virtual_us = clock_of(turns, a) + weighed(a, now - turns->idle_us);
 	turns->idle_us = now;
 }
 
@@ -245,15 +253,18 @@ static bool is_to_yield(const struct turns *turns, const struct account *account
 int64_t device_turn_yield(struct gg_device *device, struct turn *turn)
 {
 	int64_t now = now_us(), used_us = now - turn->started_us;
+	struct account *a = turn->account;
+	int64_t before_us;
 
 	pthread_mutex_lock(&device->lock);
-	turn->account->virtual_us += used_us;
-	if (is_to_yield(&device->turns, turn->account)) {
-		turn->account->virtual_us -= used_us;
+	before_us = a->virtual_us;
+	a->virtual_us += weighed(a, used_us);
+	if (is_to_yield(&device->turns, a)) {
+		a->virtual_us = before_us;
 		used_us = end(device, turn);
 		begin(device, turn);
 	} else {
-		turn->account->used_us += used_us;
+		a->used_us += used_us;
 		turn->started_us = now;
 	}
 	pthread_mutex_unlock(&device->lock);
