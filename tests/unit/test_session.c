@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 #include "fake_ggml.h"
 #include "fd.h"
 #include "file_map.h"
+#include "in_child.h"
 #include "session.h"
 #include "stream.h"
 
@@ -47,6 +49,42 @@ static struct peer connect_peer(struct gg_device *device, const char *machine, u
 	assert_int_equal(pil_read_all(p.fd, &p.welcome, sizeof(p.welcome)), 0);
 	assert_int_equal(p.welcome.status, WIRE_OK);
 	return p;
+}
+
+enum { NOBODY_ELSE = 54321 }; /* a user with no processes, whom limits are kept for */
+
+/* How a session is greeted where there may be @arg threads. */
+static int greeted_with_few_threads(void *arg)
+{
+	struct gg_device *device = fake_device_new();
+	struct wire_hello hello = {.program = "test"};
+	struct session_opts opts = {.hello = &hello, .machine = "m"};
+	struct rlimit most = {*(rlim_t *)arg, *(rlim_t *)arg};
+	struct wire_welcome welcome;
+	int pair[2];
+
+	device->reference = true;
+	device->n_threads = 64;
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) ||
+	    (getuid() == 0 && setresuid(NOBODY_ELSE, NOBODY_ELSE, NOBODY_ELSE)) ||
+	    setrlimit(RLIMIT_NPROC, &most))
+		return 100;
+	opts.fd = pair[0];
+	if (session_start(device, &opts, NULL) && most.rlim_cur > 8)
+		return 101;
+	if (pil_read_all(pair[1], &welcome, sizeof(welcome)))
+		return 102;
+	return welcome.status;
+}
+
+/* OpenMP and ggml end the process when they cannot start a thread. */
+static void test_session_without_threads_to_compute_with_is_refused(void **state)
+{
+	rlim_t none = 1, some = 8;
+	(void)state;
+
+	assert_int_equal(in_child(greeted_with_few_threads, &none), WIRE_E_BUSY);
+	assert_int_equal(in_child(greeted_with_few_threads, &some), WIRE_E_BUSY);
 }
 
 static void wait_until_gone(struct gg_device *device)
@@ -1288,6 +1326,7 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
+		TEST(test_session_without_threads_to_compute_with_is_refused),
 		TEST(test_what_is_set_comes_back),
 		TEST(test_new_memory_is_zero),
 		TEST(test_quota_holds_over_all_sessions_of_a_machine),

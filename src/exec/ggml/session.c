@@ -236,6 +236,31 @@ static int open_backend(struct session *s)
 	return 0;
 }
 
+static void *pass(void *gate)
+{
+	pthread_mutex_lock(gate);
+	pthread_mutex_unlock(gate);
+	return NULL;
+}
+
+/* Can there be the threads, all at a time, that compute for this session?  What starts them, OpenMP
+ * or ggml, ends the process where it cannot. */
+static bool team_possible(const struct gg_device *device)
+{
+	int n = device->reference ? device->n_threads - 1 : 0, n_made = 0; /* one is this one */
+	pthread_t *made = calloc((size_t)n + 1, sizeof(*made));
+	pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+
+	pthread_mutex_lock(&gate);
+	while (made && n_made < n && pthread_create(&made[n_made], NULL, pass, &gate) == 0)
+		n_made++;
+	pthread_mutex_unlock(&gate);
+	for (int i = 0; i < n_made; i++)
+		pthread_join(made[i], NULL);
+	free(made);
+	return made && n_made == n;
+}
+
 static int send_welcome(struct session *s, int status)
 {
 	struct wire_welcome w = {.magic = WIRE_MAGIC,
@@ -274,6 +299,10 @@ static int serve(struct session *s)
 	const char *why;
 	int n;
 
+	if (!team_possible(s->device)) {
+		log_warn("session of %s: no threads to compute with: refused", s->program);
+		return send_welcome(s, WIRE_E_BUSY);
+	}
 	if (open_backend(s))
 		return send_welcome(s, WIRE_E_EXECUTOR);
 	n = send_welcome(s, WIRE_OK);
@@ -361,6 +390,7 @@ int session_start(struct gg_device *device, const struct session_opts *opts, str
 		ret = -pthread_create(&thread, &attr, session_main, s);
 	pthread_attr_destroy(&attr);
 	if (ret) {
+		send_welcome(s, WIRE_E_BUSY); /* nothing has been sent yet: there is room for it */
 		session_destroy(s);
 		return pil_err_set(err, -ret, "start session");
 	}
