@@ -11,7 +11,9 @@
 #include <cmocka.h>
 
 #include "bound.h"
+#include "compiler.h"
 #include "graph_build.h"
+#include "op_cut.h"
 
 static uint32_t norm(uint32_t x)
 {
@@ -547,6 +549,71 @@ static void test_a_node_is_short_or_can_be_cut(void **state)
 	assert_refused(y, "more work than is allowed");
 }
 
+/* All pieces are of a kind that kernels compute in the same way as the whole. */
+static void test_pieces_are_no_smaller_than_they_must_be(void **state)
+{
+	const struct op_cut cuts[] = {
+		{.n = 40, .tile = 8, .small = 8},
+		{.n = 500, .tile = 64, .small = 8},
+		{.n = 5, .tile = 1, .small = 1},
+	};
+	(void)state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+		const struct op_cut *c = &cuts[i];
+
+		for (int64_t wanted = -1; wanted < c->n + 10; wanted++) {
+			int64_t least = wanted >= c->tile    ? c->tile
+					: wanted >= c->small ? c->small
+							     : 1;
+
+			for (int64_t left = c->n, n; left; left -= n) {
+				n = op_cut_round(c, wanted, left);
+				assert_in_range(n, least, left);
+				assert_true(n == left || n % least == 0);
+			}
+		}
+	}
+}
+
+static int64_t pieces_of(uint32_t node)
+{
+	struct graph_env env = {.types = &op_shapes_types};
+	struct op_args a = {.env = &env, .dst = at(node)};
+
+	for (int i = 0; i < WIRE_MAX_SRC; i++)
+		a.src[i] = at(node)->src[i] ? at(at(node)->src[i]) : NULL;
+	return op_cut_of(&a).n;
+}
+
+static void test_large_images_can_be_cut(void **state)
+{
+	uint32_t x, y;
+	(void)state;
+	x = input(OP_F32, 512, 512, 256);
+	y = node(WIRE_T_UPSCALE, 1024, 1024, 256, x, 0);
+	at(y)->params[0] = 1;
+	assert_passes();
+	assert_int_equal(pieces_of(y), 256);
+	y = node(WIRE_T_POOL_2D, 256, 256, 256, x, 0);
+	at(y)->params[1] = at(y)->params[2] = at(y)->params[3] = at(y)->params[4] = 2;
+	assert_passes();
+	assert_int_equal(pieces_of(y), 256);
+	x = input(OP_F32, 256, 256, 128);
+	at(x)->ne[2] = 32;
+	at(x)->ne[3] = 4;
+	strides(at(x));
+	y = as_node(input(OP_F16, 9 * 32, 256, 256 * 4), WIRE_T_IM2COL, weight(OP_F16, 3, 3, 32), x,
+		    0);
+	at(y)->ne[2] = 256;
+	at(y)->ne[3] = 4;
+	strides(at(y));
+	for (int i = 0; i < 7; i++)
+		at(y)->params[i] = 1;
+	assert_passes();
+	assert_int_equal(pieces_of(y), 4);
+}
+
 static void test_a_result_does_not_overlap_itself(void **state)
 {
 	uint32_t x, sorted, copy;
@@ -617,6 +684,8 @@ int main(void)
 		cmocka_unit_test_setup(test_a_graph_may_have_any_number_of_nodes, begin),
 		cmocka_unit_test(test_what_is_too_much_work_is_said_to_who_asks),
 		cmocka_unit_test_setup(test_a_node_is_short_or_can_be_cut, begin),
+		cmocka_unit_test(test_pieces_are_no_smaller_than_they_must_be),
+		cmocka_unit_test_setup(test_large_images_can_be_cut, begin),
 		cmocka_unit_test_setup(test_a_result_does_not_overlap_itself, begin),
 		cmocka_unit_test_setup(test_a_copy_may_be_its_own_destination, begin),
 	};

@@ -7,9 +7,10 @@
  * program could have asked for these itself: a part starts at a multiple of a stride, has the
  * strides of the whole, and lies inside it.
  *
- * Kernels work on tiles of up to CUT_TILE columns or queries, and on fewer in another way, which
- * rounds differently.  So pieces are multiples of it, and none is left over that is smaller, unless
- * a tile takes too long itself.
+ * Kernels work on tiles of up to CUT_TILE columns or queries, of matrix products at least of
+ * CUT_SMALL, and on fewer in another way, which rounds differently.  So pieces are multiples of the
+ * larger, or else the smaller, and none is left over that has fewer, unless a tile takes too long
+ * itself.
  *
  * Operations on rows are cut along the last dimension there is more than one of, so that what was
  * without gaps stays so. */
@@ -18,7 +19,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { CUT_TILE = 64 };
+enum { CUT_TILE = 64, CUT_SMALL = 8 };
 
 static int last_dim(const struct wire_tensor *t)
 {
@@ -41,7 +42,7 @@ static bool goes_with(struct op_cut *cut, const struct op_args *a, int src, int 
 
 static struct op_cut whole(void)
 {
-	struct op_cut cut = {.n = 1, .tile = 1};
+	struct op_cut cut = {.n = 1, .tile = 1, .small = 1};
 
 	memset(cut.src, OP_CUT_WHOLE, sizeof(cut.src));
 	return cut;
@@ -49,7 +50,8 @@ static struct op_cut whole(void)
 
 static struct op_cut tiled(struct op_cut cut)
 {
-	cut.tile = cut.n >= CUT_TILE ? CUT_TILE : 1;
+	cut.small = cut.n >= CUT_SMALL ? CUT_SMALL : 1;
+	cut.tile = cut.n >= CUT_TILE ? CUT_TILE : cut.small;
 	return cut;
 }
 
@@ -99,6 +101,7 @@ static struct op_cut cut_product(const struct op_args *a)
 	return goes_with(&cut, a, 1, 1) ? tiled(cut) : whole();
 }
 
+/* An expert may have fewer tokens of a piece than of the whole, and rounds differently then. */
 static struct op_cut cut_product_id(const struct op_args *a)
 {
 	struct op_cut cut = along(a, 2);
@@ -119,6 +122,27 @@ static struct op_cut cut_attention(const struct op_args *a)
 	if (a->src[3])
 		cut.src[3] = 1;
 	return tiled(cut);
+}
+
+/* Planes and images, of which nothing is known in an operation on others. */
+static struct op_cut cut_planes(const struct op_args *a, int src, int first_dim)
+{
+	int dim = last_dim(a->dst);
+	struct op_cut cut = along(a, dim);
+
+	if (dim < first_dim || !a->src[src])
+		return whole();
+	for (int i = first_dim; i < WIRE_MAX_DIMS; i++)
+		if (a->src[src]->ne[i] != a->dst->ne[i])
+			return whole();
+	cut.src[src] = (int8_t)dim;
+	return cut;
+}
+
+/* Images: all channels of one are in a row of the result. */
+static struct op_cut cut_im2col(const struct op_args *a)
+{
+	return a->dst->op == WIRE_T_IM2COL && a->dst->params[6] ? cut_planes(a, 1, 3) : whole();
 }
 
 /* Kernels: each makes a plane of the result. */
@@ -176,6 +200,11 @@ struct op_cut op_cut_of(const struct op_args *a)
 		return cut_attention(a);
 	case WIRE_T_CONV_2D:
 		return cut_conv_2d(a);
+	case WIRE_T_IM2COL:
+		return cut_im2col(a);
+	case WIRE_T_UPSCALE:
+	case WIRE_T_POOL_2D:
+		return cut_planes(a, 0, 2);
 	case WIRE_T_LIGHTNING_INDEXER:
 		return a->src[3] ? cut_indexer(a) : whole();
 	case WIRE_T_ROPE:
@@ -227,7 +256,8 @@ static void cut_tensor(struct ggml_tensor *t, int dim, int64_t first, int64_t n)
 
 int64_t op_cut_round(const struct op_cut *cut, int64_t wanted, int64_t left)
 {
-	int64_t tile = wanted < cut->tile ? 1 : cut->tile, n = wanted < 1 ? 1 : wanted;
+	int64_t tile = wanted >= cut->tile ? cut->tile : wanted >= cut->small ? cut->small : 1;
+	int64_t n = wanted < 1 ? 1 : wanted;
 
 	n -= n % tile;
 	return left - n < tile ? left : n; /* also when that is less */

@@ -15,6 +15,7 @@ enum { OP_CUT_WHOLE = -1 };
 struct op_cut {
 	int64_t n;                /* 1: it cannot be cut */
 	int64_t tile;             /* pieces are multiples of it, if they can */
+	int64_t small;            /* and else of this one, if they can */
 	int8_t dst;               /* OP_CUT_WHOLE: pieces write to their own places in it */
 	int8_t src[WIRE_MAX_SRC]; /* OP_CUT_WHOLE: each piece uses all of it */
 };

@@ -85,15 +85,17 @@ static int64_t thread_cpu_us(void)
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
-/* Books what this thread used of a processor outside of turns, when it is worth it.  May wait. */
-static void bill(struct session *s)
+/* Books what this thread used of a processor outside of turns, when it is worth it.  May wait.
+ * Returns what it had used when this began. */
+static int64_t bill(struct session *s)
 {
 	int64_t cpu_us = thread_cpu_us(), used_us = cpu_us - s->billed_us;
 
 	if (used_us < BILL_US)
-		return;
+		return cpu_us;
+	s->billed_us = cpu_us;
 	device_bill(s->device, &s->turn, used_us);
-	s->billed_us = thread_cpu_us();
+	return cpu_us;
 }
 
 /* At the end: does not wait. */
@@ -104,9 +106,8 @@ static void bill_rest(struct session *s)
 
 void session_begin_turn(struct session *s)
 {
-	bill(s);
+	s->turn_cpu_us = bill(s);
 	device_turn_begin(s->device, &s->turn);
-	s->turn_cpu_us = thread_cpu_us();
 }
 
 void session_add_used(struct session *s, int64_t used_us)
