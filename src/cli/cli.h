@@ -10,7 +10,7 @@
 #include "compiler.h"
 #include "err.h"
 #include "kit.h"
-#include "options.h"
+#include "cmd_options.h"
 #include "state.h"
 
 struct cli {

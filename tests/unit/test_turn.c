@@ -275,7 +275,7 @@ static void test_keeping_the_device_idle_is_paid_for(void **state)
 
 static void test_twice_the_weight_is_twice_the_time(void **state)
 {
-	int64_t end = now_us() + 2000000;
+	int64_t end = clock_now_us() + 2000000;
 	struct worker w[2] = {
 		{.device = *state, .machine = "a", .turn_us = 10000, .weight = 200},
 		{.device = *state, .machine = "b", .turn_us = 10000},

@@ -2,7 +2,7 @@
  *
  * The tables of options.def, and what is made of them while pillion runs: the tables of
  * getopt_long() and the usage lines. */
-#include "options.h"
+#include "cmd_options.h"
 
 #include <getopt.h>
 #include <string.h>

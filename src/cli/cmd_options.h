@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * options.h -- the commands and their options, as options.def lists them. */
-#ifndef PIL_OPTIONS_H
-#define PIL_OPTIONS_H
+ * cmd_options.h -- the commands and their options, as options.def lists them. */
+#ifndef PIL_CMD_OPTIONS_H
+#define PIL_CMD_OPTIONS_H
 
 #include <stdio.h>
 
