@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include <ini.h>
 
@@ -19,7 +20,7 @@
 #include "path.h"
 #include "str.h"
 
-enum { MAX_SHARE_BYTES = 200 };
+enum { MAX_SHARE_BYTES = 200, MAX_FILE_BYTES = 1 << 20 };
 
 static bool set_env(struct config *c, const char *value)
 {
@@ -174,21 +175,23 @@ static void clear_shares(struct config *c)
 #define FIELD(member) .field = offsetof(struct config, member)
 
 const struct config_key config_keys[] = {
-	{"accel", "env", CONFIG_KEY_OWN, "", .set = set_env, .clear = clear_env},
+	{"accel", "env", CONFIG_KEY_OWN, "", .set = set_env, .clear = clear_env,
+	 .takes = "NAME=VALUE, at most 16 times"},
 	{"accel", "ggml_dir", CONFIG_KEY_TEXT, "the runtime kit's", FIELD(ggml_dir)},
 	{"accel", "quota", CONFIG_KEY_BYTES, "none", FIELD(quota_bytes), .of_machine = true},
-	{"accel", "reference", CONFIG_KEY_OWN, "auto", .set = set_reference},
+	{"accel", "reference", CONFIG_KEY_OWN, "auto", .set = set_reference,
+	 .takes = "auto or always"},
 	{"accel", "weight", CONFIG_KEY_OWN, "100", .set = set_weight, .of_machine = true,
 	 .takes = "a number from 1 to 1000"},
 	{"experimental", "autoMemoryReclaim", CONFIG_KEY_OWN, "gradual", .set = set_reclaim,
-	 .of_machine = true},
+	 .of_machine = true, .takes = "disabled, gradual or dropCache"},
 	{"experimental", "hostAddressLoopback", CONFIG_KEY_BOOL, "false",
 	 FIELD(host_address_loopback), .of_machine = true},
 	{"npu", "min_tops", CONFIG_KEY_UNSIGNED, "40", FIELD(npu_min_tops), .max = 100000},
 	{"sandbox", "systemCallFilter", CONFIG_KEY_BOOL, "true", FIELD(system_call_filter),
 	 .of_machine = true},
 	{"wsl2", "autoMemoryReclaim", CONFIG_KEY_OWN, "gradual", .set = set_reclaim,
-	 .of_machine = true},
+	 .of_machine = true, .takes = "disabled, gradual or dropCache"},
 	{"wsl2", "debugConsole", CONFIG_KEY_WITHOUT_MEANING, ""},
 	{"wsl2", "defaultVersion", CONFIG_KEY_UNSIGNED, "auto", FIELD(default_version), .max = 3},
 	{"wsl2", "defaultVhdSize", CONFIG_KEY_BYTES, "1TB", FIELD(default_disk_bytes)},
@@ -212,9 +215,10 @@ const struct config_key config_keys[] = {
 	 .takes = "the absolute path of a folder, with :rw at its end if machines may write to it; "
 		  "at most 7 folders, whose last parts all differ, each of at most 200 bytes"},
 	{"wsl2", "swap", CONFIG_KEY_OWN, "a quarter of the memory", .set = set_swap,
-	 .of_machine = true},
+	 .of_machine = true, .takes = "a size, such as 512M or 4GB; 0: none"},
 	{"wsl2", "swapFile", CONFIG_KEY_WITHOUT_MEANING, ""},
-	{"wsl2", "vmIdleTimeout", CONFIG_KEY_OWN, "60000", .set = set_timeout, .of_machine = true},
+	{"wsl2", "vmIdleTimeout", CONFIG_KEY_OWN, "60000", .set = set_timeout, .of_machine = true,
+	 .takes = "milliseconds; -1: never"},
 };
 const int config_num_keys = ARRAY_SIZE(config_keys);
 
@@ -278,19 +282,25 @@ static int set_key(void *user, const char *section, const char *name, const char
 
 static void hint_at(const struct config_key *key, bool of_machine, struct pil_err *err)
 {
-	static const char *const takes[] = {[CONFIG_KEY_BOOL] = "true or false",
-					    [CONFIG_KEY_BYTES] = "a size, such as 512M or 4GB",
-					    [CONFIG_KEY_UNSIGNED] = "a number"};
+	static const char *const takes[] = {
+		[CONFIG_KEY_BOOL] = "true or false",
+		[CONFIG_KEY_BYTES] = "a size, such as 512M or 4GB",
+	};
 	const char *what = key ? key->takes : NULL;
 
 	if (key && !what && key->kind < ARRAY_SIZE(takes))
 		what = takes[key->kind];
 	if (key && of_machine && !key->of_machine)
-		pil_err_hint(err, "%s is one for all machines: set it in the config", key->name);
+		pil_err_hint(err,
+			     "%s is one for all machines: set it in section [%s] of "
+			     "~/.config/pillion/config",
+			     key->name, key->section);
+	else if (key && key->kind == CONFIG_KEY_UNSIGNED)
+		pil_err_hint(err, "%s takes a number up to %u", key->name, key->max);
 	else if (what)
 		pil_err_hint(err, "%s takes %s", key->name, what);
 	else
-		pil_err_hint(err, "mend or remove that line; docs/config.md lists the keys and "
+		pil_err_hint(err, "mend or remove that line; man pillion-config lists the keys and "
 				  "their values");
 }
 
@@ -310,27 +320,65 @@ int config_key_check(const struct config_key *key, const char *value, struct pil
 			   str_escape(safe, sizeof(safe), value));
 }
 
+/* Line @n of the file @path; heap.  NULL: it cannot be read. */
+static char *line_of(const char *path, int n)
+{
+	_auto_free char *text = NULL;
+	char *line;
+
+	if (pil_read_file(path, MAX_FILE_BYTES, &text) < 0)
+		return NULL;
+	for (line = text; --n > 0 && strchr(line, '\n');)
+		line = strchr(line, '\n') + 1;
+	return str_printf("%.*s", (int)strcspn(line, "\n"), line);
+}
+
 /* What @line of @path is wrong with. */
 static int refuse(const struct reading *r, const char *path, int line, struct pil_err *err)
 {
+	_auto_free char *text = line_of(path, line);
 	char safe[4 * sizeof(r->wrong)];
 
-	if (line < 0)
-		return pil_err_set(err, errno ? errno : EIO, "read config '%s'", path);
+	if (text && !strpbrk(text, "=:")) { /* inih names the first line that is wrong */
+		pil_err_hint(err, "begin it with # if it is a comment, or remove it");
+		return pil_err_say(err, EINVAL,
+				   "config '%s' line %d: neither [SECTION] nor KEY = VALUE: %.160s",
+				   path, line, str_escape(safe, sizeof(safe), text));
+	}
 	hint_at(r->stopped ? r->key : NULL, r->of_machine, err);
 	return pil_err_say(err, EINVAL, "config '%s' line %d: not a valid setting: %s", path, line,
-			   str_escape(safe, sizeof(safe), r->wrong));
+			   str_escape(safe, sizeof(safe), r->stopped || !text ? r->wrong : text));
+}
+
+/* A file that is not there is no fault; one that cannot be read is. */
+static int find_file(const char *path, bool *there, struct pil_err *err)
+{
+	struct stat st;
+	int code = stat(path, &st) ? errno : S_ISDIR(st.st_mode) ? EISDIR : 0;
+
+	*there = !code;
+	if (!code || code == ENOENT || code == ENOTDIR)
+		return 0;
+	pil_err_hint(err, "ls -ld '%s' shows what it is and who may read it", path);
+	return pil_err_set(err, code, "read config '%s'", path);
 }
 
 static int load_file(struct config *config, const char *path, bool of_machine, struct pil_err *err)
 {
 	struct reading reading = {.config = config, .of_machine = of_machine};
-	int line = path_exists(path) ? ini_parse(path, set_key, &reading) : 0;
+	bool there;
+	int ret = find_file(path, &there, err);
+	int line = !ret && there ? ini_parse(path, set_key, &reading) : 0;
 
-	if (line == 0)
-		return 0;
-	config_finish(config);
-	return refuse(&reading, path, line, err);
+	if (!ret && line < 0) {
+		pil_err_hint(err, "chmod u+r '%s'", path);
+		ret = pil_err_set(err, errno ? errno : EIO, "read config '%s'", path);
+	} else if (line > 0) {
+		ret = refuse(&reading, path, line, err);
+	}
+	if (ret)
+		config_finish(config);
+	return ret;
 }
 
 int config_load(struct config *config, const char *path, struct pil_err *err)

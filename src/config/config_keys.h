@@ -20,7 +20,7 @@ enum config_kind {
 	CONFIG_KEY_BYTES,
 	CONFIG_KEY_OWN, /* .set */
 	CONFIG_KEY_TEXT,
-	CONFIG_KEY_UNSIGNED,        /* from .min to .max */
+	CONFIG_KEY_UNSIGNED,        /* up to .max */
 	CONFIG_KEY_WITHOUT_MEANING, /* accepted, because people have it in their .wslconfig */
 };
 
@@ -29,7 +29,7 @@ struct config_key {
 	enum config_kind kind;
 	const char *normal; /* the value where nobody set one, for people */
 	size_t field;       /* offset in struct config */
-	unsigned min, max;
+	unsigned max;
 	bool (*set)(struct config *c, const char *value);
 	void (*clear)(struct config *c); /* of a key that may be given several times */
 	const char *takes;               /* what it takes; NULL: docs/config.md says it */

@@ -29,7 +29,8 @@ const struct config_key *config_key_find(const char *name, struct pil_err *err)
 		if (!strcasecmp(dot ? dot + 1 : name, key->name))
 			return key;
 	}
-	pil_err_hint(err, "docs/config.md lists the settings");
+	pil_err_hint(err,
+		     "pillion --manage NAME --get lists them; man pillion-config explains them");
 	pil_err_say(err, ENOENT, "there is no setting '%.64s'", name);
 	return NULL;
 }

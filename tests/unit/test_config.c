@@ -88,6 +88,48 @@ static void test_bad_value_names_its_line(void **state)
 	assert_int_not_equal(err.hint[0], 0);
 }
 
+static void test_line_that_is_no_setting_is_shown(void **state)
+{
+	struct config c;
+	struct pil_err err = {0};
+
+	(void)state;
+	assert_int_equal(load(&c, "[wsl2]\nswap=0\ngarbage\nmemory=much\n", &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "line 3"));
+	assert_non_null(strstr(err.msg, "KEY = VALUE: garbage"));
+	assert_int_equal(load(&c, "[wsl2\nmemory=1GB\n", &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "line 1"));
+	assert_non_null(strstr(err.msg, "[SECTION]"));
+	assert_non_null(strstr(err.msg, ": [wsl2"));
+}
+
+static void test_folder_for_a_config_is_refused(void **state)
+{
+	struct config c;
+	struct pil_err err = {0};
+
+	(void)state;
+	assert_int_equal(config_load(&c, folder, &err), -EISDIR);
+	assert_non_null(strstr(err.msg, folder));
+	assert_non_null(strstr(err.hint, "ls -ld"));
+}
+
+/* Whoever mistypes a value is told what is right. */
+static void test_each_setting_says_what_it_takes(void **state)
+{
+	(void)state;
+	for (int i = 0; i < config_num_keys; i++) {
+		const struct config_key *key = &config_keys[i];
+		struct pil_err err = {0};
+
+		if (!key->of_machine || key->kind == CONFIG_KEY_TEXT)
+			continue;
+		assert_int_equal(config_key_check(key, "no such value", &err), -EINVAL);
+		if (!strstr(err.hint, " takes "))
+			fail_msg("%s: %s", key->name, err.hint);
+	}
+}
+
 static void test_shares_are_folders_with_names_of_their_own(void **state)
 {
 	static const char eight[] = "/1\nshare=/2\nshare=/3\nshare=/4\nshare=/5\nshare=/6\n"
@@ -394,6 +436,9 @@ int main(void)
 		TEST(test_defaults_without_a_file),
 		TEST(test_keys_are_read),
 		TEST(test_bad_value_names_its_line),
+		TEST(test_line_that_is_no_setting_is_shown),
+		TEST(test_folder_for_a_config_is_refused),
+		TEST(test_each_setting_says_what_it_takes),
 		TEST(test_version_of_a_kernel_is_found),
 		TEST(test_packages_of_a_dry_run_are_listed),
 		TEST(test_shares_are_folders_with_names_of_their_own),
