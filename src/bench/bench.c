@@ -365,6 +365,24 @@ static int bring_model(struct bench *b, struct pil_err *err)
 	return ret;
 }
 
+/* The file that the user named, so that no error names a copy or waits for one. */
+static int find_model(struct bench *b, struct pil_err *err)
+{
+	_auto_fd int fd = open(b->opts->model, O_RDONLY | O_CLOEXEC);
+	char magic[4];
+
+	if (fd < 0) {
+		pil_err_hint(err, "ls ~/.cache/pillion/models shows those that machines see");
+		return pil_err_set(err, errno, "open model '%s'", b->opts->model);
+	}
+	if (read(fd, magic, sizeof(magic)) != sizeof(magic) || memcmp(magic, "GGUF", 4) != 0) {
+		pil_err_hint(err, "llama-bench reads GGUF files alone");
+		return pil_err_say(err, EINVAL, "model '%s': it is no GGUF file", b->opts->model);
+	}
+	b->model = realpath(b->opts->model, NULL);
+	return b->model ? 0 : pil_err_set(err, errno, "open model '%s'", b->opts->model);
+}
+
 int bench_run(const struct bench_opts *opts, struct bench_report *report, struct pil_err *err)
 {
 	_auto_bench struct bench b = {.opts = opts};
@@ -372,9 +390,9 @@ int bench_run(const struct bench_opts *opts, struct bench_report *report, struct
 
 	*report = (struct bench_report){.n_rounds = opts->n_rounds};
 	b.all = 4 * opts->n_rounds + (opts->inside_model ? 0 : 1);
-	b.model = realpath(opts->model, NULL);
-	if (!b.model)
-		return pil_err_set(err, errno, "open model '%s'", opts->model);
+	ret = find_model(&b, err);
+	if (ret)
+		return ret;
 	b.probe = busy_probe_create();
 	ret = bring_model(&b, err);
 	if (!ret)
