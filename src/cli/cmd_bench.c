@@ -111,7 +111,7 @@ static int set_option(struct request *r, int option, const char *value, struct p
 		r->bench.even_if_busy = true;
 		break;
 	default:
-		ret = pil_err_say(err, EINVAL, "unknown option, or one without its value");
+		ret = pil_err_say(err, EINVAL, "%s", options_why());
 	}
 	return ret;
 }
@@ -120,7 +120,6 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 {
 	int option, ret;
 
-	opterr = 0;
 	optind = 1;
 	while ((option = options_next(CMD_BENCH, "", argc, argv)) != OPTIONS_END) {
 		ret = set_option(r, option, optarg, err);
@@ -130,7 +129,7 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 	if (optind < argc)
 		return pil_err_say(err, EINVAL, "what is '%s'?", argv[optind]);
 	if (!r->bench.model)
-		return pil_err_say(err, EINVAL, "no model given (-m)");
+		return pil_err_say(err, EINVAL, "no model given: -m FILE.gguf");
 	if (r->bench.n_prompt + r->bench.n_gen == 0)
 		return pil_err_say(err, EINVAL, "nothing to measure: -p and -n are 0");
 	return 0;

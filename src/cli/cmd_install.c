@@ -43,12 +43,14 @@ static int parse(int argc, char **argv, struct options *o)
 		else if (id == OPT_INSTALL_VERSION && str_to_u64(optarg, 3, &o->version) &&
 			 o->version)
 			continue;
+		else if (id == OPT_INSTALL_VERSION)
+			return cli_usage(CMD_INSTALL, "--version is 1 (sandbox) or 2 (microVM)");
 		else if (id >= 0 && options_all[id].kind == OPTION_REFUSED) {
 			snprintf(why, sizeof(why), "--%s is not supported yet",
 				 options_all[id].name);
 			return cli_usage(CMD_INSTALL, why);
 		} else
-			return cli_usage(CMD_INSTALL, NULL);
+			return cli_usage(CMD_INSTALL, options_why());
 	}
 	if (optind < argc && !o->flavor)
 		o->flavor = argv[optind++];

@@ -34,7 +34,7 @@ static int parse(int argc, char **argv, struct options *o)
 		else if (id == OPT_LIST_JSON)
 			o->json = true;
 		else if (id != OPT_LIST_ALL)
-			return cli_usage(CMD_LIST, NULL);
+			return cli_usage(CMD_LIST, options_why());
 	}
 	return optind < argc ? cli_usage(CMD_LIST, "it takes no names") : 0;
 }

@@ -67,11 +67,10 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 {
 	int id, ret = 0;
 
-	opterr = 0;
 	optind = 1;
 	while (!ret && (id = options_next(CMD_MANAGE, "+", argc, argv)) != OPTIONS_END) {
 		if (id == OPTIONS_WRONG)
-			ret = pil_err_say(err, EINVAL, "unknown option, or one without its value");
+			ret = pil_err_say(err, EINVAL, "%s", options_why());
 		else if (options_all[id].kind == OPTION_REFUSED)
 			ret = pil_err_say(err, ENOTSUP, "--%s is not supported yet",
 					  options_all[id].name);
@@ -237,11 +236,19 @@ int cmd_manage(struct cli *cli, int argc, char **argv)
 	if (registry_find(&cli->dirs, argv[1], &distro, &err))
 		return cli_fail(&err);
 	if (parse(&r, argc - 1, argv + 1, &err)) {
+		if (!err.hint[0])
+			pil_err_hint(&err, "pillion --manage --help shows what it takes");
 		pil_err_prefix(&err, "manage '%s'", distro.name);
 		return cli_fail(&err);
 	}
-	if (r.action == GET)
+	if (r.action == GET) {
+		struct config config; /* what a machine could not use is not shown as if it held */
+
+		if (config_load_machine(&config, &cli->dirs, distro.name, &err))
+			return cli_fail(&err);
+		config_finish(&config);
 		return get(cli, distro.name, &r);
+	}
 	if (change(cli, distro.name, &r, &err)) {
 		pil_err_prefix(&err, "manage '%s'", distro.name);
 		return cli_fail(&err);

@@ -43,12 +43,37 @@ static int find_letter(enum cmd_id cmd, int letter)
 	return OPTIONS_WRONG;
 }
 
+static char why[80];
+
+const char *options_why(void)
+{
+	return why;
+}
+
+/* @found is what getopt_long() returned: ':' for an option without its value, else '?'.  It leaves
+ * in optopt a letter, or what stands for a long option that it knows. */
+static void note_why(int found, char **argv)
+{
+	const char *word = argv[optind - 1];
+
+	if (found == ':')
+		snprintf(why, sizeof(why), "%.40s needs a value", word);
+	else if (optopt >= LONG_OPTION)
+		snprintf(why, sizeof(why), "%.40s: it takes no value", word);
+	else if (optopt)
+		snprintf(why, sizeof(why), "unknown option -%c", optopt);
+	else
+		snprintf(why, sizeof(why), "unknown option %.40s", word);
+}
+
 int options_next(enum cmd_id cmd, const char *mode, int argc, char **argv)
 {
 	struct option longs[OPT_NUM + 1] = {0};
-	char letters[2 * OPT_NUM + 2];
+	char letters[2 * OPT_NUM + 4];
 	size_t n = 0, at = strlen(strcpy(letters, mode));
 	int found;
+
+	letters[at++] = ':'; /* tells the two faults apart */
 
 	for (int i = 0; i < OPT_NUM; i++) {
 		const struct cmd_option *o = &options_all[i];
@@ -64,12 +89,15 @@ int options_next(enum cmd_id cmd, const char *mode, int argc, char **argv)
 			letters[at++] = ':';
 	}
 	letters[at] = '\0';
+	opterr = 0;
 	do {
 		found = getopt_long(argc, argv, letters, longs, NULL);
 		if (found == -1)
 			return OPTIONS_END;
-		if (found == '?')
+		if (found == '?' || found == ':') {
+			note_why(found, argv);
 			return OPTIONS_WRONG;
+		}
 		found = found >= LONG_OPTION ? found - LONG_OPTION : find_letter(cmd, found);
 		if (found >= 0 && options_all[found].kind == OPTION_IGNORED)
 			cli_ignored(options_all[found].name);

@@ -49,11 +49,12 @@ struct cmd_option {
 extern const struct cmd options_cmds[CMD_NUM];
 extern const struct cmd_option options_all[OPT_NUM];
 
-/* The next option of @cmd, as getopt_long() finds it (optind, optarg and opterr are its own).
+/* The next option of @cmd, as getopt_long() finds it (optind and optarg are its own).
  * @mode is "", or "+": options end at the first word that is none.  Says so where one is ignored.
  * An enum option_id; or: */
 enum { OPTIONS_END = -1, OPTIONS_WRONG = -2 };
 int options_next(enum cmd_id cmd, const char *mode, int argc, char **argv);
+const char *options_why(void); /* OPTIONS_WRONG; valid until the next one */
 
 void options_print_usage(FILE *out, enum cmd_id cmd); /* what follows its name; no new line */
 

@@ -77,7 +77,7 @@ static const char *parse(int argc, char **argv, struct options *o)
 		else if (id == OPT_RUN_CD)
 			o->cwd = argv[i];
 		else if (!set_shell_type(o, argv[i]))
-			return argv[i];
+			return "--shell-type takes standard, login or none";
 	}
 	if (o->exec && i == argc)
 		return "--exec needs a command";

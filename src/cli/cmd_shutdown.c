@@ -13,11 +13,12 @@ int cmd_shutdown(struct cli *cli, int argc, char **argv)
 	int n, id, failed = 0;
 	bool force = false;
 
-	opterr = 0;
 	while ((id = options_next(CMD_SHUTDOWN, "", argc, argv)) == OPT_SHUTDOWN_FORCE)
 		force = true;
 	if (id != OPTIONS_END || optind < argc)
-		return cli_usage(CMD_SHUTDOWN, "unknown option");
+		return cli_usage(CMD_SHUTDOWN,
+				 id == OPTIONS_WRONG ? options_why()
+						     : "it stops all: --terminate NAME stops one");
 	n = registry_list(&cli->dirs, &list, &err);
 	if (n < 0)
 		return cli_fail(&err);

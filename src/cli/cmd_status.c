@@ -93,19 +93,20 @@ int cmd_status(struct cli *cli, int argc, char **argv)
 	bool json = false;
 	int id;
 
-	opterr = 0;
 	while ((id = options_next(CMD_STATUS, "", argc, argv)) == OPT_STATUS_JSON)
 		json = true;
 	if (id != OPTIONS_END || optind < argc)
-		return cli_usage(CMD_STATUS, "unknown option");
+		return cli_usage(CMD_STATUS,
+				 id == OPTIONS_WRONG ? options_why() : "it takes no names");
 	gather(cli, &r);
 	if (json)
 		return print_json(&r);
 	if (r.have_default)
 		printf("Default Distribution: %s\n", r.def.name);
-	printf("Default Version: %u\n", r.backend ? r.backend->version : 0);
+	if (r.backend)
+		printf("Default Version: %u\n", r.backend->version);
 	printf("Machine back end: %s%s, because: %s\n", r.backend ? r.backend->title : "none",
-	       r.backend == machine_backends[0] ? "" : " (shared kernel)", r.why);
+	       !r.backend || r.backend == machine_backends[0] ? "" : " (shared kernel)", r.why);
 	if (r.backend == machine_backends[0])
 		printf("Huge pages: %s\n", r.huge_pages.text);
 	printf("Runtime kit: %s\n", r.have_kit ? "installed" : "not installed (pillion --update)");

@@ -80,7 +80,7 @@ int cmd_update(struct cli *cli, int argc, char **argv)
 {
 	optind = 1;
 	if (options_next(CMD_UPDATE, "", argc, argv) != OPTIONS_END)
-		return cli_usage(CMD_UPDATE, NULL);
+		return cli_usage(CMD_UPDATE, options_why());
 	if (optind < argc)
 		return cli_usage(CMD_UPDATE, "it takes no names");
 	return cmd_update_kits(cli, KIT_NEWEST);

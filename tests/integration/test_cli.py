@@ -178,6 +178,34 @@ def test_unknown_option_is_named(installed):
     assert done.returncode == 1 and "--frobnicate" in done.stderr and "--help" in done.stderr
 
 
+@pytest.mark.parametrize("args,why", [
+    (("--list", "--frob"), "pillion: --list: unknown option --frob"),
+    (("--list", "-qx"), "pillion: --list: unknown option -x"),
+    (("--list", "--all=yes"), "pillion: --list: --all=yes: it takes no value"),
+    (("--update", "--frob"), "pillion: --update: unknown option --frob"),
+    (("--install", "debian", "--frob"), "pillion: --install: unknown option --frob"),
+    (("--install", "debian", "--name"), "pillion: --install: --name needs a value"),
+    (("--install", "debian", "--version", "9"), "--version is 1 (sandbox) or 2 (microVM)"),
+    (("bench", "-m"), "pillion: bench: -m needs a value"),
+    (("bench", "--frob"), "pillion: bench: unknown option --frob"),
+    (("--manage", "debian", "--frob"), "pillion: manage 'debian': unknown option --frob"),
+    (("--manage", "debian", "--set"), "pillion: manage 'debian': --set needs a value"),
+    (("--shutdown", "debian"), "--terminate NAME"),
+    (("--shell-type", "fish"), "standard, login or none"),
+])
+def test_wrong_option_is_named_with_what_is_right(installed, args, why):
+    done = installed.run(*args)
+    assert done.returncode == 1 and why in done.stderr, done.stderr
+    assert re.search("^(usage|hint): |--help", done.stderr, re.M), done.stderr
+
+
+def test_model_that_is_none_is_named_before_it_is_run(installed):
+    for model, why in (("/nonexistent", "No such file"), ("/etc/passwd", "it is no GGUF file")):
+        done = installed.run("bench", "-m", model)
+        assert done.returncode == 1 and f"model '{model}': {why}" in done.stderr, done.stderr
+        assert "\nhint: " in done.stderr and "bench: 1/" not in done.stderr
+
+
 # ---- completion ----
 
 BASH = """. $COMPLETION/pillion
@@ -672,6 +700,17 @@ def test_setting_that_cannot_be_is_refused_and_changes_nothing(managed, args, wh
     done = managed.run("--manage", "deb", *args)
     assert done.returncode == 1 and why in done.stderr, done.stderr
     assert [p.name for p in (managed.data / "distros" / "deb").iterdir()] == ["distro.json"]
+
+
+def test_settings_that_no_machine_could_use_are_not_shown(managed):
+    config = managed.root / "config" / "pillion" / "config"
+    config.mkdir(parents=True)
+    done = managed.run("--manage", "deb", "--get", "memory")
+    assert done.returncode == 1 and f"read config '{config}': Is a directory\nhint: " in done.stderr, done
+    config.rmdir()
+    config.write_text("[wsl2]\nmemory = much\n")
+    done = managed.run("--manage", "deb", "--get", "memory")
+    assert done.returncode == 1 and f"config '{config}' line 2" in done.stderr and "much" not in done.stdout
 
 
 def test_setting_of_an_unknown_machine(managed):

@@ -160,7 +160,9 @@ struct ggml_backend_reg *ggml_backend_init(void)
 			},
 	};
 	if (find_devices(&err)) {
-		log_warn("no device: %s: the program goes on with its CPU", err.msg);
+		log_warn("no device: %s: the program goes on with its CPU; on the host, "
+			 "pillion --status says why",
+			 err.msg);
 		return NULL;
 	}
 	return &gplugin.reg;

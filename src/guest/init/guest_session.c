@@ -234,7 +234,8 @@ static PIL_NORETURN void run_command(const struct guest_session *s, struct launc
 		_exit(126);
 	if (chdir(l->cwd)) {
 		if (l->request.cwd[0])
-			dprintf(2, "pillion: go to folder '%s': %s\n", l->cwd, strerror(errno));
+			dprintf(2, "pillion: go to folder '%s': %s; in the home folder instead\n",
+				l->cwd, strerror(errno));
 		if (chdir(l->user.home) && chdir("/"))
 			_exit(126);
 	}
@@ -365,7 +366,9 @@ static void start(struct guest_session *s)
 	if (!passwd_find(name, &l.user)) {
 		char text[400];
 
-		snprintf(text, sizeof(text), "there is no user '%.200s' in this machine", name);
+		snprintf(text, sizeof(text),
+			 "there is no user '%.200s' in this machine; -u root is always there",
+			 name);
 		refuse(s, text);
 		return;
 	}
