@@ -424,8 +424,8 @@ void config_finish(struct config *config)
 {
 	clear_env(config);
 	clear_shares(config);
-	free(config->ggml_dir);
-	free(config->kernel);
-	free(config->kernel_command_line);
+	for (int i = 0; i < config_num_keys; i++)
+		if (config_keys[i].kind == CONFIG_KEY_TEXT)
+			free(*(char **)((char *)config + config_keys[i].field));
 	*config = (struct config){0};
 }
