@@ -19,6 +19,8 @@ int pil_err_set(struct pil_err *err, int code, const char *fmt, ...)
 	va_end(ap);
 	if (len >= 0 && (size_t)len < sizeof(err->msg))
 		snprintf(err->msg + len, sizeof(err->msg) - (size_t)len, ": %s", strerror(code));
+	if (code == ENOSPC && !err->hint[0])
+		pil_err_hint(err, "df -h shows which disk is full");
 	return -code;
 }
 

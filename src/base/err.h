@@ -16,7 +16,8 @@ struct pil_err {
 	char hint[252]; /* what the user can type or do about it; may be empty */
 };
 
-/* Stores the formatted message followed by ": strerror(@code)".  Returns -@code. */
+/* Stores the formatted message followed by ": strerror(@code)".  Returns -@code.  A full disk gets
+ * a hint, which a later one replaces. */
 int pil_err_set(struct pil_err *err, int code, const char *fmt, ...) PIL_PRINTF(3, 4);
 
 /* Stores the formatted message as it is, for failures that errno does not name. Returns -@code. */

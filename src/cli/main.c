@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "fd.h"
 #include "log.h"
 #include "str.h"
 
@@ -91,6 +92,15 @@ static enum cmd_id find_command(const char *word)
 	return CMD_RUN;
 }
 
+/* `pillion list` runs list in a machine.  If it is not there, --list may have been meant. */
+static void hint_at_dashes(const char *word)
+{
+	_auto_free char *dashed = str_printf("--%s", word);
+
+	if (find_command(dashed) != CMD_RUN)
+		fprintf(stderr, "hint: pillion %s is a command of pillion\n", dashed);
+}
+
 int main(int argc, char **argv)
 {
 	enum cmd_id id = argc > 1 ? find_command(argv[1]) : CMD_RUN;
@@ -114,6 +124,8 @@ int main(int argc, char **argv)
 		argv++;
 	}
 	status = cmd->run(&cli, argc, argv);
+	if (id == CMD_RUN && status == 127 && argc > 1) /* a shell's "not found" */
+		hint_at_dashes(argv[1]);
 	state_dirs_finish(&cli.dirs);
 	return status;
 }

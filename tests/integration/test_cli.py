@@ -199,6 +199,12 @@ def test_wrong_option_is_named_with_what_is_right(installed, args, why):
     assert re.search("^(usage|hint): |--help", done.stderr, re.M), done.stderr
 
 
+def test_command_without_its_dashes_is_hinted_at(installed):
+    done = installed.run("status")
+    assert done.returncode == 127 and done.stderr.endswith("hint: pillion --status is a command of pillion\n"), done
+    assert "hint" not in installed.run("no-such-program").stderr
+
+
 def test_model_that_is_none_is_named_before_it_is_run(installed):
     for model, why in (("/nonexistent", "No such file"), ("/etc/passwd", "it is no GGUF file")):
         done = installed.run("bench", "-m", model)

@@ -94,7 +94,11 @@ static void test_errors_gain_context(void **state)
 	struct pil_err err = {0};
 
 	(void)state;
+	assert_int_equal(pil_err_set(&err, ENOSPC, "write '%s'", "x"), -ENOSPC);
+	assert_non_null(strstr(err.hint, "df -h"));
+	err = (struct pil_err){0};
 	assert_int_equal(pil_err_set(&err, ENOENT, "open '%s'", "x"), -ENOENT);
+	assert_string_equal(err.hint, "");
 	assert_int_equal(pil_err_prefix(&err, "start '%s'", "deb"), -ENOENT);
 	assert_string_equal(err.msg, "start 'deb': open 'x': No such file or directory");
 }
