@@ -22,8 +22,12 @@
  * A hello must be complete within HELLO_MS, and only MAX_PENDING may be under way: when more come,
  * the oldest goes of the process that has the most.  A fresh stream is read at once, before it
  * joins them, and programs send their hello as they connect, and once more if it was not heard; so
- * programs that dawdle cannot keep another one out.  A whole one waits for the broker, which may be
- * starting, as long as BROKER_MS. */
+ * programs that dawdle cannot keep another one out.
+ *
+ * A whole one waits for the broker.  The supervisor starts another one as soon as one ends, so all
+ * are told that there is none once it has been missing for BROKER_MS; who comes later is told at
+ * once, so that a program which asks many times waits for it once in all.  One that is there and
+ * does not answer is waited for longer, ANSWER_MS, and then as if it were missing. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -51,9 +55,11 @@ enum {
 	MAX_PENDING = 64,
 	ACCEPT_BATCH = 32,
 	ACCEPT_PAUSE_MS = 100,
-	BROKER_MS = 10000,
+	BROKER_MS = 1500,
 	ANSWER_MS = 5000, /* of the broker, to one request */
+	SILENT_MS = 500,  /* the same, of one that has not answered the last one */
 	RETRY_MS = 50,    /* to connect to it */
+	FORGET_MS = 5000, /* that it was missing */
 };
 
 struct gate {
@@ -62,8 +68,10 @@ struct gate {
 	struct loop *loop;
 	struct loop_source listener, control; /* control: the supervisor's; fd -1: none */
 	struct loop_timer accept_pause, retry;
-	bool refuses;        /* descriptors, by itself */
-	int broker_fd;       /* -1: not connected */
+	bool refuses;  /* descriptors, by itself */
+	int broker_fd; /* -1: not connected */
+	/* When the broker was first missed, 0: it was there; and when last. */
+	int64_t missed_ms, missed_last_ms;
 	struct list pending; /* client::link, oldest first: with an unfinished hello */
 	struct list waiting; /* client::link, oldest first: for the broker */
 	struct list held;    /* client::link: streams that others hold as well */
@@ -177,10 +185,20 @@ static bool connected(struct gate *g)
 	return g->broker_fd >= 0;
 }
 
+/* It is missing, or does not answer.  That it was so long ago says nothing about now. */
+static void note_missed(struct gate *g)
+{
+	int64_t now = loop_now_ms();
+
+	if (!g->missed_ms || now - g->missed_last_ms > FORGET_MS)
+		g->missed_ms = now;
+	g->missed_last_ms = now;
+}
+
 /* Nothing but the supervisor is heard meanwhile. */
 static bool await_broker(struct gate *g)
 {
-	int64_t due_ms = loop_now_ms() + ANSWER_MS;
+	int64_t due_ms = loop_now_ms() + (g->missed_ms ? SILENT_MS : ANSWER_MS);
 
 	for (;;) {
 		struct pollfd p[] = {{.fd = g->broker_fd, .events = POLLIN},
@@ -211,9 +229,12 @@ static bool ask(struct client *c, const int *fds, int n_fds, struct host_answer 
 		n = recv(g->broker_fd, a, sizeof(*a), MSG_DONTWAIT);
 	if (n >= (ssize_t)head && a->kind == r.kind && a->status < WIRE_NUM_STATUSES &&
 	    a->n_devices <= WIRE_MAX_DEVICES &&
-	    (size_t)n >= head + a->n_devices * sizeof(a->devices[0]))
+	    (size_t)n >= head + a->n_devices * sizeof(a->devices[0])) {
+		g->missed_ms = 0;
 		return true;
+	}
 	pil_close_p(&g->broker_fd);
+	note_missed(g);
 	return false;
 }
 
@@ -248,15 +269,30 @@ static void open_session(struct client *c)
 		client_destroy(c);
 }
 
-static void list_devices(struct client *c)
+/* False: there was no answer, and @c still waits. */
+static bool list_devices(struct client *c)
 {
 	struct host_answer a;
 
-	if (ask(c, NULL, 0, &a))
-		answer(c, (enum wire_status)a.status, a.devices, a.n_devices);
-	else
-		mistake(c->gate, "the broker does not answer");
+	if (!ask(c, NULL, 0, &a))
+		return false;
+	answer(c, (enum wire_status)a.status, a.devices, a.n_devices);
 	client_destroy(c);
+	return true;
+}
+
+static void wait_on(struct gate *g)
+{
+	struct client *c, *next;
+
+	if (loop_left_ms(g->missed_ms + BROKER_MS)) {
+		loop_timer_arm(g->loop, &g->retry, RETRY_MS);
+		return;
+	}
+	list_for_each_safe (c, next, &g->waiting, link) {
+		answer(c, WIRE_E_NO_BROKER, NULL, 0);
+		client_destroy(c);
+	}
 }
 
 static void serve_waiting(struct gate *g)
@@ -265,13 +301,16 @@ static void serve_waiting(struct gate *g)
 
 	list_for_each_safe (c, next, &g->waiting, link) {
 		if (!connected(g)) {
-			loop_timer_arm(g->loop, &g->retry, RETRY_MS);
+			note_missed(g);
+			wait_on(g);
 			return;
 		}
-		if (c->state == HELLO_OPEN)
+		if (c->state == HELLO_OPEN) {
 			open_session(c);
-		else
-			list_devices(c);
+		} else if (!list_devices(c)) {
+			wait_on(g);
+			return;
+		}
 	}
 }
 
@@ -286,7 +325,7 @@ static void client_late(struct loop_timer *timer)
 {
 	struct client *c = container_of(timer, struct client, deadline);
 
-	mistake(c->gate, c->pending ? "not complete in time" : "there is no broker");
+	mistake(c->gate, "not complete in time");
 	client_destroy(c);
 }
 
@@ -295,7 +334,6 @@ static void client_wait(struct client *c)
 	struct gate *g = c->gate;
 
 	settle(c, &g->waiting);
-	loop_timer_arm(g->loop, &c->deadline, BROKER_MS);
 	if (!g->retry.armed)
 		serve_waiting(g);
 }

@@ -15,6 +15,7 @@ const char *const wire_status_str[WIRE_NUM_STATUSES] = {
 	[WIRE_E_UNSUPPORTED] = "the device cannot do this",
 	[WIRE_E_INVALID] = "the executor refused the request",
 	[WIRE_E_SETTINGS] = "the settings of this machine cannot be read: broker.log says why",
+	[WIRE_E_NO_BROKER] = "there is no broker on the host, or it does not answer",
 };
 
 const struct wire_op_info wire_op_info[WIRE_NUM_OPS] = {

@@ -99,6 +99,7 @@ enum wire_status {
 	WIRE_E_UNSUPPORTED, /* the device cannot do this */
 	WIRE_E_INVALID,     /* a graph or request the executor refuses; the session goes on */
 	WIRE_E_SETTINGS,    /* the machine's settings cannot be read */
+	WIRE_E_NO_BROKER,   /* nobody is there who could give the device out */
 	WIRE_NUM_STATUSES
 };
 extern const char *const wire_status_str[WIRE_NUM_STATUSES];

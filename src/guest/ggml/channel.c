@@ -35,7 +35,8 @@
 #include "log.h"
 
 enum {
-	HELLO_TIMEOUT_MS = 2000,
+	LIST_TIMEOUT_MS = 4000,
+	HELLO_TIMEOUT_MS = 10000,  /* a broker that is stuck may have to be replaced */
 	OPEN_TIMEOUT_MS = 20000,   /* an executor may have to start, with a driver to load */
 	STALL_TIMEOUT_MS = 600000, /* one command on a very slow device */
 	SLICE_MS = 1000,
@@ -554,7 +555,7 @@ static int say_hello(int fd, const struct channel_target *target, enum wire_want
 	rc = pil_sendv_all(fd, &iov, 1);
 	if (!rc)
 		rc = read_bounded(fd, answer, sizeof(*answer), clock_now_us(),
-				  want == WIRE_WANT_OPEN ? OPEN_TIMEOUT_MS : HELLO_TIMEOUT_MS);
+				  want == WIRE_WANT_OPEN ? HELLO_TIMEOUT_MS : LIST_TIMEOUT_MS);
 	if (rc)
 		return pil_err_set(err, -rc, "ask the broker at %s", target->broker);
 	if (answer->magic != WIRE_MAGIC || answer->status >= WIRE_NUM_STATUSES)
@@ -564,6 +565,9 @@ static int say_hello(int fd, const struct channel_target *target, enum wire_want
 				   "the broker speaks version %u of the protocol, "
 				   "this library %d",
 				   answer->version, WIRE_VERSION);
+	if (answer->status == WIRE_E_NO_BROKER)
+		return pil_err_say(err, ENODEV, "ask at %s: %s", target->broker,
+				   wire_status_str[answer->status]);
 	if (answer->status != WIRE_OK)
 		return pil_err_say(err, EACCES, "the broker refuses: %s",
 				   wire_status_str[answer->status]);
@@ -601,7 +605,7 @@ int channel_list(const struct channel_target *target, struct wire_device *device
 	if (rc)
 		return rc;
 	*n = answer.n_devices < max ? answer.n_devices : max;
-	rc = read_bounded(fd, devices, *n * sizeof(*devices), clock_now_us(), HELLO_TIMEOUT_MS);
+	rc = read_bounded(fd, devices, *n * sizeof(*devices), clock_now_us(), LIST_TIMEOUT_MS);
 	if (rc)
 		return pil_err_set(err, -rc, "read the broker's list of devices");
 	for (uint32_t i = 0; i < *n; i++) {

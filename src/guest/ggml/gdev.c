@@ -152,12 +152,20 @@ static bool ask_broker(uint32_t index, struct wire_memory *memory)
 	return false;
 }
 
-/* A session that has ended is not asked about elsewhere: nothing can be allocated in it. */
+/* A session that has ended is not asked about elsewhere: nothing can be allocated in it.  A broker
+ * that did not answer is not asked again: programs ask many times, and each would wait. */
 static bool ask_memory(struct gdev *dev, struct wire_memory *memory)
 {
 	struct channel *chan = gdev_channel(dev);
 
-	return chan ? ask_executor(chan, memory) : ask_broker(dev->info.index, memory);
+	if (chan)
+		return ask_executor(chan, memory);
+	if (atomic_load(&dev->no_answer))
+		return false;
+	if (ask_broker(dev->info.index, memory))
+		return true;
+	atomic_store(&dev->no_answer, true);
+	return false;
 }
 
 static void dev_get_memory(struct ggml_backend_device *abi, size_t *free_bytes, size_t *total)

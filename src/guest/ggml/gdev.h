@@ -36,6 +36,7 @@ struct gdev {
 	pthread_mutex_t open_lock;
 	_Atomic(struct channel *) chan; /* opened at the first need, then kept */
 	bool open_failed;
+	_Atomic(bool) no_answer; /* of the broker's, after that */
 
 	/* under chan->lock */
 	struct query query;
