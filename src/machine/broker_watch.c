@@ -61,13 +61,15 @@ static void start(struct broker_watch *w, const struct state_dirs *dirs)
 	w->starting = 0;
 }
 
-void broker_watch_tend(struct broker_watch *w, const struct state_dirs *dirs)
+void broker_watch_tend(struct broker_watch *w, const struct state_dirs *dirs, bool tick)
 {
 	const struct host_request ping = {.kind = HOST_PING};
 	bool starting = is_starting(w);
 
 	if (w->fd >= 0)
 		hear(w);
+	if (w->fd >= 0 && !tick)
+		return;
 	if (w->fd >= 0 && w->unheard >= HUNG_TICKS && broker_end_hung(dirs, w->fd))
 		pil_close_p(&w->fd);
 	if (w->fd < 0) {

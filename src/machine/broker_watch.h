@@ -4,6 +4,7 @@
 #ifndef PIL_BROKER_WATCH_H
 #define PIL_BROKER_WATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -18,9 +19,10 @@ struct broker_watch {     /* start with fd -1 */
 	struct respawn again;
 };
 
-/* Call every few seconds: asks the broker for a sign; starts one where none listens, less and less
- * often while that fails; ends one that has not answered HUNG_TICKS times. */
-void broker_watch_tend(struct broker_watch *w, const struct state_dirs *dirs);
+/* Call every few seconds (@tick), and when @fd is readable: asks the broker for a sign; starts one
+ * where none listens, at once and then less and less often while that fails; ends one that has not
+ * answered HUNG_TICKS times. */
+void broker_watch_tend(struct broker_watch *w, const struct state_dirs *dirs, bool tick);
 void broker_watch_finish(struct broker_watch *w);
 
 #endif

@@ -303,18 +303,21 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 
 /* ---- start and stop ---- */
 
-static void stop(void *state)
+static void ask_to_end(void *state)
+{
+	pil_close_p(&((struct kvm *)state)->life_fd);
+}
+
+static void stop(void *state, int grace_ms)
 {
 	struct kvm *kvm = state;
 
-	if (!kvm)
-		return;
-	pil_close_p(&kvm->life_fd);
+	ask_to_end(kvm);
 	pil_close_p(&kvm->net_control_fd);
-	if (kvm->vmm > 0 && proc_wait(kvm->vmm, POWER_OFF_MS) == -ETIMEDOUT)
-		proc_stop(kvm->vmm, 2000);
+	if (kvm->vmm > 0)
+		proc_stop(kvm->vmm, grace_ms);
 	if (kvm->passt > 0)
-		proc_stop(kvm->passt, 500);
+		proc_stop(kvm->passt, grace_ms);
 	for (int i = 0; i < MACHINE_MAX_SHARES; i++)
 		fs_share_stop(&kvm->shares[i]);
 	free(kvm);
@@ -553,7 +556,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		if (kvm->vmm > 0) /* it may not have got so far that it would listen to us */
 			proc_stop(kvm->vmm, 0);
 		kvm->vmm = 0;
-		stop(kvm);
+		stop(kvm, 0);
 		return ret;
 	}
 	*state = kvm;
@@ -568,4 +571,6 @@ const struct machine_ops machine_kvm = {.name = "kvm",
 					.usable = usable,
 					.start = start,
 					.tend = tend,
+					.polite_ms = POWER_OFF_MS,
+					.ask_to_end = ask_to_end,
 					.stop = stop};

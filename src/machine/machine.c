@@ -226,7 +226,7 @@ int machine_stop(const struct state_dirs *dirs, const char *name, bool force, st
 
 	if (pid <= 0)
 		return 0;
-	if (kill(pid, force ? SIGKILL : SIGTERM) && errno != ESRCH)
+	if (kill(pid, force ? SIGKILL : SIGUSR1) && errno != ESRCH)
 		return pil_err_set(err, errno, "stop '%s'", name);
 	if (wait_gone(dirs, name, pid, STOP_MS))
 		return 0;

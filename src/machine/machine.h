@@ -69,8 +69,10 @@ struct machine_ops {
 	void (*tend)(void *state);
 	/* What its parts print: read by who watches the machine.  May be NULL. */
 	struct said *(*said)(void *state);
-	/* Ends it: politely, then by force; frees @state.  Bounded: half a minute at most. */
-	void (*stop)(void *state);
+	int polite_ms; /* how long it may take to end when it is asked to */
+	void (*ask_to_end)(void *state);
+	/* Ends what is left of it by force, host programs within @grace_ms; frees @state. */
+	void (*stop)(void *state, int grace_ms);
 };
 extern const struct machine_ops *const machine_backends[]; /* best first, NULL-terminated */
 

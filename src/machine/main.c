@@ -4,9 +4,15 @@
  *
  * Theory of operation: takes the machine's lock, so that there is one; goes to the background once
  * the agent serves (or says on standard output why not: a message and a hint, a line each); then
- * waits for the end of the machine or for SIGTERM.  While the machine runs it sees to it that its
+ * waits for the end of the machine or for a signal.  While the machine runs it sees to it that its
  * parts and a broker are there and answer: one that was killed is missed within TEND_MS, one that
  * is stuck within a few of them.  It waits for none of them.
+ *
+ * SIGUSR1 (pillion --terminate) ends the machine politely, which takes as long as its back end
+ * allows; one that comes while the machine starts counts when it has.  SIGTERM and SIGINT end us
+ * within a second whatever a guest does: its processes get SOON_MS, and an alarm sees to the rest.
+ * They are caught, not blocked, so that they end us also in the middle of starting; what is left
+ * behind then is what is left when we are killed.
  *
  * Everything the machine consists of is our child and ends with us. */
 #include <assert.h>
@@ -18,9 +24,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,7 +50,13 @@
 #include "str.h"
 #include "unixsock.h"
 
-enum { TEND_MS = 2000, MAX_LOG_BYTES = 16 << 20 };
+enum {
+	TEND_MS = 2000,
+	SOON_MS = 600,   /* for a guest to end in, when we have to */
+	ALARM_MS = 900,  /* for ourselves */
+	GRACE_MS = 1000, /* for programs of the host's, when there is time */
+	MAX_LOG_BYTES = 16 << 20,
+};
 
 struct supervisor {
 	struct state_dirs dirs;
@@ -57,6 +71,8 @@ struct supervisor {
 	const struct machine_ops *ops;
 	void *state;
 	int ended_fd;
+	int64_t end_ms; /* when the machine is ended by force; 0: it has not been asked to end */
+	bool in_haste;
 };
 
 static_assert(1 + CONFIG_MAX_SHARES <= MACHINE_MAX_SHARES, "add_shares() adds all of them");
@@ -242,7 +258,7 @@ static void tend(struct supervisor *s)
 		s->ops->tend(s->state);
 	forwarder_tend(&s->forwarder);
 	gate_tend(&s->gate, true);
-	broker_watch_tend(&s->broker, &s->dirs);
+	broker_watch_tend(&s->broker, &s->dirs, true);
 }
 
 static int sooner(int a_ms, int b_ms)
@@ -250,48 +266,112 @@ static int sooner(int a_ms, int b_ms)
 	return a_ms < b_ms ? a_ms : b_ms;
 }
 
+/* ---- the end ---- */
+
+static int term_fd = -1;                 /* an eventfd: SIGTERM or SIGINT has come */
+static volatile sig_atomic_t is_serving; /* the machine runs */
+
+static void on_term(int number)
+{
+	static const char why[] = "it was told to end\n\n";
+	const struct itimerval due = {.it_value.tv_usec = ALARM_MS * 1000};
+	const uint64_t one = 1;
+	int saved = errno;
+
+	(void)number;
+	if (!is_serving)
+		_exit(write(STDOUT_FILENO, why, sizeof(why) - 1) < 0 ? 2 : EXIT_FAILURE);
+	setitimer(ITIMER_REAL, &due, NULL); /* nobody catches SIGALRM */
+	if (write(term_fd, &one, sizeof(one)) < 0)
+		_exit(EXIT_FAILURE);
+	errno = saved;
+}
+
+/* A descriptor that SIGUSR1 is read from. */
+static int catch_signals(void)
+{
+	const struct sigaction action = {.sa_handler = on_term};
+	sigset_t set;
+
+	term_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	if (term_fd < 0 || sigprocmask(SIG_BLOCK, &set, NULL) ||
+	    sigaction(SIGTERM, &action, NULL) || sigaction(SIGINT, &action, NULL))
+		return -errno;
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void end_within(struct supervisor *s, int ms)
+{
+	int64_t due_ms = loop_now_ms() + ms;
+
+	if (!s->end_ms)
+		s->ops->ask_to_end(s->state);
+	if (!s->end_ms || due_ms < s->end_ms)
+		s->end_ms = due_ms;
+}
+
+static void hear_signals(struct supervisor *s, int signal_fd)
+{
+	struct signalfd_siginfo info;
+	uint64_t count;
+
+	if (read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		end_within(s, s->ops->polite_ms);
+	if (read(term_fd, &count, sizeof(count)) != (ssize_t)sizeof(count))
+		return;
+	s->in_haste = true;
+	end_within(s, SOON_MS);
+}
+
+static void serve_parts(struct supervisor *s, struct said *said, const struct pollfd *p)
+{
+	if (p[0].revents && !s->end_ms)
+		forwarder_read(&s->forwarder);
+	if (p[1].revents && !s->end_ms)
+		gate_tend(&s->gate, false);
+	if (p[2].revents && !s->end_ms)
+		broker_watch_tend(&s->broker, &s->dirs, false);
+	if (p[3].revents)
+		said_pass_on(said);
+}
+
+/* Until the machine has ended, or is to be ended by force. */
 static void watch(struct supervisor *s, int signal_fd)
 {
 	struct said *said = s->ops->said ? s->ops->said(s->state) : NULL;
-	int64_t due_ms = loop_now_ms() + TEND_MS;
+	int64_t tend_ms = loop_now_ms() + TEND_MS;
 
 	for (;;) {
-		int rest_ms = said ? said_rest_ms(said) : 0, left_ms = loop_left_ms(due_ms);
-		struct pollfd p[] = {{.fd = s->ended_fd, .events = POLLIN},
-				     {.fd = signal_fd, .events = POLLIN},
-				     {.fd = s->forwarder.path ? s->forwarder.announce_fd : -1,
-				      .events = POLLIN},
-				     {.fd = s->gate.control_fd, .events = POLLIN},
-				     {.fd = said && !rest_ms ? said->read_fd : -1,
-				      .events = POLLIN}};
+		bool ends = s->end_ms != 0;
+		int rest_ms = said ? said_rest_ms(said) : 0;
+		int left_ms = loop_left_ms(ends ? s->end_ms : tend_ms);
+		struct pollfd p[] = {
+			{.fd = s->ended_fd, .events = POLLIN},
+			{.fd = signal_fd, .events = POLLIN},
+			{.fd = term_fd, .events = POLLIN},
+			{.fd = !ends && s->forwarder.path ? s->forwarder.announce_fd : -1,
+			 .events = POLLIN},
+			{.fd = ends ? -1 : s->gate.control_fd, .events = POLLIN},
+			{.fd = ends ? -1 : s->broker.fd, .events = POLLIN},
+			{.fd = said && !rest_ms ? said->read_fd : -1, .events = POLLIN},
+		};
 		int n = poll(p, ARRAY_SIZE(p), rest_ms ? sooner(rest_ms, left_ms) : left_ms);
 
-		if ((n < 0 && errno != EINTR) || p[0].revents || p[1].revents)
+		if ((n < 0 && errno != EINTR) || (n > 0 && p[0].revents) ||
+		    (ends && loop_left_ms(s->end_ms) == 0))
 			return;
-		if (n > 0 && p[2].revents)
-			forwarder_read(&s->forwarder);
-		if (n > 0 && p[3].revents)
-			gate_tend(&s->gate, false);
-		if (n > 0 && p[4].revents)
-			said_pass_on(said);
-		if (loop_left_ms(due_ms) == 0) {
+		if (n > 0)
+			serve_parts(s, said, p + 3);
+		hear_signals(s, signal_fd);
+		if (!s->end_ms && loop_left_ms(tend_ms) == 0) {
 			tend(s);
-			due_ms = loop_now_ms() + TEND_MS;
+			tend_ms = loop_now_ms() + TEND_MS;
 		}
 	}
-}
-
-static int catch_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGPIPE, SIG_IGN);
-	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
 /* The lock goes last: until then nobody else makes anything in the folder, and after that we
@@ -318,7 +398,7 @@ static void clean_up(struct supervisor *s)
 {
 	forwarder_finish(&s->forwarder);
 	if (s->ops && s->state)
-		s->ops->stop(s->state);
+		s->ops->stop(s->state, s->in_haste ? 0 : GRACE_MS);
 	gate_finish(&s->gate); /* after the guest: it may hold streams that others have, too */
 	broker_watch_finish(&s->broker);
 	if (s->lock_fd >= 0)
@@ -350,6 +430,8 @@ int main(int argc, char **argv)
 	if (ready_fd < 0)
 		return EXIT_FAILURE;
 	signal_fd = catch_signals();
+	if (signal_fd < 0)
+		return EXIT_FAILURE;
 	ret = state_dirs_init(&s.dirs, &err);
 	if (!ret)
 		ret = start(&s, argv[1], &err);
@@ -360,10 +442,15 @@ int main(int argc, char **argv)
 	}
 	if (ret) {
 		dprintf(STDOUT_FILENO, "%s\n%s\n", err.msg, err.hint);
+		if (s.state) {
+			end_within(&s, s.ops->polite_ms);
+			watch(&s, signal_fd);
+		}
 		clean_up(&s);
 		daemon_report(&ready_fd, EXIT_FAILURE);
 		return EXIT_FAILURE;
 	}
+	is_serving = 1; /* before it is said: a signal may follow at once */
 	daemon_report(&ready_fd, EXIT_SUCCESS);
 	dup2(STDERR_FILENO, STDOUT_FILENO); /* let go of the caller's */
 	watch(&s, signal_fd);

@@ -318,17 +318,20 @@ static struct said *said(void *state)
 
 /* ---- start and stop ---- */
 
-static void stop(void *state)
+static void ask_to_end(void *state)
+{
+	pil_close_p(&((struct ns *)state)->life_fd);
+}
+
+static void stop(void *state, int grace_ms)
 {
 	struct ns *ns = state;
 
-	if (!ns)
-		return;
-	pil_close_p(&ns->life_fd);
-	if (ns->bwrap > 0 && proc_wait(ns->bwrap, 4000) == -ETIMEDOUT)
+	ask_to_end(ns);
+	if (ns->bwrap > 0)
 		proc_stop(ns->bwrap, 0);
 	if (ns->pasta > 0)
-		proc_stop(ns->pasta, 500);
+		proc_stop(ns->pasta, grace_ms);
 	said_finish(&ns->said);
 	pil_close_p(&ns->say_fd);
 	free(ns);
@@ -456,7 +459,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	pil_close_p(&ours.go);
 	if (ret) {
 		pil_close_p(&ours.ready);
-		stop(ns);
+		stop(ns, 0);
 		return ret;
 	}
 	*ready_fd = ours.ready;
@@ -474,4 +477,6 @@ const struct machine_ops machine_ns = {.name = "ns",
 				       .start = start,
 				       .tend = tend,
 				       .said = said,
+				       .polite_ms = 4000,
+				       .ask_to_end = ask_to_end,
 				       .stop = stop};
