@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: one poll loop over the stream, our input and a signalfd.  Input is read only
- * while the agent has granted credit for it.  On a terminal it is in raw mode meanwhile, so that
- * Ctrl-C is a character the machine's terminal makes a signal of; without one, INT, TERM, QUIT and
- * HUP are passed on.  The terminal is put back however this ends.
+ * Theory of operation: one poll loop over the stream, our input and a pipe of signals.  Input is
+ * read only while the agent has granted credit for it.  On a terminal it is in raw mode meanwhile,
+ * so that Ctrl-C is a character the machine's terminal makes a signal of; without one, INT, TERM,
+ * QUIT and HUP are passed on.  The terminal is put back however this ends.
+ *
+ * TERM and HUP end us within a second whatever we wait for, also a reader of our output: the
+ * handler sets a timer of END_MS, and if the command has not ended by then the next handler is our
+ * end. The command is hung up by its agent then, as whenever its command line goes.
  *
  * An agent that stops in the middle of a frame, or takes nothing more, could not be told of a
  * signal: then the second one, or the first TERM or HUP, is our own end.  So is, of signals that
@@ -13,15 +17,16 @@
 #include "attach.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -29,11 +34,11 @@
 #include "queued.h"
 #include "str.h"
 
-enum { START_MS = 60000, STUCK_MS = 400 };
+enum { START_MS = 60000, STUCK_MS = 400, END_MS = 700 };
 
 struct attachment {
 	const struct attach_opts *opts;
-	int fd, signal_fd, input_fd; /* input -1: at its end */
+	int fd, input_fd; /* input -1: at its end */
 	uint32_t credit;
 	bool started, raw;
 	bool bound_drops;    /* the kernel lets the agent queue descriptors */
@@ -53,23 +58,106 @@ static void restore_terminal(void)
 	terminal_to_restore = NULL;
 }
 
+/* ---- signals ---- */
+
+static const int caught[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGWINCH};
+
+static struct {
+	int pipe[2]; /* a byte for each signal */
+	timer_t timer;
+	bool have_timer;
+	volatile sig_atomic_t ends_by; /* SIGTERM or SIGHUP; 0: neither has come */
+	struct sigaction old[ARRAY_SIZE(caught)], old_timer;
+} signals = {.pipe = {-1, -1}};
+
+static void on_caught(int number)
+{
+	const struct itimerspec due = {.it_value.tv_nsec = END_MS * 1000000L};
+	int saved = errno;
+	char byte = (char)number;
+
+	if ((number == SIGTERM || number == SIGHUP) && signals.have_timer && !signals.ends_by) {
+		signals.ends_by = number;
+		timer_settime(signals.timer, 0, &due, NULL);
+	}
+	if (write(signals.pipe[1], &byte, 1) == 1 || errno == EAGAIN) /* enough are under way */
+		errno = saved;
+}
+
+/* The command goes on, or what we wait for does. */
+static void on_timer(int number)
+{
+	static const char why[] = "pillion: the command has been told to end, and has not: "
+				  "its command line ends without it\n";
+
+	struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+	int status = 128 + signals.ends_by;
+
+	(void)number;
+	if (terminal_to_restore)
+		tcsetattr(STDIN_FILENO, TCSANOW, terminal_to_restore); /* waits for no output */
+	if (poll(&out, 1, 0) != 1 || write(STDERR_FILENO, why, sizeof(why) - 1) < 0)
+		_exit(status);
+	_exit(status);
+}
+
+static int catch_signals(void)
+{
+	const struct sigaction take = {.sa_handler = on_caught, .sa_flags = SA_RESTART};
+	const struct sigaction end = {.sa_handler = on_timer};
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+
+	if (pipe2(signals.pipe, O_CLOEXEC | O_NONBLOCK))
+		return -errno;
+	signals.ends_by = 0;
+	signals.have_timer = sigaction(SIGRTMIN, &end, &signals.old_timer) == 0 &&
+			     timer_create(CLOCK_MONOTONIC, &event, &signals.timer) == 0;
+	for (size_t i = 0; i < ARRAY_SIZE(caught); i++)
+		sigaction(caught[i], &take, &signals.old[i]);
+	return 0;
+}
+
+static void release_signals(void)
+{
+	if (signals.pipe[0] < 0)
+		return;
+	for (size_t i = 0; i < ARRAY_SIZE(caught); i++)
+		sigaction(caught[i], &signals.old[i], NULL);
+	if (signals.have_timer)
+		timer_delete(signals.timer);
+	sigaction(SIGRTMIN, &signals.old_timer, NULL);
+	pil_close_p(&signals.pipe[0]);
+	pil_close_p(&signals.pipe[1]);
+}
+
+/* The next signal; 0: none has come. */
+static uint32_t take_signal(void)
+{
+	char number;
+
+	return read(signals.pipe[0], &number, 1) == 1 ? (uint32_t)number : 0;
+}
+
+/* ---- the stream ---- */
+
 /* Waits until the agent gives or takes something.  0: try again; -EINTR: the user has had enough.
  */
 static int await_agent(struct attachment *a, short events)
 {
 	struct pollfd p[] = {{.fd = a->fd, .events = events},
-			     {.fd = a->signal_fd, .events = POLLIN}};
-	struct signalfd_siginfo info;
+			     {.fd = signals.pipe[0], .events = POLLIN}};
+	uint32_t number;
 
-	if (poll(p, 1, STUCK_MS) || poll(p, 2, -1) < 0 || p[0].revents ||
-	    read(a->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info) ||
-	    info.ssi_signo == SIGWINCH)
+	if (poll(p, 1, STUCK_MS) || poll(p, 2, -1) < 0 || p[0].revents)
 		return 0;
-	if (a->untold || info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP) {
-		a->given_up = 128 + (int)info.ssi_signo;
+	number = take_signal();
+	if (number == 0 || number == SIGWINCH)
+		return 0;
+	if (a->untold || number == SIGTERM || number == SIGHUP) {
+		a->given_up = 128 + (int)number;
 		return -EINTR;
 	}
-	a->untold = info.ssi_signo;
+	a->untold = number;
 	return 0;
 }
 
@@ -245,12 +333,10 @@ static bool had_enough(struct attachment *a, uint32_t number)
 /* A signal passed on, or, while nothing runs yet that could take it, our own end. */
 static void on_signal(struct attachment *a, int *status)
 {
-	struct signalfd_siginfo info;
-	uint32_t number;
+	uint32_t number = take_signal();
 
-	if (read(a->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+	if (number == 0)
 		return;
-	number = info.ssi_signo;
 	if (number == SIGWINCH) {
 		struct agent_winsize size = window_size();
 
@@ -342,7 +428,7 @@ static int run_loop(struct attachment *a, struct pil_err *err)
 	while (status < 0) {
 		bool want_input = a->started && a->credit && a->input_fd >= 0;
 		struct pollfd p[] = {{.fd = a->fd, .events = POLLIN},
-				     {.fd = a->signal_fd, .events = POLLIN},
+				     {.fd = signals.pipe[0], .events = POLLIN},
 				     {.fd = want_input ? a->input_fd : -1, .events = POLLIN}};
 		int n = poll(p, 3, a->started ? -1 : START_MS), ret = 0;
 
@@ -372,9 +458,7 @@ static int run_loop(struct attachment *a, struct pil_err *err)
 
 int machine_attach(int fd, const struct attach_opts *opts, struct pil_err *err)
 {
-	static const int passed_on[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGWINCH};
 	struct attachment *a = calloc(1, sizeof(*a));
-	sigset_t set, old;
 	int ret;
 
 	if (!a) {
@@ -385,22 +469,17 @@ int machine_attach(int fd, const struct attach_opts *opts, struct pil_err *err)
 	a->fd = fd;
 	a->bound_drops = queued_fds_refuse(fd) != 0;
 	a->input_fd = opts->stdin_fd;
-	sigemptyset(&set);
-	for (size_t i = 0; i < ARRAY_SIZE(passed_on); i++)
-		sigaddset(&set, passed_on[i]);
-	sigprocmask(SIG_BLOCK, &set, &old);
 	signal(SIGPIPE, SIG_IGN);
-	a->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
-	ret = a->signal_fd < 0 ? pil_err_set(err, errno, "run a command") : send_start(a, err);
+	ret = catch_signals();
+	ret = ret ? pil_err_set(err, -ret, "run a command") : send_start(a, err);
 	if (!ret)
 		ret = run_loop(a, err);
 	if (a->raw)
 		restore_terminal();
-	sigprocmask(SIG_SETMASK, &old, NULL);
-	pil_close_p(&a->signal_fd);
 	drop_begin(a);
 	close(a->fd);
 	drop_end(a);
+	release_signals();
 	free(a);
 	return ret;
 }
