@@ -136,7 +136,7 @@ bool str_is_name(const char *text)
 {
 	size_t len = strlen(text);
 
-	if (len == 0 || len > 64 || !isalnum((unsigned char)text[0]))
+	if (len == 0 || len > STR_MAX_NAME || !isalnum((unsigned char)text[0]))
 		return false;
 	return strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
 	       len;

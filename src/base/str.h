@@ -31,7 +31,10 @@ bool str_to_bytes(const char *text, uint64_t *out);
 /* "1.4 GiB" into @out. */
 const char *str_bytes(char *out, size_t out_size, uint64_t bytes);
 
-/* 1 to 64 of [A-Za-z0-9._-], first a letter or digit: what a distro or machine may be called. */
+enum { STR_MAX_NAME = 64 };
+
+/* 1 to STR_MAX_NAME of [A-Za-z0-9._-], first a letter or digit: what a distro or machine may be
+ * called. */
 bool str_is_name(const char *text);
 
 #endif

@@ -113,15 +113,15 @@ bool executors_reaped(struct executors *x, pid_t pid, int status)
  * once. */
 static void note_offender(struct executor *e, const struct control_stuck *said)
 {
-	char machine[WIRE_MAX_NAME];
+	char machine[CONTROL_NAME_BYTES];
 
-	snprintf(machine, sizeof(machine), "%.*s", WIRE_MAX_NAME - 1, said->machine);
+	snprintf(machine, sizeof(machine), "%.*s", CONTROL_NAME_BYTES - 1, said->machine);
 	if (strcmp(machine, e->offender))
 		backoff_reset(&e->offences);
 	strcpy(e->offender, machine);
 	backoff_note(&e->offences, &offence_rule, clock_now_ms());
 	if (log_allowed(&e->complaints)) {
-		char name[WIRE_MAX_NAME * 4];
+		char name[CONTROL_NAME_BYTES * 4];
 
 		str_escape(name, sizeof(name), machine);
 		log_warn("executor of %s: a graph of machine '%s' did not end", e->device.name,

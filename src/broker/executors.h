@@ -26,7 +26,7 @@ struct executor {
 	bool reported;               /* has its device open */
 	/* The machine whose graph an executor ended itself for last; how often in a row, and until
 	 * when it gets no session. */
-	char offender[WIRE_MAX_NAME];
+	char offender[CONTROL_NAME_BYTES];
 	struct backoff offences;
 	struct log_limit complaints;
 };

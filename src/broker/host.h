@@ -8,6 +8,7 @@
 
 #include <assert.h>
 
+#include "control.h"
 #include "wire.h"
 
 enum host_kind {
@@ -24,8 +25,8 @@ enum { HOST_FDS = 2 };
 struct host_request {
 	uint32_t kind;
 	uint32_t reserved;
-	char machine[WIRE_MAX_NAME + 8]; /* NUL-terminated; a machine's name has 64 letters */
-	struct wire_hello hello;         /* as the program sent it */
+	char machine[CONTROL_NAME_BYTES];
+	struct wire_hello hello; /* as the program sent it */
 };
 static_assert(sizeof(struct host_request) == 208, "host_request");
 

@@ -152,7 +152,7 @@ static enum wire_status hand_over(struct broker *b, const struct host_request *r
 	enum wire_status status;
 
 	memset(open.hello.token, 0, sizeof(open.hello.token)); /* no business of the executor's */
-	snprintf(open.machine, sizeof(open.machine), "%.*s", WIRE_MAX_NAME - 1, r->machine);
+	snprintf(open.machine, sizeof(open.machine), "%s", r->machine);
 	tell(fds[0], &yes, sizeof(yes));
 	status = executors_open(&b->executors, open.hello.device, &open, fds, HOST_FDS);
 	if (status == WIRE_OK)

@@ -10,12 +10,13 @@
 #include "compiler.h"
 #include "err.h"
 #include "state.h"
+#include "str.h"
 
 struct distro {
-	char name[65];
-	char flavor[65];      /* what it was made from: "debian" */
-	unsigned version;     /* 1 sandbox, 2 microVM */
-	unsigned default_uid; /* user of commands without -u */
+	char name[STR_MAX_NAME + 1];
+	char flavor[STR_MAX_NAME + 1]; /* what it was made from: "debian" */
+	unsigned version;              /* 1 sandbox, 2 microVM */
+	unsigned default_uid;          /* user of commands without -u */
 };
 
 /* Held while distributions or kits are made or removed: a descriptor, waited for ten minutes. */
@@ -26,7 +27,7 @@ bool registry_locked(const struct state_dirs *dirs); /* by anybody, just now */
  * the lock's own content, so that it ends with its holder. */
 struct registry_work {
 	char state[16]; /* "Installing", "Uninstalling", "Converting" */
-	char name[65];
+	char name[STR_MAX_NAME + 1];
 	unsigned version;
 };
 void registry_announce(int lock_fd, const char *state, const char *name, unsigned version);

@@ -8,7 +8,12 @@
 #ifndef PIL_CONTROL_H
 #define PIL_CONTROL_H
 
+#include "str.h"
 #include "wire.h"
+
+/* NUL-terminated, whole: who cuts a name makes two machines one. */
+enum { CONTROL_NAME_BYTES = 72 };
+static_assert(CONTROL_NAME_BYTES > (int)STR_MAX_NAME, "the name of a machine");
 
 enum control_kind {
 	CONTROL_OPEN =
@@ -22,12 +27,12 @@ struct control_open {
 	uint32_t kind;         /* CONTROL_OPEN or CONTROL_QUERY */
 	uint32_t max_sessions; /* of this machine on this device */
 	struct wire_hello hello;
-	char machine[WIRE_MAX_NAME]; /* NUL-terminated */
-	uint64_t quota_bytes;        /* 0: the whole device */
+	char machine[CONTROL_NAME_BYTES];
+	uint64_t quota_bytes; /* 0: the whole device */
 	uint32_t shm_ok;
 	uint32_t weight; /* of its turns, 1 to 1000; 100 is normal */
 };
-static_assert(sizeof(struct control_open) == 216, "control_open");
+static_assert(sizeof(struct control_open) == 224, "control_open");
 
 struct control_report {
 	uint32_t kind;
@@ -41,8 +46,8 @@ static_assert(sizeof(struct control_report) == 24, "control_report");
 struct control_stuck {
 	uint32_t kind;
 	uint32_t reserved;
-	char machine[WIRE_MAX_NAME];
+	char machine[CONTROL_NAME_BYTES];
 };
-static_assert(sizeof(struct control_stuck) == 72, "control_stuck");
+static_assert(sizeof(struct control_stuck) == 80, "control_stuck");
 
 #endif

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "compiler.h"
+#include "control.h"
 #include "err.h"
 #include "ggml_host.h"
 #include "list.h"
@@ -54,7 +55,7 @@ struct gg_device {
 
 /* What one machine uses of the device, over all of its sessions. */
 struct account {
-	char machine[WIRE_MAX_NAME];
+	char machine[CONTROL_NAME_BYTES];
 	uint64_t quota_bytes; /* 0: the whole device */
 	unsigned weight;      /* of its turns; the time it uses counts less the more it is */
 	uint64_t used_bytes;
