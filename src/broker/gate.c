@@ -55,11 +55,11 @@ enum {
 	MAX_PENDING = 64,
 	ACCEPT_BATCH = 32,
 	ACCEPT_PAUSE_MS = 100,
-	BROKER_MS = 1500,
+	BROKER_MS = 1000,
 	ANSWER_MS = 5000, /* of the broker, to one request */
 	SILENT_MS = 500,  /* the same, of one that has not answered the last one */
 	RETRY_MS = 50,    /* to connect to it */
-	FORGET_MS = 5000, /* that it was missing */
+	FORGET_MS = 2000, /* that it was missing */
 };
 
 struct gate {
