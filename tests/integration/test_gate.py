@@ -267,7 +267,7 @@ def test_program_that_asks_while_the_broker_is_replaced_gets_its_device(world):
     p.kill()
     p.wait(5)
     streams = [world.stream(want) for want in (LIST, OPEN, LIST)]
-    time.sleep(0.5)
+    time.sleep(0.2)
     world.broker()
     assert [s.answer()[0] for s in streams] == [OK] * 3
 
@@ -322,7 +322,29 @@ def test_executor_ends_on_term(world):
 
 # ---- the command line, when root of the machine is its agent ----
 
-STARTED, STDOUT = 5, 7
+SIGNAL, STARTED, STDOUT = 4, 5, 7
+
+
+FORWARD = host_lib.BUILD / "src" / "machine" / "pillion-forward"
+
+
+def test_forwarder_ends_on_term_whatever_the_guest_does(world, lingering):
+    port = host_lib.free_port()
+    with socket.socket(socket.AF_UNIX) as guest:  # takes no connection: the next one of ours waits
+        guest.bind(str(world.base / "forward.sock"))
+        guest.listen(0)
+        p = subprocess.Popen([FORWARD, world.base / "forward.sock"], stdin=subprocess.PIPE)
+        world.children.append(p)
+        p.stdin.write(struct.pack("<HH", 1, port))
+        p.stdin.flush()
+        assert wait_for(lambda: port in host_lib.listening_ports())
+        callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+        assert wait_for(lambda: len(host_lib.children(p.pid)) == 4)
+        relays = host_lib.children(p.pid)
+        assert_ends_on_term(p)
+        assert wait_for(lambda: not any(map(host_lib.name_of, relays)), 1)
+        for c in callers:
+            c.close()
 
 
 def frame(kind, data=b""):
@@ -332,7 +354,7 @@ def frame(kind, data=b""):
 class Agent:
     """Root of a machine in the place of its agent, with one command line attached."""
 
-    def __init__(self, world, prefix):
+    def __init__(self, world, prefix, **kwargs):
         folder = world.runtime / "machines" / "debian"
         folder.mkdir(parents=True, exist_ok=True)
         with socket.socket(socket.AF_UNIX) as listener:
@@ -340,7 +362,7 @@ class Agent:
             listener.listen(1)
             env = {**world.env, "XDG_DATA_HOME": str(host_lib.installed_data())}
             self.p = subprocess.Popen([*prefix, host_lib.PILLION, "-d", "debian", "-e", "true"], env=env,
-                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd="/")
+                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd="/", **kwargs)
             world.children.append(self.p)
             self.s = listener.accept()[0]
         self.s.recv(1 << 16)
@@ -360,6 +382,66 @@ def test_command_line_ends_when_told_to(world, old, lingering, signals):
         agent.p.send_signal(number)
     assert agent.p.wait(bound(3)) == 128 + signals[-1]
     assert time.monotonic() - start < bound(1)
+
+
+def does_nothing(agent, lingering, old):
+    pass
+
+
+def queues_descriptors(agent, lingering, old):
+    with stopped(agent.p.pid):
+        for _ in range(2):
+            assert lingering().park(agent.s, frame(STDOUT, b"more\n")) == old
+
+
+def stops_in_a_frame(agent, lingering, old):
+    agent.s.sendall(frame(STDOUT, b"more\n")[:9])
+    time.sleep(0.6)
+
+
+def prints_what_nobody_reads(agent, lingering, old):
+    agent.s.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            agent.s.send(frame(STDOUT, bytes(32768)))
+
+
+def answers_what_nobody_asked(agent, lingering, old):
+    agent.s.sendall(frame(6, struct.pack("<I", 0xffffffff)) * 100)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("guest", [does_nothing, queues_descriptors, stops_in_a_frame, prints_what_nobody_reads,
+                                   answers_what_nobody_asked])
+def test_command_line_ends_on_one_signal_whatever_the_guest_does(world, old, lingering, number, guest):
+    agent = Agent(world, world.prefix, stderr=subprocess.PIPE)
+    guest(agent, lingering, old)
+    assert agent.p.poll() is None
+    with within(1, "the end of the command line"):
+        agent.p.send_signal(number)
+        assert agent.p.wait(20) == 128 + number
+    assert len(agent.p.stderr.read().splitlines()) <= 1
+
+
+def test_command_line_that_ends_without_its_command_says_so(world):
+    agent = Agent(world, [], stderr=subprocess.PIPE)
+    agent.p.terminate()
+    assert agent.p.wait(20) == 128 + signal.SIGTERM
+    assert b"has been told to end" in agent.p.stderr.read()
+
+
+def test_command_that_ends_when_told_to_gives_its_own_status(world):
+    agent = Agent(world, [], stderr=subprocess.PIPE)
+    agent.p.terminate()
+    passed_on, heard = frame(SIGNAL, struct.pack("<I", signal.SIGTERM)), b""
+    while passed_on not in heard:
+        more = agent.s.recv(1 << 16)
+        assert more
+        heard += more
+    time.sleep(0.3)
+    agent.s.sendall(frame(STDOUT, b"bye\n") + frame(9, struct.pack("<I", 5)))
+    assert agent.p.wait(20) == 5
+    assert agent.p.stdout.read() == b"bye\n" and agent.p.stderr.read() == b""
 
 
 def test_command_line_goes_on_when_descriptors_come(world, old, lingering):

@@ -658,6 +658,87 @@ def test_stuck_machine_lets_its_client_be_interrupted(pil):
     assert pil.ok("-e", "echo", "again") == "again\n"
 
 
+PASSRIGHTS_UNKNOWN = (DENY, "setsockopt/2/83=ENOPROTOOPT")
+
+
+def init_of(pil):
+    return next(p for p in host_lib.children(pil.supervisor()) if host_lib.name_of(p) == "pillion-init")
+
+
+def guest_that_idles(pil):
+    pass
+
+
+def guest_that_ignores_the_end(pil):
+    pil.ok("--", "trap '' TERM HUP; sleep 300 >/dev/null 2>&1 & echo stays")
+
+
+def guest_that_is_stopped(pil):
+    os.kill(init_of(pil), signal.SIGSTOP)
+
+
+def guest_that_never_stops_forking(pil):
+    pil.ok("--", "trap '' TERM HUP; (while :; do (trap '' TERM; exec sleep 300) & done) >/dev/null 2>&1 & sleep 0.3")
+
+
+@pytest.mark.parametrize("prefix", [(), PASSRIGHTS_UNKNOWN], ids=["kernel", "old kernel"])
+@pytest.mark.parametrize("guest", [guest_that_idles, guest_that_ignores_the_end, guest_that_is_stopped,
+                                   guest_that_never_stops_forking])
+def test_supervisor_ends_on_term_within_a_second(under, prefix, guest):
+    pil = under(*prefix)
+    pil.ok("-e", "true")
+    guest(pil)
+    pid = pil.supervisor()
+    family = [pid, *host_lib.children(pid)]
+    with within(1, "the end of the supervisor"):
+        os.kill(pid, signal.SIGTERM)
+        wait_for("it ends", lambda: not alive(pid))
+    wait_for("its processes go", lambda: not any(map(alive, family)))
+    assert pil.ok("-e", "echo", "again") == "again\n"
+
+
+def test_supervisor_ends_on_term_while_it_starts(pil):
+    pil.ok("-e", "true")
+    pil.ok("--shutdown")
+    broker = int((pil.runtime / "broker.pid").read_text())
+    os.kill(broker, signal.SIGSTOP)  # it is asked before the machine starts
+    client = pil.start("-e", "true", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pid_file = pil.runtime / "machines" / "debian" / "pid"
+    wait_for("the supervisor", lambda: pid_file.exists() and pid_file.read_text())
+    pid = pil.supervisor()
+    time.sleep(0.3)
+    with within(1, "the end of the supervisor"):
+        os.kill(pid, signal.SIGTERM)
+        wait_for("it ends", lambda: not alive(pid))
+    assert client.wait(timeout=10) == 1
+    assert "told to end" in client.stderr.read()
+    os.kill(broker, signal.SIGCONT)
+    assert pil.ok("-e", "echo", "again") == "again\n"
+
+
+def test_terminate_gives_programs_their_time_and_term_cuts_it_short(pil):
+    seen = pil.root / "seen"
+    seen.mkdir()
+    seen.chmod(0o777)
+    pil.configure(f"[wsl2]\nshare = {seen}:rw\n")
+    slow = "trap 'sleep 1.5; echo done > /mnt/host/seen/ended; exit' TERM; echo up; while :; do sleep 0.05; done"
+    p = pil.start("-e", "bash", "-c", slow, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == "up\n"
+    pil.ok("--terminate", "debian")
+    assert not pil.running()
+    assert (seen / "ended").read_text() == "done\n"
+    p.wait(timeout=10)
+    guest_that_ignores_the_end(pil)
+    pid = pil.supervisor()
+    ending = pil.start("--terminate", "debian", stdout=subprocess.DEVNULL)
+    time.sleep(0.5)
+    assert alive(pid)
+    with within(1, "the end of the supervisor"):
+        os.kill(pid, signal.SIGTERM)
+        wait_for("it ends", lambda: not alive(pid))
+    assert ending.wait(timeout=15) == 0
+
+
 def test_shutdown_with_nothing_running_is_fine(pil):
     assert pil.ok("--shutdown") == ""
 

@@ -185,7 +185,7 @@ def test_killed_at_any_moment_of_a_run_it_harms_no_program(pair, tiny, small, ki
     argv = pair.inside(*lib.completion("The", 48), model=small)
     text_of(pair.run(argv))  # the second time everything is warm, as it will be
     begin = time.monotonic()
-    whole = text_of(pair.run(argv)).split()
+    whole = text_of(pair.run(argv)).strip()
     duration = time.monotonic() - begin
     for delay in (duration * i / KILLS for i in range(KILLS)):
         process = pair.start(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -200,8 +200,9 @@ def test_killed_at_any_moment_of_a_run_it_harms_no_program(pair, tiny, small, ki
         # what has lost nothing goes on to its end; ggml reports a loss with the next graph, so that
         # the program makes a word of the zeroes that it has read
         assert took < lib.bound(2 if process.returncode else 4 + duration), err
-        words = text.split() if process.returncode == 0 else text.split()[:-1]
-        assert words == whole[:len(words)]
+        right = text.strip() if process.returncode == 0 else text.strip().rpartition(" ")[0]
+        both = min(len(right), len(whole))  # the last words of any run can be missing, or parts of one
+        assert right[:both] == whole[:both]
         lib.wait_for("the executors leave", lambda: not any(map(lib.name_of, executors)))
         pair.restart_broker()  # who dies young over and over would have to wait
         done = pair.run(pair.inside(*lib.completion("a", 4 + lib.SPARE, "-v"), model=tiny))
