@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hello.h"
 
+#include "compiler.h"
+
 void *hello_room(struct hello *hello, size_t *len)
 {
 	*len = sizeof(hello->wire) - hello->have;
@@ -21,8 +23,9 @@ enum hello_state hello_received(struct hello *hello, size_t len)
 	if (hello->have < sizeof(*w))
 		return HELLO_MORE;
 	w->program[sizeof(w->program) - 1] = '\0';
-	if (w->reserved)
-		return HELLO_BAD;
+	for (size_t i = 0; i < ARRAY_SIZE(w->reserved); i++)
+		if (w->reserved[i])
+			return HELLO_BAD;
 	if (w->want == WIRE_WANT_LIST)
 		return HELLO_LIST;
 	return w->want == WIRE_WANT_OPEN ? HELLO_OPEN : HELLO_BAD;

@@ -79,11 +79,9 @@ struct wire_hello {
 	uint16_t version;
 	uint16_t want; /* enum wire_want */
 	uint8_t token[WIRE_TOKEN_BYTES];
-	uint32_t device; /* index in the list, for WIRE_WANT_OPEN */
-	uint32_t pid;    /* as the program sees itself; shown to people, never trusted */
-	char program[WIRE_MAX_NAME]; /* NUL-padded; shown to people */
-	uint32_t ggml_version[3];    /* of the program */
-	uint32_t reserved;           /* 0 */
+	uint32_t device;             /* index in the list, for WIRE_WANT_OPEN */
+	char program[WIRE_MAX_NAME]; /* NUL-padded; shown to people, never trusted */
+	uint32_t reserved[5];        /* 0 */
 };
 static_assert(sizeof(struct wire_hello) == 128, "wire_hello");
 

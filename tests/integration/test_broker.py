@@ -118,8 +118,7 @@ class Stream:
 
 
 def hello(want, token, device=0, magic=MAGIC, version=VERSION):
-    return struct.pack("<IHH32sII64sIIII", magic, version, want, token, device, os.getpid(),
-                       b"test", 0, 27, 0, 0)
+    return struct.pack("<IHH32sI64s20x", magic, version, want, token, device, b"test")
 
 
 class World:

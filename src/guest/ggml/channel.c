@@ -544,13 +544,11 @@ static int say_hello(int fd, const struct channel_target *target, enum wire_want
 	struct wire_hello hello = {.magic = WIRE_MAGIC,
 				   .version = WIRE_VERSION,
 				   .want = (uint16_t)want,
-				   .device = device,
-				   .pid = (uint32_t)getpid()};
+				   .device = device};
 	struct iovec iov = {&hello, sizeof(hello)};
 	int rc;
 
 	memcpy(hello.token, target->token, sizeof(hello.token));
-	memcpy(hello.ggml_version, target->ggml_version, sizeof(hello.ggml_version));
 	snprintf(hello.program, sizeof(hello.program), "%s", program_invocation_short_name);
 	rc = pil_sendv_all(fd, &iov, 1);
 	if (!rc)

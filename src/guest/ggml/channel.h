@@ -31,7 +31,6 @@ enum {
 struct channel_target {
 	char broker[108];
 	uint8_t token[WIRE_TOKEN_BYTES];
-	uint32_t ggml_version[3];
 };
 
 /* Where the data of an answer goes: @n_rows rows of @row_bytes, @stride apart. */

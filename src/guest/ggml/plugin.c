@@ -117,7 +117,6 @@ static int find_devices(struct pil_err *err)
 	else
 		snprintf(target->broker, sizeof(target->broker), "vsock:%u:%d", VMADDR_CID_HOST,
 			 BROKER_VSOCK_PORT);
-	memcpy(target->ggml_version, gplugin.program.version, sizeof(target->ggml_version));
 	rc = read_token(token ? token : default_token, target->token, err);
 	if (rc)
 		return rc;

@@ -193,6 +193,7 @@ bool program_find(struct program *prog, const void *caller)
 {
 	const char *(*version)(void);
 	void *syms[NUM_SYMS];
+	uint32_t numbers[3];
 
 	memset(prog, 0, sizeof(*prog));
 	if (!find_symbols(caller, syms))
@@ -202,7 +203,7 @@ bool program_find(struct program *prog, const void *caller)
 	for (int i = 0; i < NUM_SYMS; i++)
 		if (!syms[i])
 			return true; /* generation stays unknown */
-	prog->generation = program_parse_version(prog->version_text, prog->version);
+	prog->generation = program_parse_version(prog->version_text, numbers);
 	memcpy(&prog->op_name, &syms[SYM_OP], sizeof(void *));
 	memcpy(&prog->unary_op_name, &syms[SYM_UNARY], sizeof(void *));
 	memcpy(&prog->glu_op_name, &syms[SYM_GLU], sizeof(void *));

@@ -11,7 +11,6 @@
 #include "abi.h"
 
 struct program {
-	uint32_t version[3];
 	char version_text[32];
 	enum abi_generation generation; /* ABI_UNKNOWN: a version this library does not know */
 	const char *(*op_name)(int op);
