@@ -34,7 +34,6 @@ int guest_files_find(struct guest_files *files, struct pil_err *err)
 		.init = find_guest_file("guest/init/pillion-init", "bin/pillion-init"),
 		.plugin =
 			find_guest_file("guest/ggml/libggml-pillion.so", "lib/libggml-pillion.so"),
-		.smi = find_guest_file("guest/smi/pillion-smi", "bin/pillion-smi"),
 	};
 	if (files->init)
 		return 0;
@@ -47,7 +46,6 @@ void guest_files_finish(struct guest_files *files)
 {
 	free(files->init);
 	free(files->plugin);
-	free(files->smi);
 	*files = (struct guest_files){0};
 }
 

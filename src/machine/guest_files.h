@@ -10,7 +10,7 @@
 #include "err.h"
 
 struct guest_files { /* heap, NULL where this build has none: guest_files_finish() */
-	char *init, *plugin, *smi;
+	char *init, *plugin;
 };
 
 /* Beside this program in the build tree, or installed.  -ENOENT without pillion-init. */

@@ -326,7 +326,7 @@ static void stop(void *state, int grace_ms)
 static int prepare(struct start *s, const struct machine_run *run, struct pil_err *err)
 {
 	struct guest_files files;
-	struct initramfs_file in_initramfs[4] = {0};
+	struct initramfs_file in_initramfs[3] = {0};
 	int ret = guest_files_find(&files, err);
 
 	if (ret)
@@ -334,8 +334,6 @@ static int prepare(struct start *s, const struct machine_run *run, struct pil_er
 	in_initramfs[0] = (struct initramfs_file){files.init, "init", 0755};
 	in_initramfs[1] = (struct initramfs_file){files.plugin,
 						  "usr/lib/pillion/lib/libggml-pillion.so", 0644};
-	in_initramfs[2] =
-		(struct initramfs_file){files.smi, "usr/lib/pillion/bin/pillion-smi", 0755};
 	s->program = state_find_program("vmm", "pillion-vmm", err);
 	s->disk = str_printf("%s/" IMAGE_NAME, run->spec->dir);
 	s->life_path = str_printf("%s/vm/life.sock", run->dir);

@@ -93,10 +93,6 @@ static void add_guest_files(struct argv *a, struct userns_stage *stage,
 						      userns_stage_add(stage, files->plugin),
 						      "/usr/lib/pillion/lib/libggml-pillion.so",
 						      NULL});
-	if (files->smi)
-		argv_add_all(a,
-			     (const char *const[]){"--ro-bind", userns_stage_add(stage, files->smi),
-						   "/usr/lib/pillion/bin/pillion-smi", NULL});
 	argv_add_all(a, (const char *const[]){"--remount-ro", "/usr/lib/pillion", "--tmpfs",
 					      "/usr/lib/wsl", "--symlink", "/usr/lib/pillion/lib",
 					      "/usr/lib/wsl/lib", NULL});
