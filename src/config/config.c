@@ -187,7 +187,7 @@ const struct config_key config_keys[] = {
 	 .of_machine = true, .takes = "disabled, gradual or dropCache"},
 	{"experimental", "hostAddressLoopback", CONFIG_KEY_BOOL, "false",
 	 FIELD(host_address_loopback), .of_machine = true},
-	{"npu", "min_tops", CONFIG_KEY_UNSIGNED, "40", FIELD(npu_min_tops), .max = 100000},
+	{"npu", "min_tops", CONFIG_KEY_WITHOUT_MEANING, ""},
 	{"sandbox", "systemCallFilter", CONFIG_KEY_BOOL, "true", FIELD(system_call_filter),
 	 .of_machine = true},
 	{"wsl2", "autoMemoryReclaim", CONFIG_KEY_OWN, "gradual", .set = set_reclaim,
@@ -384,7 +384,6 @@ static int load_file(struct config *config, const char *path, bool of_machine, s
 int config_load(struct config *config, const char *path, struct pil_err *err)
 {
 	*config = (struct config){.vm_idle_timeout_ms = 60000,
-				  .npu_min_tops = 40,
 				  .weight = 100,
 				  .localhost_forwarding = true,
 				  .system_call_filter = true,

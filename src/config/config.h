@@ -53,7 +53,6 @@ struct config {
 	char *env[CONFIG_MAX_ENV]; /* [accel] env = NAME=VALUE, repeatable; given to executors */
 	int n_env;
 	bool system_call_filter; /* [sandbox] systemCallFilter, default true */
-	unsigned npu_min_tops;   /* [npu] min_tops, default 40 */
 };
 
 /* Defaults, then the file if there is one.  Unknown keys get one warning line each; a value that

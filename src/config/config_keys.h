@@ -21,7 +21,7 @@ enum config_kind {
 	CONFIG_KEY_OWN, /* .set */
 	CONFIG_KEY_TEXT,
 	CONFIG_KEY_UNSIGNED,        /* up to .max */
-	CONFIG_KEY_WITHOUT_MEANING, /* accepted, because people have it in their .wslconfig */
+	CONFIG_KEY_WITHOUT_MEANING, /* accepted, because people have it in their files */
 };
 
 struct config_key {

@@ -52,7 +52,6 @@ static void test_defaults_without_a_file(void **state)
 	(void)state;
 	assert_int_equal(config_load(&c, "/nonexistent", NULL), 0);
 	assert_int_equal(c.vm_idle_timeout_ms, 60000);
-	assert_int_equal(c.npu_min_tops, 40);
 	config_finish(&c);
 }
 
@@ -73,7 +72,6 @@ static void test_keys_are_read(void **state)
 	assert_true(c.reference_always);
 	assert_int_equal(c.n_env, 2);
 	assert_string_equal(c.env[1], "B=x=y");
-	assert_int_equal(c.npu_min_tops, 10);
 	config_finish(&c);
 }
 
