@@ -9,10 +9,10 @@
  *                the host (vm.c)
  *
  * Theory of operation: sets the machine up, then accepts connections; each is a command
- * (session.c).  It is the parent of every orphan and reaps them all.  The machine ends when the
- * life descriptor reports end of file (its supervisor is gone or wants an end) or when no command
- * has run for idle-ms: TERM to all processes, two seconds, KILL, exit -- and with pid 1 the whole
- * pid namespace. */
+ * (guest_session.c).  It is the parent of every orphan and reaps them all.  The machine ends when
+ * the life descriptor reports end of file (its supervisor is gone or wants an end), or when no
+ * command has run for idle-ms: TERM to all processes, two seconds, KILL, exit -- and with pid 1 the
+ * whole pid namespace. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

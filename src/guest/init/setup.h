@@ -8,7 +8,7 @@
 
 struct wsl_conf;
 
-/* Reads /etc/wsl.conf, writes hosts, resolv.conf (@nameservers: as in resolv.conf, may be NULL),
+/* Reads /etc/wsl.conf, writes hosts, resolv.conf (@resolv_conf: its text, may be NULL),
  * ld.so settings and what names the plugin to programs, links Ollama's folder, brings lo up.
  * Needs no network. */
 void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf);
