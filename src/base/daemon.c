@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The parent waits on a pipe.  The child goes on as the daemon, in a session of its own, and
+ * writes an exit status into the pipe once it serves or has failed; the parent exits with that
+ * status.  So who starts a daemon knows that it serves. */
 #include "daemon.h"
 
 #include <errno.h>

@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Fills struct pil_err.  A text that is too long is cut: a report must never fail itself. */
 #include "err.h"
 
 #include <errno.h>

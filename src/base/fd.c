@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Descriptors and whole transfers.
+ *
+ * close_range() may be missing or denied by a filter; then descriptors are closed one by one.  A
+ * descriptor that comes with a message belongs to the caller, or is closed here: none is lost. */
 #include "fd.h"
 
 #include <errno.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The level and the name of the program are set once, before there are threads.  A line is put
+ * together on the stack and written with one write(), so lines of several threads do not mix. */
 #include "log.h"
 
 #include <errno.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Folders: making a path, removing a tree.  A tree that is removed may be a guest's.  So it is
+ * walked by descriptors, no symbolic link is followed, and the walk stays on one file system. */
 #include "path.h"
 
 #include <dirent.h>

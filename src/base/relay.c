@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: two ways, one for each direction, with a buffer each.  A way reads only
+ * when its buffer is empty, so a slow reader stops the sender at the other end, and memory is
+ * bounded.  The end of one way is passed on with shutdown(); the relay ends when both ways have
+ * ended or a stream is broken. */
 #include "relay.h"
 
 #include <errno.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Strings: printing to the heap, escaping what a peer has sent, and reading numbers and sizes that
+ * people write. */
 #include "str.h"
 
 #include <ctype.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reads the report of llama-bench with jansson.  Each field is checked for its type and its range;
+ * a report with a wrong field is refused as a whole. */
 #include "llama_json.h"
 
 #include <errno.h>

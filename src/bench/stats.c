@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Median, extremes and deviation of a few samples, and a sign test: the median is what counts,
+ * because one disturbed round must not decide. */
 #include "stats.h"
 
 #include <assert.h>

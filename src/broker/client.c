@@ -1,4 +1,11 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How the command line and the supervisors reach the broker, and start it.
+ *
+ * Theory of operation: one broker serves all machines of a user.  It holds a lock in the runtime
+ * folder and serves a socket beside it.  A client connects and asks; if nobody listens, it starts
+ * a broker, which exits at once when another one has the lock.  A broker that accepts but does not
+ * answer is stuck: the client ends the process that holds the lock, and starts another. */
 #include "broker.h"
 
 #include <errno.h>

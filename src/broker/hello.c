@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Decides as early as it can: a wrong magic number after four bytes, another version after six.
+ * So a stranger cannot keep a descriptor by sending slowly what is no hello. */
 #include "hello.h"
 
 #include "compiler.h"

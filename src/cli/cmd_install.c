@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --install: makes a distribution and the kits that it needs.
+ *
+ * Theory of operation: the registry's lock is held for the whole time, and distro.json is written
+ * last.  A distribution that was interrupted is not listed; the next installation removes its
+ * folder. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --list: the installed distributions, those that can be installed, and the one that
+ * another command is installing or removing at the moment. */
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion [OPTIONS] [COMMAND]: starts the machine if it does not run, and runs a command or a
+ * shell in it.  A machine may end between the two; then both are tried again. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

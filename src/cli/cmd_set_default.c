@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --set-default: which distribution is meant where none is named. */
 #include <stdio.h>
 
 #include "cli.h"

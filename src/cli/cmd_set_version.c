@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --set-version: turns a sandbox's tree into a microVM's disk, or back (form.h). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --shutdown: stops all machines, one after the other.  One that cannot be stopped does
+ * not keep the others. */
 #include <getopt.h>
 
 #include "cli.h"

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --status: what a person wants to know first: the default distribution, how machines are
+ * isolated on this host and why, and the devices.  All is gathered first, then printed as text or
+ * as JSON. */
 #include <getopt.h>
 #include <stdio.h>
 

@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --terminate: stops one machine. */
 #include <stdio.h>
 
 #include "cli.h"

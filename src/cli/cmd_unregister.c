@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --unregister: removes a distribution with all its files.  It is taken out of the
+ * registry first.  If the command is interrupted, only a folder is left, which the next
+ * installation removes. */
 #include <stdio.h>
 
 #include "cli.h"

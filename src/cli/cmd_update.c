@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pillion --update: installs or renews the kits: the runtime that executors run in, and the kernel
+ * of microVMs. */
 #include <assert.h>
 #include <getopt.h>
 #include <stdio.h>

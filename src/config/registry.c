@@ -1,4 +1,11 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The installed distributions.
+ *
+ * Theory of operation: a distribution is a folder with a distro.json, which is written to another
+ * name and renamed.  Whoever changes the registry holds install.lock, and announces there what it
+ * is doing; --list reads that without taking the lock.  Names are compared without regard to case,
+ * and the first spelling is kept. */
 #include "registry.h"
 
 #include <dirent.h>

@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Finds the folders of the XDG rules, locks files in them, and finds pillion's own programs:
+ * beside this one in a build tree, or where they were installed.
+ *
+ * A lock is flock() on a file.  Its last holder may have removed the file while we waited, so a
+ * lock counts only if the name still leads to the same file. */
 #include "state.h"
 
 #include <errno.h>

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Turns a tree into a disk and a disk into a tree.  The new form is made first, then recorded in
+ * the registry, and only then is the old one removed.  So a distribution is whole whenever this is
+ * interrupted; what the registry does not name is removed the next time. */
 #include "form.h"
 
 #include <errno.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reads a bzImage and decompresses its payload.  The file may be anybody's, so it is checked like
+ * a peer's data: offsets against its length, the result against a largest size. */
 #include "kernel_image.h"
 
 #include <ctype.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Asks apt which sources this host has (apt-get indextargets), and takes one that serves the
+ * component main of the host's own release: Debian's, or the first without a name. */
 #include "mirror.h"
 
 #include <errno.h>

@@ -1,4 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The tree is made like a distribution's, and kept as the kit native-FLAVOR. */
 #include "native_kit.h"
 
 #include <errno.h>

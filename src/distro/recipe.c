@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of distributions and kits, and a key for each: a recipe that has changed has another
+ * key, so the tree that was cached for it is made again. */
 #include "recipe.h"
 
 #include <stdint.h>

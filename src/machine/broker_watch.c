@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: a supervisor holds a connection to the broker and asks it for a sign of
+ * life at each tick.  When the connection ends it starts a broker, less and less often.  When
+ * several questions in a row stay unanswered the broker is stuck; it is ended, and the next tick
+ * starts another.  Nothing here waits. */
 #include "broker_watch.h"
 
 #include <errno.h>

@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Finds pillion's files for machines: in the build tree that this program is in, or installed.
+ * Also makes a machine's resolv.conf: servers on the host's loopback cannot be reached from
+ * inside. */
 #include "guest_files.h"
 
 #include <errno.h>

@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: some KVMs are there and emulate every instruction, so /dev/kvm alone says
+ * nothing.  pillion-vmm --probe times a guest that counts against the host.  The verdict is kept
+ * in the cache, with the boot and the version it holds for.  That KVM is absent is not kept: what
+ * keeps it away may end. */
 #include "kvm_probe.h"
 
 #include <assert.h>

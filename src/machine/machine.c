@@ -1,4 +1,13 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How the command line starts, reaches and stops machines.
+ *
+ * Theory of operation: the supervisor's lock, not its socket, says whether a machine runs.  A
+ * command tries to connect; where nobody listens it starts a supervisor and waits for its exit
+ * status, because the supervisor detaches once the machine's agent serves.  Several commands may
+ * start one machine at once: one supervisor gets the lock, the others say so, and their commands
+ * connect to the first.  To stop a machine is to signal the holder of the lock and to wait until
+ * the lock is free. */
 #include "machine.h"
 
 #include <errno.h>

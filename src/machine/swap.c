@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A swap disk has no name: O_TMPFILE, or a file that is unlinked at once where the file system has
+ * no O_TMPFILE. */
 #include "swap.h"
 
 #include <assert.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Puts the arguments of bubblewrap together: the jail that all helpers share.  Callers add what
+ * they bind. */
 #include "pen.h"
 
 #include <stddef.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Looks addresses of the guest up in the table of its ranges.  A piece that is not wholly in one
+ * range is refused. */
 #include "guest_mem.h"
 
 #include <errno.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Copies from and to an array of iovecs at an offset, and cuts arrays.  Lengths are sums of what a
+ * guest named, so each copy is bounded by what the array holds. */
 #include "iovs.h"
 
 #include <stdint.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A list of regions that is searched from the start: there are few of them.  A read where nobody
+ * answers gives all ones, as on hardware; a write there is dropped. */
 #include "bus.h"
 
 #include <assert.h>

@@ -1,4 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Theory of operation: a vector is signalled by this process, or by KVM itself through a line.
+ * When the guest changes a mask or an address, vectors_changed_locked() sends what was pending and
+ * makes each line direct or not.  No signal is lost between the two: an eventfd whose line is cut
+ * keeps its count, and a masked vector has its pending bit. */
 #include "msix.h"
 
 #include <assert.h>

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of pillion-vmm's options, and opening the files they name.  All is opened before the
+ * monitor jails itself. */
 #include "options.h"
 
 #include <errno.h>

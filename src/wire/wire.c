@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The tables of wire.h: operations with their sizes and names, the names of statuses and of tensor
+ * operations.  Then the checks of a frame that need nothing but the frame. */
 #include "wire.h"
 
 #include <string.h>

@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Loads the host's ggml and all of its back ends.
+ *
+ * Theory of operation: names are mapped to numbers of our own once, when ggml is loaded.  ggml's
+ * name functions are look-ups in arrays without a bound, so only a version whose numbers are known
+ * here is asked; any other one is refused. */
 #include "ggml_host.h"
 
 #include <dlfcn.h>

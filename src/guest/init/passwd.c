@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Reads /etc/passwd and /etc/group line by line.  The files are the machine's, so a line that is
+ * too long or has a field that is no number is skipped. */
 #include "passwd.h"
 
 #include <stdint.h>

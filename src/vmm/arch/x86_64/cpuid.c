@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What KVM supports, changed for a machine: the topology is that of the machine, caches are shared
+ * as its processors are, and the hypervisor bit is set.  The list is made once, and each processor
+ * gets a copy with its own number. */
 #include "cpuid.h"
 
 #include <errno.h>
