@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <assert.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "bound.h"
+#include "buffers.h"
 #include "emulated.h"
 #include "fake_ggml.h"
 #include "fd.h"
@@ -219,6 +221,31 @@ static void test_quota_holds_over_all_sessions_of_a_machine(void **state)
 		usleep(1000);
 	assert_int_equal(alloc(&b, 1, 700 << 10), WIRE_OK);
 	close(b.fd);
+	close(other.fd);
+	wait_until_gone(*state);
+}
+
+/* Each may take a mapping of the executor's, of which a process can have 65530. */
+static void test_buffers_of_a_machine_are_bounded_over_its_sessions(void **state)
+{
+	struct peer p[3], other = connect_peer(*state, "other", 0);
+	const uint32_t each = BUFFERS_MAX_OF_MACHINE / 2;
+
+	static_assert(BUFFERS_MAX_OF_MACHINE / 2 <= WIRE_MAX_BUFFERS, "in one session");
+	for (int i = 0; i < 3; i++)
+		p[i] = connect_peer(*state, "many", 0);
+	for (int i = 0; i < 2; i++)
+		for (uint32_t slot = 0; slot < each; slot++)
+			assert_int_equal(alloc(&p[i], wire_handle(slot, 1), 64), WIRE_OK);
+	assert_int_equal(alloc(&p[2], 1, 64), WIRE_E_NO_MEMORY);
+	assert_int_equal(alloc(&other, 1, 64), WIRE_OK);
+	send_op(&p[0], WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = wire_handle(0, 1)},
+		NULL, 0);
+	fence(&p[0]);
+	assert_int_equal(alloc(&p[2], 1, 64), WIRE_OK);
+	assert_int_equal(alloc(&p[2], 2, 64), WIRE_E_NO_MEMORY);
+	for (int i = 0; i < 3; i++)
+		close(p[i].fd);
 	close(other.fd);
 	wait_until_gone(*state);
 }
@@ -1330,6 +1357,7 @@ int main(void)
 		TEST(test_what_is_set_comes_back),
 		TEST(test_new_memory_is_zero),
 		TEST(test_quota_holds_over_all_sessions_of_a_machine),
+		TEST(test_buffers_of_a_machine_are_bounded_over_its_sessions),
 		TEST(test_out_of_range_access_ends_only_that_session),
 		TEST(test_rows_without_bytes_end_the_session),
 		TEST(test_stale_handle_ends_the_session),

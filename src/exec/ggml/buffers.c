@@ -22,6 +22,7 @@
 #include "buffers.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -72,6 +73,25 @@ static bool give_pages_back(const struct buffers *b, char *start, uint64_t bytes
 	return n && madvise(page_after(start), n, MADV_DONTNEED) == 0;
 }
 
+/* Of @bytes; NULL: no memory, or the machine has too many. */
+static struct ggml_backend_buffer *new_buffer(struct buffers *b,
+					      struct ggml_backend_buffer_type *type, uint64_t bytes)
+{
+	struct ggml_backend_buffer *buffer = NULL;
+
+	if (atomic_fetch_add(&b->account->n_buffers, 1) < BUFFERS_MAX_OF_MACHINE)
+		buffer = b->device->host->api.ggml_backend_buft_alloc_buffer(type, bytes);
+	if (!buffer)
+		atomic_fetch_sub(&b->account->n_buffers, 1);
+	return buffer;
+}
+
+static void free_buffer(struct buffers *b, struct ggml_backend_buffer *buffer)
+{
+	b->device->host->api.ggml_backend_buffer_free(buffer);
+	atomic_fetch_sub(&b->account->n_buffers, 1);
+}
+
 /* True: there is memory for the weight elsewhere. */
 static bool stop_lending(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
 {
@@ -88,7 +108,7 @@ static void drop_weight(struct buffers *b, struct gg_buffer *buffer, struct weig
 {
 	stop_lending(b, buffer, w);
 	if (w->own_buffer) {
-		b->device->host->api.ggml_backend_buffer_free(w->own_buffer);
+		free_buffer(b, w->own_buffer);
 		account_refund(b->device, b->account, w->own_extra);
 		account_unhold(b->device, b->account, w->own_held);
 	} else if (w->placed) {
@@ -98,8 +118,6 @@ static void drop_weight(struct buffers *b, struct gg_buffer *buffer, struct weig
 
 static void release(struct buffers *b, struct gg_buffer *buffer)
 {
-	const struct ggml_api *api = &b->device->host->api;
-
 	b->epoch++;
 	for (uint32_t i = 0; i < buffer->n_weights; i++) {
 		drop_weight(b, buffer, buffer->weights[i]);
@@ -108,10 +126,10 @@ static void release(struct buffers *b, struct gg_buffer *buffer)
 	b->n_weights -= buffer->n_weights;
 	for (int i = 0; i < DEVICE_MAX_EXTRA; i++) {
 		if (buffer->shadow[i])
-			api->ggml_backend_buffer_free(buffer->shadow[i]);
+			free_buffer(b, buffer->shadow[i]);
 		account_unhold(b->device, b->account, buffer->shadow_held[i]);
 	}
-	api->ggml_backend_buffer_free(buffer->plain);
+	free_buffer(b, buffer->plain);
 	account_refund(b->device, b->account, buffer->bytes);
 	account_unhold(b->device, b->account,
 		       BUFFER_HELD_BYTES + buffer->cap_weights * WEIGHT_HELD_BYTES);
@@ -168,7 +186,7 @@ enum wire_status buffers_alloc(struct buffers *b, uint32_t handle, uint64_t byte
 	}
 	buffer = calloc(1, sizeof(*buffer));
 	if (buffer)
-		buffer->plain = api->ggml_backend_buft_alloc_buffer(b->device->buft, bytes);
+		buffer->plain = new_buffer(b, b->device->buft, bytes);
 	if (!buffer || !buffer->plain) {
 		free(buffer);
 		account_refund(b->device, b->account, bytes);
@@ -469,7 +487,7 @@ static struct ggml_backend_buffer *own_room(struct buffers *b, int type, struct 
 	if (w->own_buffer || !account_hold(b->device, b->account, kept))
 		return NULL;
 	if (account_charge(b->device, b->account, extra)) {
-		w->own_buffer = api->ggml_backend_buft_alloc_buffer(b->device->extra[type], bytes);
+		w->own_buffer = new_buffer(b, b->device->extra[type], bytes);
 		if (!w->own_buffer)
 			account_refund(b->device, b->account, extra);
 	}
@@ -511,8 +529,7 @@ static struct ggml_backend_buffer *extra_room(struct buffers *b, struct gg_buffe
 	if (need > w->bytes)
 		return own_room(b, type, w, buffer->base + w->offset, need, data);
 	if (!buffer->shadow[type]) {
-		buffer->shadow[type] =
-			api->ggml_backend_buft_alloc_buffer(b->device->extra[type], buffer->bytes);
+		buffer->shadow[type] = new_buffer(b, b->device->extra[type], buffer->bytes);
 		if (!buffer->shadow[type])
 			return NULL;
 		api->ggml_backend_buffer_set_usage(buffer->shadow[type], GGML_USAGE_WEIGHTS);
