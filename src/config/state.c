@@ -63,6 +63,17 @@ static int make_private(const char *path, struct pil_err *err)
 	return 0;
 }
 
+/* Whoever made it: a program in a machine can make files of a tree set-user-id, and of rootless
+ * machines that user is the host's. */
+static int close_to_others(const char *path, struct pil_err *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) || ((st.st_mode & 077) && chmod(path, st.st_mode & 0700)))
+		return pil_err_set(err, errno, "keep other users out of '%s'", path);
+	return 0;
+}
+
 int state_dirs_init(struct state_dirs *dirs, struct pil_err *err)
 {
 	int ret;
@@ -74,6 +85,8 @@ int state_dirs_init(struct state_dirs *dirs, struct pil_err *err)
 		.config = xdg_dir("XDG_CONFIG_HOME", ".config"),
 	};
 	ret = make_private(dirs->data, err);
+	if (!ret)
+		ret = close_to_others(dirs->data, err);
 	if (!ret)
 		ret = make_private(dirs->runtime, err);
 	if (!ret)

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -217,6 +218,16 @@ def test_case_can_succeed(scratch, case):
     if verdict != "allowed" and why.split(":")[0] in LACKING:
         pytest.skip(f"{why}: this kernel does not have it")
     assert verdict == "allowed", why
+
+
+def test_other_users_of_the_host_cannot_reach_a_tree(arena):
+    """A rootless machine's root could leave them a program that runs as the user."""
+    assert stat.S_IMODE((arena.home / "data" / "pillion").stat().st_mode) == 0o700  # it was made with 0755
+    program = arena.home / "data" / "pillion" / "distros" / "debian" / "rootfs" / "hostile"
+    # setpriv itself may walk there until it has executed something
+    done = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", program,
+                           "--list"], capture_output=True, check=False, timeout=20)
+    assert done.returncode != 0 and b"ermission denied" in done.stderr
 
 
 def test_mounts_of_a_sandbox_follow_no_link_of_its_tree(arena):
