@@ -91,7 +91,7 @@ static int add_shares(struct supervisor *s, struct pil_err *err)
 	for (int i = 0; i < s->config.n_shares; i++) {
 		const struct config_share *share = &s->config.shares[i];
 		_auto_fd int fd = open(share->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		int ret = fd < 0 ? -errno : shares_check(share, &s->dirs, err);
+		int ret = fd < 0 ? -errno : shares_check(&s->config, i, &s->dirs, err);
 
 		if (fd < 0) {
 			pil_err_hint(err, "make it, or remove 'share = %.150s' from the config",

@@ -43,7 +43,8 @@ static char *program_folder(void)
 }
 
 /* What is wrong with @share, a real path; NULL: nothing. */
-static const char *fault(const char *share, bool writable, const struct state_dirs *dirs)
+static const char *fault(const char *share, bool writable, const struct config *config,
+			 const struct state_dirs *dirs)
 {
 	const struct passwd *pw = getpwuid(getuid());
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
@@ -63,6 +64,7 @@ static const char *fault(const char *share, bool writable, const struct state_di
 		{dirs->cache, "what pillion installs from is in it", true, true},
 		{program, "what pillion runs is in it", true, true},
 		{PILLION_GUESTDIR, "what pillion runs is in it", true, true},
+		{config->ggml_dir, "ggml_dir, what executors run, is in it", true, true},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
@@ -76,15 +78,36 @@ static const char *fault(const char *share, bool writable, const struct state_di
 	return NULL;
 }
 
-int shares_check(const struct config_share *share, const struct state_dirs *dirs,
+/* Programs that write to one share could put a link in the place of another that lies in it, and
+ * so choose which folder of the host that is at the next start. */
+static bool in_writable_share(const struct config *config, const struct config_share *share,
+			      const char *real)
+{
+	for (int i = 0; i < config->n_shares; i++) {
+		const struct config_share *other = &config->shares[i];
+		_auto_free char *outer = realpath(other->path, NULL);
+
+		if (other == share || !other->writable || !outer)
+			continue;
+		if (lies_in(share->path, other->path) || lies_in(share->path, outer) ||
+		    lies_in(real, outer))
+			return true;
+	}
+	return false;
+}
+
+int shares_check(const struct config *config, int index, const struct state_dirs *dirs,
 		 struct pil_err *err)
 {
+	const struct config_share *share = &config->shares[index];
 	_auto_free char *real = realpath(share->path, NULL);
 	const char *why;
 
 	if (!real)
 		return pil_err_set(err, errno, "folder '%s' of the host", share->path);
-	why = fault(real, share->writable, dirs);
+	why = fault(real, share->writable, config, dirs);
+	if (!why && in_writable_share(config, share, real))
+		why = "it lies in another share, that machines write to";
 	if (!why)
 		return 0;
 	if (share->unsafe) {

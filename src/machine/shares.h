@@ -7,13 +7,14 @@
 #include "compiler.h"
 #include "err.h"
 
-struct config_share;
+struct config;
 struct state_dirs;
 
 /* Refuses, with a hint, a folder by which programs of a machine come to act for the user outside:
- * one that holds his home, sockets of his session, or what pillion keeps and runs.  0 or -EPERM;
+ * one that holds his home, sockets of his session, or what pillion keeps and runs, or that lies in
+ * one they write to.  @index is of @config's shares.  0 or -EPERM;
  * `:unsafe` in the config lets it be, with a warning.  -errno where there is no such folder. */
-int shares_check(const struct config_share *share, const struct state_dirs *dirs,
+int shares_check(const struct config *config, int index, const struct state_dirs *dirs,
 		 struct pil_err *err) PIL_MUST_CHECK;
 
 /* Logs the sockets and FIFOs that a sandbox finds in @folder, as far as a short look sees them. */

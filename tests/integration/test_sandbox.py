@@ -208,6 +208,27 @@ def test_socket_in_a_share_is_named_in_the_log(pil):
         assert f"'{folder}/agent' for one" in log and "microVM" in log
 
 
+def test_share_in_a_writable_share_is_refused(anyones_own):
+    """Programs could put a link there, to any folder of the user's."""
+    pil = anyones_own
+    outer = pathlib.Path(pil.env["HOME"]) / f"shared-{pathlib.Path(pil.root).name}"
+    try:
+        subprocess.run([*pil.as_user, "mkdir", "-p", outer / "inner", outer / "other"], check=True)
+        pil.configure(f"[wsl2]\nshare = {outer}:rw\nshare = {outer}/inner\n")
+        done = pil.run("-e", "true")
+        assert done.returncode == 1 and "it lies in another share" in done.stderr, done
+        (outer / "inner").rmdir()
+        (outer / "inner").symlink_to("/etc")  # as a program may have done
+        assert "it lies in another share" in pil.run("-e", "true").stderr
+        pil.configure(f"[wsl2]\nshare = {outer}\nshare = {outer}/other:rw\n")
+        pil.ok("-e", "true")
+        pil.ok("--shutdown")
+        pil.configure(f"[wsl2]\nshare = {outer}:rw\n[accel]\nggml_dir = {outer}/other\n")
+        assert "what executors run" in pil.run("-e", "true").stderr
+    finally:
+        subprocess.run(["rm", "-r", outer], check=True)
+
+
 def test_share_that_gives_the_host_away_is_refused(anyones_own):
     pil = anyones_own
     home = pil.env["HOME"]
