@@ -44,8 +44,7 @@
 
 /* Rootless, the kernel counts all of these for the user of the host, whose other programs have the
  * same id.  The guest may have half of what the user namespace outside has. */
-static const __rlimit_resource_t halved[] = {RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_SIGPENDING,
-					     RLIMIT_MSGQUEUE};
+static const int halved[] = {RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE};
 
 static void halve_limits(void)
 {
@@ -58,7 +57,7 @@ static void halve_limits(void)
 		if (limit.rlim_cur > limit.rlim_max)
 			limit.rlim_cur = limit.rlim_max;
 		if (setrlimit(halved[i], &limit))
-			log_warn("set limit %d: %s", (int)halved[i], strerror(errno));
+			log_warn("set limit %d: %s", halved[i], strerror(errno));
 	}
 }
 
