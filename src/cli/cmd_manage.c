@@ -4,6 +4,7 @@
  *
  * Settings of one machine, in distros/NAME/machine.conf.  What is written has been read back first,
  * so that a machine never meets a file that it cannot use. */
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -136,6 +137,7 @@ static int change(struct cli *cli, const char *distro, const struct request *r, 
 
 static void say_when(struct cli *cli, const char *distro, const struct config_key *key)
 {
+	assert(key); /* what is set or unset has been looked up */
 	if (!strcmp(key->section, "accel"))
 		fprintf(stderr, "pillion: %s holds for programs that start from now on\n",
 			key->name);
@@ -216,10 +218,12 @@ static int get(struct cli *cli, const char *distro, const struct request *r)
 	int status = EXIT_SUCCESS;
 
 	read_files(cli, distro, &f);
-	if (r->key)
-		puts(value = value_of(&f, r->key, &from));
-	else
+	if (r->key) {
+		value = value_of(&f, r->key, &from);
+		puts(value);
+	} else {
 		status = print_all(&f, r->json);
+	}
 	free(f.machine);
 	free(f.user);
 	return status;
