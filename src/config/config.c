@@ -55,11 +55,12 @@ static bool cut(char *text, const char *suffix)
 	return there;
 }
 
-/* PATH, PATH:ro, PATH:rw, each with :unsafe behind it or not */
+/* PATH, PATH:ro, PATH:sockets, PATH:rw, each with :unsafe behind it or not */
 static bool set_share(struct config *c, const char *value)
 {
 	_auto_free char *path = str_printf("%s", value);
 	bool unsafe = cut(path, ":unsafe"), writable = cut(path, ":rw");
+	bool sockets = !writable && cut(path, ":sockets");
 	size_t len;
 
 	if (!writable)
@@ -70,6 +71,7 @@ static bool set_share(struct config *c, const char *value)
 	    !is_share_name(c, strrchr(path, '/') + 1))
 		return false;
 	c->shares[c->n_shares].writable = writable;
+	c->shares[c->n_shares].sockets = sockets;
 	c->shares[c->n_shares].unsafe = unsafe;
 	c->shares[c->n_shares].name = strrchr(path, '/') + 1;
 	c->shares[c->n_shares++].path = pil_take_ptr(&path);

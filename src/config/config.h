@@ -19,14 +19,15 @@ struct config_share { /* a folder of the host that machines see as /mnt/host/NAM
 	char *path;
 	const char *name; /* the last part of .path */
 	bool writable;
-	bool unsafe; /* may be one by which a machine reaches all that is the user's */
+	bool sockets; /* read-only, but a sandbox may use sockets and FIFOs in it */
+	bool unsafe;  /* may be one by which a machine reaches all that is the user's */
 };
 
 struct config {
 	int64_t vm_idle_timeout_ms; /* [wsl2] vmIdleTimeout, default 60000; < 0: never */
 	unsigned default_version;   /* [wsl2] defaultVersion: 0 auto, 1 sandbox, 2 microVM */
-	struct config_share
-		shares[CONFIG_MAX_SHARES]; /* [wsl2] share = PATH[:rw][:unsafe], repeatable */
+	struct config_share shares[CONFIG_MAX_SHARES]; /* [wsl2] share =
+							  PATH[:rw|:sockets][:unsafe], repeatable */
 	int n_shares;
 	/* [wsl2], of microVMs */
 	uint64_t memory_bytes; /* memory; 0: half of the host's */

@@ -24,6 +24,7 @@ struct machine_share { /* a host folder seen in the machine */
 	char *host, *guest;
 	bool writable;
 	bool needed; /* no machine without it */
+	bool direct; /* a sandbox may use the sockets and FIFOs in it */
 };
 #define MACHINE_HOST_FOLDER "/mnt/host" /* folders in there are shares, and nothing else is */
 

@@ -35,6 +35,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "bindfs.h"
 #include "calls.h"
 #include "config.h"
 #include "fd.h"
@@ -64,6 +65,7 @@ struct ns {
 	int life_fd;       /* closing it ends the machine */
 	struct said said;  /* what pillion-init and pasta print */
 	int say_fd;        /* the end that they get */
+	struct bindfs bindfs;
 };
 
 static bool usable(const struct state_dirs *dirs, char *why, int why_size)
@@ -98,7 +100,18 @@ static void add_guest_files(struct argv *a, struct userns_stage *stage,
 					      "/usr/lib/wsl/lib", NULL});
 }
 
-static void add_shares(struct argv *a, struct userns_stage *stage, const struct machine_spec *spec)
+static void add_share(struct argv *a, struct userns_stage *stage, struct bindfs *bindfs,
+		      const struct machine_share *share)
+{
+	const char *place = share->direct ? userns_stage_add(stage, share->host)
+					  : bindfs_add(bindfs, stage, share);
+
+	argv_add_all(a, (const char *const[]){share->writable ? "--bind" : "--ro-bind", place,
+					      share->guest, NULL});
+}
+
+static void add_shares(struct argv *a, struct userns_stage *stage, struct bindfs *bindfs,
+		       const struct machine_spec *spec)
 {
 	bool folders = false;
 
@@ -112,10 +125,7 @@ static void add_shares(struct argv *a, struct userns_stage *stage, const struct 
 			folders = true;
 		}
 		if (path_exists(share->host))
-			argv_add_all(a,
-				     (const char *const[]){share->writable ? "--bind" : "--ro-bind",
-							   userns_stage_add(stage, share->host),
-							   share->guest, NULL});
+			add_share(a, stage, bindfs, share);
 	}
 	if (folders)
 		argv_add_all(a, (const char *const[]){"--remount-ro", MACHINE_HOST_FOLDER, NULL});
@@ -186,9 +196,9 @@ static void add_mounted_on(struct argv *places, const struct argv *command)
 				argv_add(places, command->v[i + makers[m].at]);
 }
 
-static void build_command(struct argv *a, struct userns_stage *stage, const struct machine_run *run,
-			  const struct guest_files *files, const char *guest_dir,
-			  const struct start_fds *fds, bool *dns_forward)
+static void build_command(struct argv *a, struct userns_stage *stage, struct ns *ns,
+			  const struct machine_run *run, const struct guest_files *files,
+			  const char *guest_dir, const struct start_fds *fds)
 {
 	argv_add_all(a, (const char *const[]){"bwrap", "--unshare-pid", "--unshare-cgroup-try",
 					      "--as-pid-1", "--bind", stage->tree, "/", NULL});
@@ -202,7 +212,7 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 	argv_addf(a, "%d", fds->token);
 	argv_add(a, "/run/pillion/token");
 	add_guest_files(a, stage, files);
-	add_shares(a, stage, run->spec);
+	add_shares(a, stage, &ns->bindfs, run->spec);
 	argv_add_all(a, (const char *const[]){
 				"--clearenv", "--setenv", "PATH",
 				"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -212,7 +222,7 @@ static void build_command(struct argv *a, struct userns_stage *stage, const stru
 		argv_add(a, "--seccomp");
 		argv_addf(a, "%d", fds->filter);
 	}
-	add_init(a, run, fds, dns_forward);
+	add_init(a, run, fds, &ns->dns_forward);
 }
 
 /* ---- network ---- */
@@ -298,6 +308,7 @@ static void tend(void *state)
 {
 	struct ns *ns = state;
 
+	bindfs_tend(&ns->bindfs);
 	if (ns->no_network || (ns->pasta > 0 && proc_wait(ns->pasta, 0) == -ETIMEDOUT))
 		return;
 	ns->pasta = 0;
@@ -326,6 +337,7 @@ static void stop(void *state, int grace_ms)
 	ask_to_end(ns);
 	if (ns->bwrap > 0)
 		proc_stop(ns->bwrap, 0);
+	bindfs_stop(&ns->bindfs);
 	if (ns->pasta > 0)
 		proc_stop(ns->pasta, grace_ms);
 	said_finish(&ns->said);
@@ -354,8 +366,8 @@ static void close_start_fds(struct start_fds *fds)
 	pil_close_p(&fds->filter);
 }
 
-static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files *files,
-			 const struct start_fds *fds, int say_fd, bool *dns_forward,
+static pid_t spawn_bwrap(struct ns *ns, const struct machine_run *run,
+			 const struct guest_files *files, const struct start_fds *fds,
 			 struct pil_err *err)
 {
 	_auto_free char *guest_dir = str_printf("%s/guest", run->dir);
@@ -366,8 +378,8 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 	const int keep[] = {fds->life,   fds->ready,     fds->entered,   fds->go, fds->token,
 			    fds->filter, run->listen_fd, run->forward_fd}; /* -1 is nothing */
 	struct proc_opts opts = {.stdin_fd = -1,
-				 .stdout_fd = say_fd,
-				 .stderr_fd = say_fd,
+				 .stdout_fd = ns->say_fd,
+				 .stderr_fd = ns->say_fd,
 				 .keep_fds = keep,
 				 .n_keep_fds = ARRAY_SIZE(keep),
 				 .new_session = true,
@@ -375,7 +387,11 @@ static pid_t spawn_bwrap(const struct machine_run *run, const struct guest_files
 	pid_t pid;
 
 	stage.tree = userns_stage_add(&stage, rootfs);
-	build_command(&a, &stage, run, files, guest_dir, fds, dns_forward);
+	build_command(&a, &stage, ns, run, files, guest_dir, fds);
+	if (ns->bindfs.n) {
+		stage.prepare = bindfs_mount;
+		stage.arg = &ns->bindfs;
+	}
 	add_mounted_on(&places, &a);
 	stage.mounted_on = places.v;
 	pid = userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
@@ -411,6 +427,19 @@ static int open_fds(struct ns *ns, const struct machine_run *run, struct start_f
 	return fds->filter < 0 ? fds->filter : 0;
 }
 
+static int look_at_shares(const struct machine_spec *spec, struct pil_err *err)
+{
+	int ret = 0;
+
+	for (int i = 0; i < spec->n_shares && !ret; i++) {
+		if (spec->shares[i].direct)
+			shares_warn_of_sockets(spec->shares[i].host);
+		else
+			ret = bindfs_usable(&spec->shares[i], err);
+	}
+	return ret;
+}
+
 /* Starts bwrap, waits until pillion-init has its namespaces, gives it a network, lets it go on. */
 static int bring_up(struct ns *ns, const struct machine_run *run, struct start_fds *fds,
 		    const struct our_fds *ours, struct pil_err *err)
@@ -420,13 +449,17 @@ static int bring_up(struct ns *ns, const struct machine_run *run, struct start_f
 
 	if (ret)
 		return ret;
-	for (int i = 0; i < run->spec->n_shares; i++)
-		shares_warn_of_sockets(run->spec->shares[i].host);
-	ns->bwrap = spawn_bwrap(run, &files, fds, ns->say_fd, &ns->dns_forward, err);
+	ret = look_at_shares(run->spec, err);
+	if (!ret)
+		ret = bindfs_init(&ns->bindfs, run->dir, err);
+	ns->bwrap = ret ? ret : spawn_bwrap(ns, run, &files, fds, err);
 	guest_files_finish(&files);
 	close_start_fds(fds);
 	if (ns->bwrap < 0)
 		return ns->bwrap;
+	ret = bindfs_serve(&ns->bindfs, ns->say_fd, err);
+	if (ret)
+		return ret;
 	ns->init = await_init(ns->bwrap, ours->entered);
 	if (ns->init <= 0)
 		return pil_err_say(err, EIO, "the sandbox ended before it stood");
@@ -445,6 +478,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (!ns)
 		return -ENOMEM;
 	ns->life_fd = ns->say_fd = ns->said.read_fd = -1;
+	ns->bindfs.near_fd = ns->bindfs.far_fd = -1;
 	ns->map_loopback = run->config->host_address_loopback;
 	ns->no_network = run->config->no_network;
 	ret = open_fds(ns, run, &fds, &ours, err);

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: a share is a bind mount in a sandbox.  Read-only keeps files and folders as
- * they are, but a socket takes connections and a FIFO takes bytes all the same.  No mount option
- * changes that: overlayfs would, but a guest then does not see what the host changes in the folder
- * afterwards.  So the folders are refused in which there always are sockets of the user's session
+ * Theory of operation: a share that is written to, or is marked so, is a bind mount in a sandbox:
+ * a socket in it takes connections and a FIFO takes bytes.  The others go through FUSE (bindfs.c).
+ * So the folders are refused in which there always are sockets of the user's session
  * (agents of keys, the session bus, container engines), and others are looked at.
  *
  * Some folders may be seen but never written: what pillion runs outside lies in them. */

@@ -284,6 +284,8 @@ static PIL_NORETURN void enter(char *const *argv, const struct userns_stage *sta
 		_exit(126);
 	if (!ret && (setresgid(0, 0, 0) || setgroups(0, NULL) || setresuid(0, 0, 0)))
 		ret = -errno;
+	if (!ret && stage && stage->prepare)
+		ret = stage->prepare(stage->arg);
 	if (!ret)
 		ret = refuse_links(stage);
 	if (!ret)

@@ -27,6 +27,10 @@ struct userns_stage {
 	 * on, NULL-terminated.  With a symbolic link in one it is not started: -ELOOP. */
 	const char *tree;
 	char *const *mounted_on;
+	/* Called, where it is set, with .arg as root of the namespace before the program is
+	 * executed.  0 or -errno. */
+	int (*prepare)(void *arg);
+	void *arg;
 };
 
 /* Adds a path and returns where it will be seen: borrowed from @stage, or @source itself. */
