@@ -12,6 +12,7 @@
 #include "calls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
@@ -86,6 +87,10 @@ enum {
 	SOCKET_32 = 359,
 	PERSONALITY = 135,
 	PERSONALITY_32 = 136,
+	FCNTL = 72,
+	FCNTL_32 = 55,
+	FCNTL64_32 = 221,
+	MAX_PIPE_BYTES = 64 << 10, /* what a pipe has from the start */
 };
 
 /* All others reach much code for few programs: vsock (the host's own virtual machines), ALG, and
@@ -137,6 +142,18 @@ static void look_into(struct program *p, uint32_t nr, const uint32_t *values, si
 	answer(p, SECCOMP_RET_ERRNO | (uint32_t)error);
 }
 
+/* Call @nr, fcntl, may make no pipe larger: their pages are counted by user, and others' pipes
+ * would get none. */
+static void keep_pipes_small(struct program *p, uint32_t nr)
+{
+	put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 5));
+	load(p, offsetof(struct seccomp_data, args[1]));
+	put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETPIPE_SZ, 0, 3));
+	load(p, offsetof(struct seccomp_data, args[2]));
+	answer_if(p, BPF_JGT, MAX_PIPE_BYTES, SECCOMP_RET_ERRNO | EPERM);
+	load(p, offsetof(struct seccomp_data, nr));
+}
+
 static void put_arch(struct program *p, uint32_t arch, bool wide)
 {
 	unsigned skip;
@@ -153,6 +170,9 @@ static void put_arch(struct program *p, uint32_t arch, bool wide)
 		if (nr != CALLS_NOT_A_CALL)
 			answer_if(p, BPF_JEQ, nr, SECCOMP_RET_ERRNO | d->error);
 	}
+	keep_pipes_small(p, wide ? FCNTL : FCNTL_32);
+	if (!wide)
+		keep_pipes_small(p, FCNTL64_32);
 	look_into(p, wide ? SOCKET : SOCKET_32, families, ARRAY_SIZE(families), EAFNOSUPPORT);
 	load(p, offsetof(struct seccomp_data, nr));
 	look_into(p, wide ? PERSONALITY : PERSONALITY_32, personalities, ARRAY_SIZE(personalities),

@@ -164,13 +164,25 @@ static int take_pipe(int n)
 	return fcntl(fds[0], F_SETPIPE_SZ, 1 << 20) < 0 ? -errno : 0;
 }
 
+/* As they come: past a number of them the kernel makes them smaller, but makes them. */
+static int take_small_pipe(int n)
+{
+	int fds[2];
+
+	(void)n;
+	return pipe2(fds, O_CLOEXEC) ? -errno : 0;
+}
+
 static int take_queue(int n)
 {
 	struct mq_attr a = {.mq_maxmsg = 10, .mq_msgsize = 8192};
 	char name[64];
 
 	snprintf(name, sizeof(name), "/hostile-%d-%d", getpid(), n);
-	return mq_open(name, O_CREAT | O_RDWR, 0600, &a) == (mqd_t)-1 ? -errno : 0;
+	if (mq_open(name, O_CREAT | O_RDWR, 0600, &a) == (mqd_t)-1)
+		return -errno;
+	mq_unlink(name); /* it is there as long as we are, and no longer */
+	return 0;
 }
 
 static int take_key(int n)
@@ -234,21 +246,14 @@ static int take_in_flight(int n)
 }
 
 static const struct bomb bombs[] = {
-	{"processes", take_process, 2500, 20},
-	{"threads", take_thread, 2500, 20},
-	{"user_namespaces", take_userns, 400, 1},
-	{"net_namespaces", take_netns, 60, 1},
-	{"mount_namespaces", take_mntns, 400, 1},
-	{"inotify_instances", take_inotify, 2000, 2},
-	{"inotify_watches", take_watch, 20000, 20},
-	{"epoll_watches", take_epoll, 200000, 100},
-	{"pipe_pages", take_pipe, 400, 2},
-	{"message_queues", take_queue, 300, 1},
-	{"keys", take_key, 400, 5},
-	{"timers", take_timer, 100000, 20},
-	{"terminals", take_terminal, 4200, 2},
-	{"locked_memory", take_locked, 512, 1},
-	{"in_flight", take_in_flight, 60000, 8},
+	{"processes", take_process, 2500, 20},      {"threads", take_thread, 2500, 20},
+	{"user_namespaces", take_userns, 400, 1},   {"net_namespaces", take_netns, 60, 1},
+	{"mount_namespaces", take_mntns, 400, 1},   {"inotify_instances", take_inotify, 2000, 2},
+	{"inotify_watches", take_watch, 20000, 20}, {"epoll_watches", take_epoll, 200000, 100},
+	{"pipe_pages", take_pipe, 400, 2},          {"pipes", take_small_pipe, 3000, 20},
+	{"message_queues", take_queue, 300, 1},     {"keys", take_key, 400, 5},
+	{"timers", take_timer, 100000, 20},         {"terminals", take_terminal, 4200, 2},
+	{"locked_memory", take_locked, 512, 1},     {"in_flight", take_in_flight, 60000, 8},
 };
 
 static const struct bomb *find(const char *name)
@@ -310,20 +315,11 @@ static int bomb(const struct hostile_case *c)
 	}
 
 static const struct hostile_case cases[] = {
-	BOMB("processes"),
-	BOMB("threads"),
-	BOMB("user_namespaces"),
-	BOMB("net_namespaces"),
-	BOMB("mount_namespaces"),
-	BOMB("inotify_instances"),
-	BOMB("inotify_watches"),
-	BOMB("epoll_watches"),
-	BOMB("pipe_pages"),
-	BOMB("message_queues"),
-	BOMB("keys"),
-	BOMB("timers"),
-	BOMB("terminals"),
-	BOMB("locked_memory"),
+	BOMB("processes"),       BOMB("threads"),          BOMB("user_namespaces"),
+	BOMB("net_namespaces"),  BOMB("mount_namespaces"), BOMB("inotify_instances"),
+	BOMB("inotify_watches"), BOMB("epoll_watches"),    BOMB("pipe_pages"),
+	BOMB("pipes"),           BOMB("message_queues"),   BOMB("keys"),
+	BOMB("timers"),          BOMB("terminals"),        BOMB("locked_memory"),
 	BOMB("in_flight"),
 };
 

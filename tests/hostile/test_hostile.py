@@ -83,7 +83,7 @@ def takes(function, *args, **kwargs):
 
 
 # What the kernel counts by user, and all machines of a user are one: they can take it from each other.
-BY_USER = ("in_flight", "message_queues", "pipe_pages", "terminals")
+BY_USER = ("in_flight",)
 
 
 def others_get_theirs(arena, case):

@@ -26,6 +26,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,19 +62,41 @@ static void halve_limits(void)
 	}
 }
 
-/* Of the guest, in /proc/sys/user.  A file that a kernel does not have is no fault. */
+/* Of the guest, in /proc/sys/user.  A file that a kernel does not have is no fault.  Where the user
+ * outside has a limit of his own, the guest has at most a part of it: half, and of inotify
+ * instances, of which there are 128 by default, a quarter. */
 static const struct {
 	const char *name;
 	unsigned max;
+	const char *users; /* his limit; NULL: none that a machine comes near */
+	unsigned part;
 } counts[] = {
-	{"max_cgroup_namespaces", 0}, /* in one, the guest could mount the cgroups it is in */
-	{"max_fanotify_groups", 64},    {"max_fanotify_marks", 65536},
-	{"max_inotify_instances", 512}, {"max_inotify_watches", 65536},
-	{"max_ipc_namespaces", 256},    {"max_mnt_namespaces", 512},
-	{"max_net_namespaces", 128},    {"max_pid_namespaces", 256},
-	{"max_time_namespaces", 256},   {"max_user_namespaces", 512},
-	{"max_uts_namespaces", 256},
+	{"max_cgroup_namespaces", 0, NULL, 0}, /* in one, it could mount the cgroups it is in */
+	{"max_fanotify_groups", 64, "/proc/sys/fs/fanotify/max_user_groups", 2},
+	{"max_fanotify_marks", 65536, "/proc/sys/fs/fanotify/max_user_marks", 2},
+	{"max_inotify_instances", 512, "/proc/sys/fs/inotify/max_user_instances", 4},
+	{"max_inotify_watches", 65536, "/proc/sys/fs/inotify/max_user_watches", 2},
+	{"max_ipc_namespaces", 256, NULL, 0},
+	{"max_mnt_namespaces", 512, NULL, 0},
+	{"max_net_namespaces", 128, NULL, 0},
+	{"max_pid_namespaces", 256, NULL, 0},
+	{"max_time_namespaces", 256, NULL, 0},
+	{"max_user_namespaces", 512, NULL, 0},
+	{"max_uts_namespaces", 256, NULL, 0},
 };
+
+static unsigned max_of(size_t i)
+{
+	_auto_free char *text = NULL;
+	uint64_t users;
+
+	if (!counts[i].users || pil_read_file(counts[i].users, 32, &text) <= 0)
+		return counts[i].max;
+	text[strcspn(text, "\n")] = '\0';
+	if (!str_to_u64(text, UINT32_MAX, &users) || users / counts[i].part > counts[i].max)
+		return counts[i].max;
+	return (unsigned)users / counts[i].part;
+}
 
 static int limit_counts(struct pil_err *err)
 {
@@ -83,7 +106,7 @@ static int limit_counts(struct pil_err *err)
 
 		if (fd < 0 && errno == ENOENT)
 			continue;
-		if (fd < 0 || dprintf(fd, "%u\n", counts[i].max) < 0)
+		if (fd < 0 || dprintf(fd, "%u\n", max_of(i)) < 0)
 			return pil_err_set(err, errno, "limit the sandbox: write %s", path);
 	}
 	return 0;

@@ -59,6 +59,15 @@ static bool cover(const char *path)
 	       mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | FLAGS, NULL) == 0;
 }
 
+/* Terminals are numbered and counted for the whole host, which has 4096: the machine's have a bound,
+ * and what the host keeps for itself stays so. */
+static bool bound_terminals(void)
+{
+	return !path_exists("/dev/pts/ptmx") ||
+	       mount(NULL, "/dev/pts", NULL, MS_REMOUNT | MS_NOSUID | MS_NOEXEC,
+		     "mode=620,ptmxmode=666,max=1024") == 0;
+}
+
 static bool add_whole_proc(void)
 {
 	return mkdir(WHOLE "/proc", 0555) == 0 &&
@@ -70,6 +79,8 @@ int cover_kernel_files(struct pil_err *err)
 {
 	if (path_exists(WHOLE) && !add_whole_proc())
 		return pil_err_set(err, errno, "mount %s", WHOLE);
+	if (!bound_terminals())
+		return pil_err_set(err, errno, "bound the terminals of /dev/pts");
 	for (size_t i = 0; i < ARRAY_SIZE(covered); i++)
 		if (!cover(covered[i]))
 			return pil_err_set(err, errno, "cover %s", covered[i]);
