@@ -43,7 +43,7 @@ def rootless(data):
         subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), name], check=True)
     build = home / "build" / "src"
     for folder, programs in {"cli": ["pillion"], "broker": ["pillion-broker", "pillion-gate"], "exec": ["pillion-exec"],
-                             "machine": ["pillion-machine"], "guest/init": ["pillion-init"],
+                             "machine": ["pillion-machine", "pillion-fusermount"], "guest/init": ["pillion-init"],
                              "guest/ggml": ["libggml-pillion.so"]}.items():
         (build / folder).mkdir(parents=True)
         for program in programs:

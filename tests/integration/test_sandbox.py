@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What root of a sandbox tries against the host, as root's machine and as a user's."""
+import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
+import tempfile
 
-from host import wait_for
+import pytest
+from host import children, name_of, signal_all, wait_for
 
 # Perl, which every Debian tree has, makes the calls.  `call` says OK or the error.
 CALLS = r"""sub call { my ($n, @a) = @_; my $r = syscall($n, @a); return $r < 0 ? "$!" : "OK" }
@@ -197,15 +201,104 @@ def test_read_only_share_stays_as_it_is(anyones_own):
         subprocess.run(["rm", "-r", folder], check=True)
 
 
-def test_socket_in_a_share_is_named_in_the_log(pil):
-    folder = pil.root / "shared"
+CONNECT = r"""use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0);
+               print connect($s, sockaddr_un("/mnt/host/shared/agent")) ? "OK" : $! """
+
+
+@pytest.fixture
+def shared_folder(anyones_own):
+    """With a socket that is listened at, a FIFO that is read, and a file."""
+    folder = anyones_own.root / "shared"
     folder.mkdir()
+    folder.chmod(0o755)
+    (folder / "notes").write_text("mine\n")
+    (folder / "notes").chmod(0o666)
+    os.mkfifo(folder / "fifo")
+    (folder / "fifo").chmod(0o666)
+    fifo = os.open(folder / "fifo", os.O_RDWR | os.O_NONBLOCK)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "agent"))
-        pil.configure(f"[wsl2]\nshare = {folder}\n")
-        pil.ok("-e", "true")
-        log = (pil.runtime / "machines" / "debian.log").read_text()
-        assert f"'{folder}/agent' for one" in log and "microVM" in log
+        (folder / "agent").chmod(0o777)
+        server.listen()
+        yield folder, fifo
+    os.close(fifo)
+    anyones_own.run("--terminate", "debian")
+    subprocess.run(["rm", "-r", folder], check=True)
+
+
+def test_read_only_share_shows_files_as_they_are_but_no_way_out(anyones_own, shared_folder):
+    folder, fifo = shared_folder
+    pil = anyones_own
+    pil.configure(f"[wsl2]\nshare = {folder}\n")
+    assert "fuse" in pil.ok("-e", "grep", "/mnt/host/shared", "/proc/self/mounts")
+    assert pil.ok("-e", "cat", "/mnt/host/shared/notes") == "mine\n"
+    (folder / "notes").write_text("longer than it was\n")
+    (folder / "later").write_text("new\n")
+    wait_for("the machine sees what changed",
+             lambda: pil.ok("-e", "cat", "/mnt/host/shared/notes") == "longer than it was\n", timeout=3)
+    assert pil.ok("-e", "cat", "/mnt/host/shared/later") == "new\n"
+    (folder / "later").unlink()
+    wait_for("the machine sees it gone", lambda: pil.run("-e", "cat", "/mnt/host/shared/later").returncode, timeout=3)
+    assert perl(pil, CONNECT) == "Connection refused"
+    pil.run("-u", "root", "-e", "timeout", "1", "sh", "-c", "exec 3<>/mnt/host/shared/fifo; echo out >&3")
+    with pytest.raises(BlockingIOError):
+        os.read(fifo, 10)
+
+
+def test_share_marked_sockets_lets_them_be_used(anyones_own, shared_folder):
+    """The other way round: what the test above refuses would work."""
+    folder, _ = shared_folder
+    anyones_own.configure(f"[wsl2]\nshare = {folder}:sockets\n")
+    assert perl(anyones_own, CONNECT) == "OK"
+    assert "Read-only" in anyones_own.run("-u", "root", "-e", "touch", "/mnt/host/shared/notes").stderr
+    log = (anyones_own.runtime / "machines" / "debian.log").read_text()
+    assert "can use its sockets and FIFOs (2" in log and "microVM" in log
+
+
+def test_share_whose_server_is_killed_gives_errors_and_says_so(anyones_own, shared_folder):
+    folder, _ = shared_folder
+    pil = anyones_own
+    pil.configure(f"[wsl2]\nshare = {folder}\n")
+    pil.ok("-e", "true")
+    servers = [pid for pid in children(pil.supervisor()) if "bindfs" in name_of(pid)]
+    assert servers
+    signal_all(servers)
+    wait_for("the folder gives errors", lambda: "not connected" in pil.run("-e", "cat", "/mnt/host/shared/notes").stderr)
+    log = pil.runtime / "machines" / "debian.log"
+    wait_for("the log says it", lambda: f"share '{folder}': bindfs ended" in log.read_text())
+    assert pil.run("-e", "true").returncode == 0
+
+
+def test_no_server_of_a_share_outlives_the_supervisor(anyones_own, shared_folder):
+    pil = anyones_own
+    pil.configure(f"[wsl2]\nshare = {shared_folder[0]}\n")
+    pil.ok("-e", "true")
+    all_ = children(pil.supervisor())
+    assert any("bindfs" in name_of(pid) for pid in all_)
+    os.kill(pil.supervisor(), signal.SIGKILL)
+    wait_for("all of them end", lambda: not [p for p in all_ if name_of(p)])
+
+
+def test_read_only_share_without_bindfs_refuses_the_machine(anyones_own, shared_folder):
+    pil = anyones_own
+    with tempfile.TemporaryDirectory() as programs:
+        os.chmod(programs, 0o755)
+        for folder in ("/usr/sbin", "/usr/bin"):
+            for program in pathlib.Path(folder).iterdir():
+                if program.name != "bindfs" and not os.path.lexists(f"{programs}/{program.name}"):
+                    os.symlink(program, f"{programs}/{program.name}")
+        before = pil.env["PATH"]
+        pil.env["PATH"] = programs
+        try:
+            pil.configure(f"[wsl2]\nshare = {shared_folder[0]}\n")
+            done = pil.run("-e", "true")
+            assert done.returncode == 1 and "read-only in a sandbox: bindfs is missing" in done.stderr
+            assert "hint: sudo apt install bindfs fuse3" in done.stderr
+            pil.configure(f"[wsl2]\nshare = {shared_folder[0]}:sockets\n")
+            assert pil.run("-e", "true").returncode == 0
+        finally:
+            pil.env["PATH"] = before
+            pil.run("--shutdown")
 
 
 def test_share_in_a_writable_share_is_refused(anyones_own):
