@@ -104,6 +104,8 @@ int bindfs_mount(void *arg)
 	const struct bindfs *b = arg;
 	int ret = 0;
 
+	if (!b->n)
+		return 0;
 	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL))
 		return -errno;
 	for (int i = 0; i < b->n && !ret; i++)

@@ -37,6 +37,7 @@
 
 #include "bindfs.h"
 #include "calls.h"
+#include "cgroup.h"
 #include "config.h"
 #include "fd.h"
 #include "guest_files.h"
@@ -66,6 +67,7 @@ struct ns {
 	struct said said;  /* what pillion-init and pasta print */
 	int say_fd;        /* the end that they get */
 	struct bindfs bindfs;
+	struct cgroup group;
 };
 
 static bool usable(const struct state_dirs *dirs, char *why, int why_size)
@@ -338,6 +340,7 @@ static void stop(void *state, int grace_ms)
 	if (ns->bwrap > 0)
 		proc_stop(ns->bwrap, 0);
 	bindfs_stop(&ns->bindfs);
+	cgroup_remove(&ns->group);
 	if (ns->pasta > 0)
 		proc_stop(ns->pasta, grace_ms);
 	said_finish(&ns->said);
@@ -366,6 +369,15 @@ static void close_start_fds(struct start_fds *fds)
 	pil_close_p(&fds->filter);
 }
 
+/* In the child that becomes bwrap. */
+static int prepare(void *arg)
+{
+	struct ns *ns = arg;
+	int ret = cgroup_enter(&ns->group);
+
+	return ret ? ret : bindfs_mount(&ns->bindfs);
+}
+
 static pid_t spawn_bwrap(struct ns *ns, const struct machine_run *run,
 			 const struct guest_files *files, const struct start_fds *fds,
 			 struct pil_err *err)
@@ -388,10 +400,8 @@ static pid_t spawn_bwrap(struct ns *ns, const struct machine_run *run,
 
 	stage.tree = userns_stage_add(&stage, rootfs);
 	build_command(&a, &stage, ns, run, files, guest_dir, fds);
-	if (ns->bindfs.n) {
-		stage.prepare = bindfs_mount;
-		stage.arg = &ns->bindfs;
-	}
+	stage.prepare = prepare;
+	stage.arg = ns;
 	add_mounted_on(&places, &a);
 	stage.mounted_on = places.v;
 	pid = userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
@@ -427,6 +437,20 @@ static int open_fds(struct ns *ns, const struct machine_run *run, struct start_f
 	return fds->filter < 0 ? fds->filter : 0;
 }
 
+/* A machine without one is worth having: it is said why. */
+static void make_group(struct ns *ns, const struct machine_run *run)
+{
+	struct pil_err err = {0};
+	_auto_free char *base = cgroup_base("/proc/self/cgroup", "/proc/self/mountinfo", &err);
+	uint64_t max_bytes = run->config->memory_bytes;
+
+	if (!max_bytes)
+		max_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+	if (!base || cgroup_create(&ns->group, base, run->spec->name, cgroup_max_processes(),
+				   max_bytes, &err))
+		log_info("%s%s%s", err.msg, err.hint[0] ? "; try: " : "", err.hint);
+}
+
 static int look_at_shares(const struct machine_spec *spec, struct pil_err *err)
 {
 	int ret = 0;
@@ -452,6 +476,7 @@ static int bring_up(struct ns *ns, const struct machine_run *run, struct start_f
 	ret = look_at_shares(run->spec, err);
 	if (!ret)
 		ret = bindfs_init(&ns->bindfs, run->dir, err);
+	make_group(ns, run);
 	ns->bwrap = ret ? ret : spawn_bwrap(ns, run, &files, fds, err);
 	guest_files_finish(&files);
 	close_start_fds(fds);
@@ -478,7 +503,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (!ns)
 		return -ENOMEM;
 	ns->life_fd = ns->say_fd = ns->said.read_fd = -1;
-	ns->bindfs.near_fd = ns->bindfs.far_fd = -1;
+	ns->bindfs.near_fd = ns->bindfs.far_fd = ns->group.procs_fd = -1;
 	ns->map_loopback = run->config->host_address_loopback;
 	ns->no_network = run->config->no_network;
 	ret = open_fds(ns, run, &fds, &ours, err);
