@@ -44,6 +44,7 @@
 #include "path.h"
 #include "proc.h"
 #include "respawn.h"
+#include "said.h"
 #include "str.h"
 #include "swap.h"
 #include "unixsock.h"
@@ -70,6 +71,8 @@ struct kvm {
 						* another: of the wall clock */
 	bool clock_repeat;                     /* it has been told once; see host_clock.c */
 	int net_control_fd; /* pillion-vmm takes new streams of the network there; -1: no card */
+	struct said said;   /* what passt prints */
+	int say_fd;         /* the end that it gets; -1: no network */
 	struct respawn passt_again;
 	bool has_swap;     /* its second disk */
 	bool map_loopback; /* the gateway's address is the host's loopback */
@@ -318,6 +321,8 @@ static void stop(void *state, int grace_ms)
 		proc_stop(kvm->vmm, grace_ms);
 	if (kvm->passt > 0)
 		proc_stop(kvm->passt, grace_ms);
+	said_finish(&kvm->said);
+	pil_close_p(&kvm->say_fd);
 	for (int i = 0; i < MACHINE_MAX_SHARES; i++)
 		fs_share_stop(&kvm->shares[i]);
 	free(kvm);
@@ -381,13 +386,17 @@ static void attach_network(struct kvm *kvm, struct start *s)
 	struct pil_err err = {0};
 	int pair[2];
 
+	if (said_open(&kvm->said, "passt", &kvm->say_fd, &err)) {
+		log_warn("network: %s", err.msg);
+		return;
+	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
 		log_warn("network: %s", strerror(errno));
 		return;
 	}
 	kvm->net_control_fd = pair[0];
 	s->control_fd = pair[1];
-	kvm->passt = passt_start(kvm->map_loopback, &s->card_fd, &err);
+	kvm->passt = passt_start(kvm->map_loopback, kvm->say_fd, &s->card_fd, &err);
 	if (kvm->passt < 0) {
 		log_warn("network: %s", err.msg);
 		kvm->passt = 0;
@@ -409,7 +418,7 @@ static void tend_network(struct kvm *kvm)
 	if (!respawn_due(&kvm->passt_again, clock_now_ms()))
 		return;
 	log_warn("passt ended; starting another");
-	kvm->passt = passt_start(kvm->map_loopback, &card_fd, &err);
+	kvm->passt = passt_start(kvm->map_loopback, kvm->say_fd, &card_fd, &err);
 	ret = kvm->passt < 0 ? kvm->passt : pil_send_fds(kvm->net_control_fd, "n", 1, &card_fd, 1);
 	if (ret < 0)
 		log_warn("network: %s", kvm->passt < 0 ? err.msg : strerror(-ret));
@@ -481,6 +490,11 @@ static void tend(void *state)
 		fs_share_tend(&kvm->shares[i], &kvm->spec->shares[i]);
 }
 
+static struct said *said(void *state)
+{
+	return &((struct kvm *)state)->said;
+}
+
 /* A guest without drivers ends without a word of what it lacks. */
 static void explain_kernel(const struct kernel *kernel, struct pil_err *err)
 {
@@ -533,7 +547,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		return pil_err_set(err, ENOMEM, "start a microVM");
 	if (getenv("PILLION_BOOT_TIMER"))
 		s.begin_ns = clock_now_ms() * 1000000;
-	kvm->life_fd = kvm->net_control_fd = -1;
+	kvm->life_fd = kvm->net_control_fd = kvm->say_fd = kvm->said.read_fd = -1;
 	kvm->map_loopback = run->config->host_address_loopback;
 	ret = prepare(&s, run, err);
 	if (!ret)
@@ -571,4 +585,5 @@ const struct machine_ops machine_kvm = {.name = "kvm",
 					.tend = tend,
 					.polite_ms = POWER_OFF_MS,
 					.ask_to_end = ask_to_end,
+					.said = said,
 					.stop = stop};

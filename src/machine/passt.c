@@ -11,14 +11,14 @@
 #include "fd.h"
 #include "proc.h"
 
-pid_t passt_start(bool map_loopback, int *card_fd, struct pil_err *err)
+pid_t passt_start(bool map_loopback, int say_fd, int *card_fd, struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
 	_auto_fd int own_fd = -1;
 	_auto_fd int passt_fd = -1;
 	struct proc_opts opts = {.stdin_fd = -1,
-				 .stdout_fd = -1,
-				 .stderr_fd = -1,
+				 .stdout_fd = say_fd,
+				 .stderr_fd = say_fd,
 				 .keep_fds = &passt_fd,
 				 .n_keep_fds = 1,
 				 .new_session = true,

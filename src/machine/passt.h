@@ -19,8 +19,8 @@
 #define PASST_DNS     "10.0.2.3" /* forwards to the host's resolver, where that is on loopback */
 
 /* Starts it; *@card_fd is the stream the network card speaks to (the caller's).  @map_loopback: the
- * gateway's address is the host's loopback, instead of nobody.  The pid, or -errno with what to
- * install. */
-pid_t passt_start(bool map_loopback, int *card_fd, struct pil_err *err) PIL_MUST_CHECK;
+ * gateway's address is the host's loopback, instead of nobody.  It prints to @say_fd.  The pid, or
+ * -errno with what to install. */
+pid_t passt_start(bool map_loopback, int say_fd, int *card_fd, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 
 import pytest
+import wire
 from host import children, name_of, signal_all, wait_for
 
 # Perl, which every Debian tree has, makes the calls.  `call` says OK or the error.
@@ -127,8 +128,19 @@ def test_limits_are_set_outside_and_stay(anyones):
     assert "no" in said  # of 600 network namespaces at once
 
 
+def computes(pil):
+    """Whether a new session of the machine gets an executor, and that computes."""
+    folder = pil.runtime / "machines" / "debian"
+    s = wire.Session(folder / "guest" / "broker.sock", bytes.fromhex((folder / "token").read_text()), 30)
+    s.alloc(4096)
+    s.define(1, wire.tensor("NONE", 0, (8,)), wire.tensor("SQR", 64, (8,), (1,)))
+    failed, _ = s.run(1)
+    s.close()
+    return failed == 0
+
+
 def test_fork_bomb_leaves_the_host_room_for_processes(anyones_own):
-    """With limits so low that all of them can be made."""
+    """With limits so low that all of them can be made: broker, executor and command line go on."""
     before = anyones_own.as_user
     anyones_own.as_user = [*before, "prlimit", "--nproc=400"] if before else ["prlimit", "--nproc=4000"]
     bomb = r"""my $n = 0; while (defined(my $p = fork)) { if (!$p) { sleep 20; exit } $n++; last if $n > 3000 } print "$n $!\n" """
@@ -137,6 +149,10 @@ def test_fork_bomb_leaves_the_host_room_for_processes(anyones_own):
         assert 20 < made < (200 if before else 2000)
         for _ in range(3):
             assert anyones_own.run("--list").returncode == 0
+            assert "Device 0: " in anyones_own.ok("--status")
+            assert computes(anyones_own)
+        left = int(anyones_own.ok("-e", "sh", "-c", "set -- /proc/[0-9]*; echo $#")) if not before else made
+        assert left >= made, "the bomb was over too soon"
     finally:
         anyones_own.as_user = before
         anyones_own.run("--shutdown")

@@ -46,8 +46,8 @@ SYSTEM = ("bookworm", "python3,passt,e2fsprogs,uidmap,bubblewrap,zstd,iproute2,p
 MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "tun", "loop", "irqbypass",
            "kvm", "kvm-amd"]
 PROGRAMS = {"cli": ["pillion"], "broker": ["pillion-broker", "pillion-gate"], "exec": ["pillion-exec"],
-            "machine": ["pillion-machine", "pillion-forward"], "vmm": ["pillion-vmm"], "distro": ["pillion-image"],
-            "guest/init": ["pillion-init"], "guest/ggml": ["libggml-pillion.so"]}
+            "machine": ["pillion-machine", "pillion-forward", "pillion-fusermount"], "vmm": ["pillion-vmm"],
+            "distro": ["pillion-image"], "guest/init": ["pillion-init"], "guest/ggml": ["libggml-pillion.so"]}
 
 INIT = """#!/busybox sh
 /busybox mkdir -p /dev /proc /sys /root
