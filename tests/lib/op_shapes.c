@@ -35,6 +35,8 @@ static const uint8_t repeatable[] = {T_F32, T_F16, T_BF16, T_I16, T_I32};
 static const uint8_t indices[] = {T_I32, T_I64};
 static const uint8_t products[] = {0,  1,  30, 2,  3,  6,  7,  8,  10, 11, 12, 13, 14, 16,
 				   17, 18, 19, 20, 21, 22, 23, 29, 34, 35, 39, 40, 41, 42};
+static const uint8_t quants[] = {2,  3,  6,  7,  8,  10, 11, 12, 13, 14, 16, 17, 18,
+				 19, 20, 21, 22, 23, 29, 34, 35, 39, 40, 41, 42};
 static const uint8_t writables[] = {0,  1,  30, 2,  3,  6,  7,  8,  10, 11, 12,
 				    13, 14, 20, 23, 34, 35, 39, 40, 41, 42};
 
@@ -92,8 +94,12 @@ static const struct shape shapes[] = {
 	{WIRE_T_MUL_MAT, "v:X,Y,C,D v:X,L,CE,DF = f:Y,L,CE,DF", ""},
 	{WIRE_T_MUL_MAT, "v:X,Y,C,D f:X,L,CE,DF = f:Y,L,CE,DF", ""},
 	{WIRE_T_MUL_MAT, "f:@,@,1,1 f:@,Y,C,D = f:@,Y,C,D", "1:1"},
+	{WIRE_T_MUL_MAT, "f:@,@,1,1 h:@,Y,C,D = f:@,Y,C,D", "1:1"},
+	{WIRE_T_MUL_MAT, "f:X,Y,C,D b:X,L,CE,DF = f:Y,L,CE,DF", ""},
 	{WIRE_T_MUL_MAT_ID, "q:#,X,E,1 f:#,B,L,1 i:BF,L,1,1 = f:X,BF,L,1", ""},
 	{WIRE_T_OUT_PROD, "f:X,Y,C,D f:L,Y,CE,DF = f:X,L,CE,DF", ""},
+	{WIRE_T_OUT_PROD, "h:X,Y,C,D f:L,Y,C,D = f:X,L,C,D", ""},
+	{WIRE_T_OUT_PROD, "p:#,Y,C,D f:L,Y,C,D = f:#,L,C,D", ""},
 	{WIRE_T_SCALE, ROWS, "0~2 1~1"},
 	{WIRE_T_SCALE, ROWS, "0~2"},
 	{WIRE_T_SET, "f:A+3,B+2,C+1,D f:A,B,C,D = f:A+3,B+2,C+1,D",
@@ -119,8 +125,10 @@ static const struct shape shapes[] = {
 	{WIRE_T_GET_ROWS, "v:X,Y,C,D i:L,C,D,1 = f:X,L,C,D", ""},
 	{WIRE_T_GET_ROWS, "i:A,Y,C,D i:L,C,D,1 = i:A,L,C,D", ""},
 	{WIRE_T_GET_ROWS_BACK, "k:X,Y,1,1 i:Y,1,1,1 = f:X,L,1,1", ""},
+	{WIRE_T_GET_ROWS_BACK, "k:X,Y+A,1,1 i:Y,1,1,1 = f:X,L,1,1", ""},
 	{WIRE_T_SET_ROWS, "k:#,L,CE,DF j:L,C,D,1 w:#,X,CE,DF = w:#,X,CE,DF", "", 3},
 	{WIRE_T_SET_ROWS, "f:#,L,CE,DF j:L,C,D,1 w:#,X,CE,DF = w:#,X,CE,DF", "", 3},
+	{WIRE_T_SET_ROWS, "k:#,0,CE,DF j:0,C,D,1 w:#,X,CE,DF = w:#,X,CE,DF", "", 3},
 	{WIRE_T_DIAG, "f:X,1,C,D = f:X,X,C,D", ""},
 	{WIRE_T_DIAG_MASK_INF, ROWS, "0:A"},
 	{WIRE_T_DIAG_MASK_ZERO, ROWS, "0:A"},
@@ -143,6 +151,8 @@ static const struct shape shapes[] = {
 	{WIRE_T_IM2COL, "k:A,C,E,1 f:L,C,D,1 = g:AC,N,D,1", "0:G 2:A 4:E"},
 	{WIRE_T_IM2COL_BACK, "f:ABC,N,O,D k:A,B,C,E = f:L,M,C,D", "0:G 1:H 2:A 3:B 4:1 5:E 6:1"},
 	{WIRE_T_IM2COL_3D, "k:A,B,C,EF f:L,M,G,EH = g:ABCE,N,O,DH",
+	 "0:1 1:2 2:1 3:A 4:B 5:0 6:1 7:1 8:D 9:E"},
+	{WIRE_T_IM2COL_3D, "k:A,B,C,EF f:L,M,G,E = g:ABCE,N,O,0",
 	 "0:1 1:2 2:1 3:A 4:B 5:0 6:1 7:1 8:D 9:E"},
 	{WIRE_T_COL2IM_1D, "v:AC,L,1,1 = v:(L-1)G+A,C,1,1", "0:G 1:C 2:0"},
 	{WIRE_T_CONV_2D, "k:A,B,C,E f:L,M,C,D = f:N,O,E,D", "0:G 1:H 2:A 3:B 4:1 5:E"},
@@ -274,6 +284,7 @@ static void choose(struct reader *in, struct op_random *r)
 	in->value['@'] = 1 << op_random_below(r, 8);
 	in->type['f'] = T_F32;
 	in->type['h'] = T_F16;
+	in->type['b'] = T_BF16;
 	in->type['i'] = T_I32;
 	in->type['l'] = T_I64;
 	in->type['v'] = PICK(r, floats);
@@ -284,6 +295,7 @@ static void choose(struct reader *in, struct op_random *r)
 	in->type['a'] = PICK(r, any_plain);
 	in->type['r'] = PICK(r, repeatable);
 	in->type['q'] = PICK(r, products);
+	in->type['p'] = PICK(r, quants);
 	in->type['w'] = PICK(r, writables);
 }
 

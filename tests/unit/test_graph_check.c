@@ -411,6 +411,106 @@ static void test_shapes_types_and_parameters_must_fit(void **state)
 	assert_true(refused > broken / 2);
 }
 
+/* A slot without tokens; a declined node would have nowhere to run: the table is in our memory. */
+static void test_no_rows_may_be_set(void **state)
+{
+	uint32_t table, none, rows, y;
+	(void)state;
+	table = weight(OP_F16, 64, 16, 2);
+	rows = input(OP_F32, 64, 0, 2);
+	none = input(OP_I64, 0, 2, 1);
+	y = store(table, rows, none);
+	at(y)->ne[2] = 2;
+	strides(at(y));
+	b.used[MEMORY] += 4096;
+	assert_passes();
+	assert_int_equal(b.needs.n_index, 0);
+	at(none)->ne[0] = 1; /* an index without a row for it */
+	strides(at(none));
+	assert_refused(y, "shapes that do not fit together");
+	at(none)->ne[0] = 0;
+	at(none)->ne[1] = 0; /* the kernel divides by it */
+	assert_refused(y, "shapes that do not fit together");
+	at(none)->ne[1] = 2;
+	at(rows)->ne[0] = 32;
+	strides(at(rows));
+	assert_refused(y, "shapes that do not fit together");
+	at(rows)->ne[0] = 64;
+	at(rows)->ne[1] = 1; /* a row without an index */
+	strides(at(rows));
+	assert_refused(y, "shapes that do not fit together");
+}
+
+static void test_other_operations_still_want_elements(void **state)
+{
+	uint32_t x, y;
+	(void)state;
+	x = input(OP_F32, 16, 0, 1);
+	y = node(WIRE_T_SUM, 1, 1, 1, x, 0);
+	b.used[MEMORY] += 64;
+	assert_refused(y, "a source without elements");
+	begin(state);
+	y = node(WIRE_T_GET_ROWS_BACK, 16, 4, 1, input(OP_F32, 16, 8, 1), input(OP_I32, 0, 1, 1));
+	b.used[MEMORY] += 64;
+	assert_refused(y, "a source without elements");
+}
+
+static void test_rows_go_back_for_each_index(void **state)
+{
+	uint32_t grad, index, y;
+	(void)state;
+	grad = input(OP_F32, 16, 8, 1);
+	index = input(OP_I32, 4, 1, 1);
+	y = node(WIRE_T_GET_ROWS_BACK, 16, 5, 1, grad, index);
+	assert_passes();
+	assert_int_equal(b.index[0].limit, 5);
+	at(grad)->ne[1] = 3; /* the kernel would read a fourth */
+	assert_refused(y, "shapes that do not fit together");
+}
+
+static void test_a_product_widens_bf16_for_f32_only(void **state)
+{
+	uint32_t x, y, d;
+	(void)state;
+	x = input(OP_F32, 64, 64, 1);
+	y = input(OP_BF16, 64, 8, 1);
+	d = product(x, y);
+	assert_passes();
+	assert_int_equal(b.needs.scratch, 64 * 8 * 4);
+	at(d)->params[1] = 1;
+	assert_refused(d, "a type the operation cannot take");
+	at(y)->type = OP_F16;
+	assert_passes();
+	assert_int_equal(b.needs.scratch, 64 * 8 * 4);
+	at(d)->params[1] = 0;
+	assert_refused(d, "a type the operation cannot take");
+	at(y)->type = OP_BF16;
+	at(x)->type = OP_F16;
+	strides(at(x));
+	assert_refused(d, "a type the operation cannot take");
+}
+
+static void test_an_outer_product_of_packed_numbers_repeats_nothing(void **state)
+{
+	uint32_t x, y, d;
+	(void)state;
+	x = input(Q4_K, 256, 8, 2);
+	y = input(OP_F32, 16, 8, 2);
+	d = node(WIRE_T_OUT_PROD, 256, 16, 2, x, y);
+	assert_passes();
+	assert_int_equal(b.needs.thread_scratch, 256 * 4);
+	at(x)->ne[2] = 1;
+	assert_refused(d, "shapes that do not fit together");
+	at(x)->type = OP_F32;
+	at(x)->offset = 0;
+	strides(at(x));
+	at(x)->ne[1] = at(y)->ne[1] = 1;
+	assert_passes();
+	at(x)->type = OP_BF16;
+	at(x)->nb[0] = 2;
+	assert_refused(d, "a type the operation cannot take");
+}
+
 /* Kernels that copy an operand need memory for all of its elements, however many share a byte. */
 static void test_what_is_copied_does_not_overlap_itself(void **state)
 {
@@ -678,6 +778,12 @@ int main(void)
 		cmocka_unit_test_setup(test_a_view_is_what_it_says, begin),
 		cmocka_unit_test_setup(test_a_view_of_a_sort_picks_columns, begin),
 		cmocka_unit_test_setup(test_shapes_types_and_parameters_must_fit, begin),
+		cmocka_unit_test_setup(test_no_rows_may_be_set, begin),
+		cmocka_unit_test_setup(test_other_operations_still_want_elements, begin),
+		cmocka_unit_test_setup(test_rows_go_back_for_each_index, begin),
+		cmocka_unit_test_setup(test_a_product_widens_bf16_for_f32_only, begin),
+		cmocka_unit_test_setup(test_an_outer_product_of_packed_numbers_repeats_nothing,
+				       begin),
 		cmocka_unit_test_setup(test_what_is_copied_does_not_overlap_itself, begin),
 		cmocka_unit_test_setup(test_needs_are_those_of_the_neediest_node, begin),
 		cmocka_unit_test_setup(test_work_is_bounded, begin),

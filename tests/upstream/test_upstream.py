@@ -26,7 +26,7 @@ PROGRAMS = [
     ("test-model-load-cancel", ["/tmp/model.gguf"], 60),
     ("test-backend-sampler", ["--model", "/tmp/model.gguf"], 240),
     ("test-autorelease", ["/tmp/model.gguf"], 60),
-    ("test-tiled-mulmat", [], 120),
+    ("test-tiled-mulmat", [], 300),  # tables of the i-quants: 25 s of CPU time, and 8 threads that spin
     # not test-opt: it gives ggml's scheduler every device, and that asserts that the last one is a CPU,
     # on any machine with two devices
 ]
@@ -124,16 +124,19 @@ def cases(pair):
     return inside, native
 
 
-def test_what_the_cpu_takes_the_device_takes_or_the_manual_says_why(cases):
+def test_each_case_that_the_cpu_takes_the_device_takes_or_the_manual_says_why(cases):
     inside, native = cases
-    refused = {op for (op, params), taken in native.items() if taken and not inside[op, params]}
-    assert refused - ops.documented().keys() == set()
+    manual = ops.documented()
+    refused = [c for c, taken in native.items() if taken and not inside[c] and not ops.in_manual(c, manual)]
+    assert not refused, (len(refused), refused[:20])
 
 
-def test_the_manual_names_no_operation_that_the_device_takes(cases):
+def test_the_manual_names_no_case_that_the_device_takes(cases):
     inside, native = cases
-    refused = {op for (op, params), taken in native.items() if taken and not inside[op, params]}
-    assert ops.documented().keys() - refused == set()
+    manual = ops.documented()
+    named = [c for c, taken in native.items() if taken and ops.in_manual(c, manual)]
+    assert not [c for c in named if inside[c]]
+    assert manual.keys() == {op for op, _ in named}
 
 
 def test_what_is_left_out_for_its_size_leaves_a_case_of_every_operation_and_type(cases):

@@ -220,10 +220,10 @@ static uint64_t work_per_element(const struct op_args *a)
 	}
 }
 
-/* Products of unlike types convert src[1]: to 16 bits an element, or less. */
+/* Products of unlike types convert src[1]: to 16 bits an element, or less, but all of F32's. */
 static uint64_t converted(const struct wire_tensor *x, const struct wire_tensor *y)
 {
-	return x->type == OP_F32 || x->type == y->type ? 0 : (uint64_t)tensor_elems(y) * 2;
+	return x->type == y->type ? 0 : (uint64_t)tensor_elems(y) * (x->type == OP_F32 ? 4 : 2);
 }
 
 /* Copies of operands in the form a kernel wants; see ggml_graph_plan(). */

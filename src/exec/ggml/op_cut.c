@@ -175,7 +175,7 @@ static struct op_cut cut_lookup(const struct op_args *a)
 		cut.src[0] = 1;
 	}
 	cut.src[1] = 0;
-	return a->src[1]->ne[0] == cut.n ? cut : whole();
+	return cut.n > 0 && a->src[1]->ne[0] == cut.n ? cut : whole();
 }
 
 static struct op_cut cut_indexer(const struct op_args *a)

@@ -514,17 +514,20 @@ static const char *check_group_norm(const struct op_args *a)
 static const char *check_mul_mat(const struct op_args *a)
 {
 	const struct wire_tensor *x = a->src[0], *y = a->src[1], *d = a->dst;
+	bool hadamard = d->params[1] == 1; /* src[0] is known to be such a matrix */
 	bool alike = y->type == x->type && is_type(x, FLOATS);
+	bool widened = is_f32(x) && y->type == (hadamard ? OP_F16 : OP_BF16);
 
-	NEED(is_type(x, FLOATS | QUANTS) && (is_f32(y) || alike) && is_f32(d), WRONG_TYPE);
+	NEED(is_type(x, FLOATS | QUANTS) && (is_f32(y) || alike || widened) && is_f32(d),
+	     WRONG_TYPE);
 	NEED(x->ne[0] == y->ne[0] && shape_is(d, x->ne[1], y->ne[1], y->ne[2], y->ne[3]) &&
 		     divides(x->ne[2], y->ne[2]) && divides(x->ne[3], y->ne[3]),
 	     WRONG_SHAPE);
 	NEED(packed(a, x) && packed(a, y) && packed(a, d) && rising(d), WRONG_LAYOUT);
 	NEED(fits_dense(a, y), TOO_LARGE);
 	NEED(in_range(d->params[1], 0, 1), WRONG_PARAM);
-	if (d->params[1] == 1) { /* src[0] is known to be a Hadamard matrix */
-		NEED(is_f32(x) && is_f32(y), WRONG_TYPE);
+	if (hadamard) {
+		NEED(is_f32(x), WRONG_TYPE);
 		NEED(x->ne[0] == x->ne[1] && (x->ne[0] & (x->ne[0] - 1)) == 0, WRONG_SHAPE);
 	}
 	return NULL;
@@ -551,10 +554,12 @@ static const char *check_out_prod(const struct op_args *a)
 {
 	const struct wire_tensor *x = a->src[0], *y = a->src[1], *d = a->dst;
 
-	NEED(is_f32(x) && is_f32(y) && is_f32(d), WRONG_TYPE);
+	NEED(is_type(x, TYPE_BIT(OP_F32) | TYPE_BIT(OP_F16) | QUANTS) && is_f32(y) && is_f32(d),
+	     WRONG_TYPE);
 	NEED(x->ne[1] == y->ne[1] && shape_is(d, x->ne[0], y->ne[0], y->ne[2], y->ne[3]) &&
 		     divides(x->ne[2], d->ne[2]) && divides(x->ne[3], d->ne[3]),
 	     WRONG_SHAPE);
+	NEED(is_f32(x) || (x->ne[2] == d->ne[2] && x->ne[3] == d->ne[3]), WRONG_SHAPE);
 	NEED(packed(a, x) && dense(a, d), WRONG_LAYOUT);
 	return NULL;
 }
@@ -621,18 +626,21 @@ static const char *check_get_rows(const struct op_args *a)
 	return NULL;
 }
 
+/* Rows beyond those there is an index for are not read. */
 static const char *check_get_rows_back(const struct op_args *a)
 {
 	const struct wire_tensor *x = a->src[0], *i = a->src[1], *d = a->dst;
 
 	NEED((is_f32(x) || x->type == OP_F16) && i->type == OP_I32 && is_f32(d), WRONG_TYPE);
 	NEED(d->ne[0] == x->ne[0] && d->ne[2] == 1 && d->ne[3] == 1 &&
-		     shape_is(i, x->ne[1], 1, 1, 1) && x->ne[2] == 1 && x->ne[3] == 1,
+		     shape_is(i, i->ne[0], 1, 1, 1) && i->ne[0] <= x->ne[1] && x->ne[2] == 1 &&
+		     x->ne[3] == 1,
 	     WRONG_SHAPE);
 	NEED(packed(a, x) && dense(a, i) && dense(a, d), WRONG_LAYOUT);
 	return NULL;
 }
 
+/* A program may set no rows at all. */
 static const char *check_set_rows(const struct op_args *a)
 {
 	const struct wire_tensor *x = a->src[0], *i = a->src[1], *d = a->dst;
@@ -1403,7 +1411,7 @@ static const struct op_rule op_rules[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_L2_NORM] = {S0, 0, SIZES, .check = check_norm},
 	[WIRE_T_MUL_MAT] = {S01, 0, SIZES, .check = check_mul_mat},
 	[WIRE_T_MUL_MAT_ID] = {S012, 0, SIZES, 2, OP_LIMIT_SRC0_NE2, check_mul_mat_id},
-	[WIRE_T_OUT_PROD] = {S01, 0, 0, .check = check_out_prod},
+	[WIRE_T_OUT_PROD] = {S01, 0, OP_ROW_SCRATCH, .check = check_out_prod},
 	[WIRE_T_SCALE] = {S0, 0, SIZES, .check = check_scale},
 	[WIRE_T_SET] = {S01, 0, 0, .check = check_set},
 	[WIRE_T_CPY] = {S01, 0, OP_EMPTY, .check = check_copy},
@@ -1414,7 +1422,8 @@ static const struct op_rule op_rules[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_TRANSPOSE] = {S0, 0, OP_VIEW | SIZES, .check = check_permute},
 	[WIRE_T_GET_ROWS] = {S01, 0, SIZES, 1, OP_LIMIT_SRC0_ROWS, check_get_rows},
 	[WIRE_T_GET_ROWS_BACK] = {S01, 0, 0, 1, OP_LIMIT_DST_ROWS, check_get_rows_back},
-	[WIRE_T_SET_ROWS] = {S01, 4, OP_BIG | OP_ROW_SCRATCH, 1, OP_LIMIT_DST_ROWS, check_set_rows},
+	[WIRE_T_SET_ROWS] = {S01, 4, OP_BIG | OP_ROW_SCRATCH | OP_NO_ROWS, 1, OP_LIMIT_DST_ROWS,
+			     check_set_rows},
 	[WIRE_T_DIAG] = {S0, 0, 0, .check = check_diag},
 	[WIRE_T_DIAG_MASK_INF] = {S0, 0, 0, .check = check_diag_mask},
 	[WIRE_T_DIAG_MASK_ZERO] = {S0, 0, 0, .check = check_diag_mask},
@@ -1426,7 +1435,7 @@ static const struct op_rule op_rules[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_CONV_TRANSPOSE_1D] = {S01, 0, 0, .check = check_conv_transpose_1d},
 	[WIRE_T_IM2COL] = {S01, 0, 0, .check = check_im2col},
 	[WIRE_T_IM2COL_BACK] = {S01, 0, 0, .check = check_im2col},
-	[WIRE_T_IM2COL_3D] = {S01, 0, 0, .check = check_im2col_3d},
+	[WIRE_T_IM2COL_3D] = {S01, 0, OP_EMPTY, .check = check_im2col_3d},
 	[WIRE_T_COL2IM_1D] = {S0, 0, 0, .check = check_col2im_1d},
 	[WIRE_T_CONV_2D] = {S01, 0, 0, .check = check_conv_2d},
 	[WIRE_T_CONV_3D] = {S01, 0, 0, .check = check_conv_3d},
@@ -1531,7 +1540,7 @@ const char *op_rule_check(const struct op_rule *rule, const struct op_args *a)
 		     "a function that is not known");
 	if (tensor_empty(a->dst))
 		return check_empty(rule, a);
-	NEED(!empty_source, "a source without elements");
+	NEED(!empty_source || (rule->flags & OP_NO_ROWS), "a source without elements");
 	NEED(!(rule->flags & OP_ROW_SCRATCH) || a->src[0]->ne[0] <= MAX_ROW_SCRATCH, TOO_LARGE);
 	return rule->check(a);
 }

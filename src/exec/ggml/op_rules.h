@@ -15,6 +15,7 @@ enum op_rule_flags {
 	OP_BIG = 1 << 1,         /* counts elements with 64 bits */
 	OP_EMPTY = 1 << 2,       /* may have no elements to compute */
 	OP_ROW_SCRATCH = 1 << 3, /* needs memory for a row of src[0] per thread */
+	OP_NO_ROWS = 1 << 4,     /* sources may be empty: then nothing is written */
 };
 
 enum { OP_CONV_SCRATCH = 16 << 20 }; /* what ggml gives a convolution */
