@@ -133,7 +133,8 @@ static void test_shares_are_folders_with_names_of_their_own(void **state)
 	static const char eight[] = "/1\nshare=/2\nshare=/3\nshare=/4\nshare=/5\nshare=/6\n"
 				    "share=/7\nshare=/8";
 	static const char *const bad[] = {
-		"/a:sockets:rw", "srv", "/", "//", ":rw", "/srv/..", "/a:b", "/x\nshare=/y/x", eight};
+		"/a:sockets:rw",  "srv", "/", "//", ":rw", "/srv/..", "/a:b",
+		"/x\nshare=/y/x", eight};
 	struct config c;
 
 	(void)state;

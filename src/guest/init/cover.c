@@ -59,8 +59,8 @@ static bool cover(const char *path)
 	       mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | FLAGS, NULL) == 0;
 }
 
-/* Terminals are numbered and counted for the whole host, which has 4096: the machine's have a bound,
- * and what the host keeps for itself stays so. */
+/* Terminals are numbered and counted for the whole host, which has 4096: the machine's have a
+ * bound, and what the host keeps for itself stays so. */
 static bool bound_terminals(void)
 {
 	return !path_exists("/dev/pts/ptmx") ||
