@@ -25,6 +25,7 @@ struct build {
 	struct graph_index index[MAX_INDEX];
 	struct graph_needs needs;
 	struct graph_fault fault;
+	bool accelerator; /* the device is one */
 };
 
 static struct build b;
@@ -139,7 +140,8 @@ static inline bool check(void)
 				.unary = all,
 				.glu = all,
 				.buffer_size = size_of,
-				.ctx = &b};
+				.ctx = &b,
+				.accelerator = b.accelerator};
 
 	memset(all, 0xff, sizeof(all));
 	b.needs = (struct graph_needs){.index = b.index, .max_index = MAX_INDEX};

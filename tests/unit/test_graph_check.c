@@ -635,6 +635,10 @@ static void test_a_node_is_short_or_can_be_cut(void **state)
 	assert_refused(y, "a parameter out of range");
 	at(y)->params[5] = at(y)->params[6] = 8192;
 	assert_refused(y, "more work than is allowed");
+	at(y)->params[1] = at(y)->params[2] = at(y)->params[5] = at(y)->params[6] = 1024;
+	assert_refused(y, "more work than is allowed");
+	b.accelerator = true; /* is done sooner */
+	assert_passes();
 	begin(state);
 	product(weight(Q4_K, 8192, 28672, 1), input(OP_F32, 8192, 4096, 1)); /* 70B */
 	x = node(WIRE_T_GLU, 28672, 4096, 1, input(OP_F32, 28672, 4096, 1),

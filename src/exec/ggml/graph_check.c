@@ -40,7 +40,10 @@ enum {
  * A graph may be as long as it likes, since it is run in slices.  All of this is said of queries as
  * well: a program that asks first computes such a node itself. */
 #define MAX_PIECE_NS (UINT64_C(4) * 1000 * 1000 * 1000)
-#define MAX_NODE_NS  (UINT64_C(36) * 1000 * 1000 * 1000 * 1000)
+/* An accelerator computes a node in one go.  Even one that is slow, or a kernel that uses little of
+ * it, is as fast as that many slow cores. */
+#define ACCELERATOR_CORES 64
+#define MAX_NODE_NS       (UINT64_C(36) * 1000 * 1000 * 1000 * 1000)
 
 struct check {
 	const struct graph_env *env;
@@ -411,9 +414,11 @@ static uint64_t plus(uint64_t x, uint64_t y)
 }
 
 /* A back end may not be stoppable within a node, or at all. */
-static const char *check_cost(const struct op_cost *cost)
+static const char *check_cost(const struct graph_env *env, const struct op_cost *cost)
 {
-	return cost->piece_ns > MAX_PIECE_NS || cost->time_ns > MAX_NODE_NS
+	uint64_t cores = env->accelerator ? ACCELERATOR_CORES : 1;
+
+	return cost->piece_ns / cores > MAX_PIECE_NS || cost->time_ns > MAX_NODE_NS
 		       ? "more work than is allowed"
 		       : NULL;
 }
@@ -448,7 +453,7 @@ static const char *check_node(struct check *c, uint32_t at)
 	if (why || (!c->query && graph_idle(t)))
 		return why;
 	cost = op_cost_of(rule, &a);
-	why = check_cost(&cost);
+	why = check_cost(c->env, &cost);
 	if (why || c->query)
 		return why;
 	add_cost(c->needs, at, &cost);

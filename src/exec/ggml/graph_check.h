@@ -27,6 +27,7 @@ struct graph_env {
 	/* Size of a live buffer of this session; false: no such buffer.  Not used by queries. */
 	bool (*buffer_size)(void *ctx, uint32_t buffer, uint64_t *bytes);
 	void *ctx;
+	bool accelerator; /* the device is not the host's CPU, and so much faster */
 };
 
 /* In each run every element of @tensor (I32 or I64) must be in [0, limit) just before tensor

@@ -109,6 +109,7 @@ static struct graph_env make_env(struct graphs *g, struct wire_welcome *bits)
 		.glu = bits->glu,
 		.buffer_size = buffer_size,
 		.ctx = g,
+		.accelerator = !g->device->reference,
 	};
 }
 
