@@ -276,9 +276,12 @@ static void choose(struct reader *in, struct op_random *r)
 		in->value[c] = 1 + (int32_t)op_random_below(r, c < 'L' ? 4 : 9);
 	for (const char *p = "XYL"; *p; p++)
 		in->value[(int)*p] = 1 + (int32_t)op_random_below(r, large ? 70 : 20);
-	for (int i = 0; r->scale > 1 && i < 3; i++)
-		in->value[(int)"ABCDEFGHLMXYNO"[op_random_below(r, 14)]] *=
-			1 + (int32_t)op_random_below(r, r->scale);
+	for (int i = 0; r->scale > 1 && i < 3; i++) {
+		int32_t *value = &in->value[(int)"ABCDEFGHLMXYNO"[op_random_below(r, 14)]];
+		int64_t scaled = *value * (1 + (int64_t)op_random_below(r, r->scale));
+
+		*value = scaled < 1 << 30 ? (int32_t)scaled : 1 << 30;
+	}
 	in->value['?'] = (int32_t)op_random_below(r, WIRE_NUM_UNARY_OPS);
 	in->value['#'] = 256 * (1 + (int32_t)op_random_below(r, r->scale > 1 ? 16 : 2));
 	in->value['@'] = 1 << op_random_below(r, 8);

@@ -692,7 +692,7 @@ static int64_t pieces_of(uint32_t node)
 
 static void test_large_images_can_be_cut(void **state)
 {
-	uint32_t x, y;
+	uint32_t x, y, kernel;
 	(void)state;
 	x = input(OP_F32, 512, 512, 256);
 	y = node(WIRE_T_UPSCALE, 1024, 1024, 256, x, 0);
@@ -707,8 +707,8 @@ static void test_large_images_can_be_cut(void **state)
 	at(x)->ne[2] = 32;
 	at(x)->ne[3] = 4;
 	strides(at(x));
-	y = as_node(input(OP_F16, 9 * 32, 256, 256 * 4), WIRE_T_IM2COL, weight(OP_F16, 3, 3, 32), x,
-		    0);
+	kernel = weight(OP_F16, 3, 3, 32);
+	y = as_node(input(OP_F16, 9 * 32, 256, 256 * 4), WIRE_T_IM2COL, kernel, x, 0);
 	at(y)->ne[2] = 256;
 	at(y)->ne[3] = 4;
 	strides(at(y));
