@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * pillion --help: all commands, and the options that come before a command for a machine.  The
- * texts are those of cli_options.def. */
+ * texts are those of options.def. */
 #include <stdio.h>
 
 #include "cli.h"

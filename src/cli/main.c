@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The command line: finds the command in the table of cli_options.def, or passes all words to
+ * The command line: finds the command in the table of options.def, or passes all words to
  * cmd_run().  It also names what wsl has and pillion has not. */
 #include <errno.h>
 #include <locale.h>
