@@ -73,7 +73,7 @@ static void check_patched(const uint8_t *data, size_t size)
 	struct graph_index index[OP_GRAPH_MAX_TENSORS];
 	struct graph_needs needs = {.index = index, .max_index = OP_GRAPH_MAX_TENSORS};
 	struct graph_fault fault;
-	struct op_random r;
+	struct op_random r = {0};
 	struct graph_env env;
 	struct op_graph g;
 
