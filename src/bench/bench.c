@@ -27,6 +27,7 @@
  * that lies in no folder the machine shares is copied there for the time of the bench. */
 #include "bench.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -354,6 +355,7 @@ static int bring_model(struct bench *b, struct pil_err *err)
 
 	if (b->opts->inside_model)
 		return 0;
+	assert(b->model); /* find_model() */
 	step(b, "copying the model into the machine");
 	fd = open(b->model, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)

@@ -41,6 +41,12 @@ static char *program_folder(void)
 	return self ? str_printf("%s/..", self) : NULL;
 }
 
+/* Heap; NULL is fine, and is what is not there. */
+static char *resolve(const char *path)
+{
+	return path ? realpath(path, NULL) : NULL;
+}
+
 /* What is wrong with @share, a real path; NULL: nothing. */
 static const char *fault(const char *share, bool writable, const struct config *config,
 			 const struct state_dirs *dirs)
@@ -67,7 +73,7 @@ static const char *fault(const char *share, bool writable, const struct config *
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
-		_auto_free char *real = kept[i].path ? realpath(kept[i].path, NULL) : NULL;
+		_auto_free char *real = resolve(kept[i].path);
 
 		if (!real || (kept[i].writable_only && !writable))
 			continue;
