@@ -40,8 +40,7 @@ class Session:
         self.s = socket.socket(socket.AF_UNIX)
         self.s.settimeout(timeout)
         self.s.connect(str(path))
-        self.s.sendall(struct.pack("<IHH32sII64sIIII", MAGIC, VERSION, OPEN, token, 0, os.getpid(),
-                                   b"test", 0, 27, 0, 0))
+        self.s.sendall(struct.pack("<IHH32sI64s20x", MAGIC, VERSION, OPEN, token, 0, b"test"))
         status = struct.unpack("<IHHII", self.take(16))[2]
         assert status == 0, f"hello: {status}"
         welcome = self.take(WELCOME_BYTES)
