@@ -306,9 +306,14 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 
 /* ---- start and stop ---- */
 
+/* The forwarder has a duplicate of the life connection: closing ours would not end it. */
 static void ask_to_end(void *state)
 {
-	pil_close_p(&((struct kvm *)state)->life_fd);
+	struct kvm *kvm = state;
+
+	if (kvm->life_fd >= 0)
+		shutdown(kvm->life_fd, SHUT_RDWR);
+	pil_close_p(&kvm->life_fd);
 }
 
 static void stop(void *state, int grace_ms)
