@@ -72,6 +72,8 @@ def test_a_model_on_both_devices_is_the_same_as_on_cpu_and_vulkan_outside(vulkan
 
 # Each has few cases: a shader takes lavapipe about a second to compile.
 OPERATIONS = ["ARGMAX", "CLAMP", "LEAKY_RELU", "SCALE"]
+# The rules are of what ggml's CPU back end computes; these have cases that Vulkan alone takes.
+VULKAN_ALONE = {"MUL_MAT", "SOFT_MAX_BACK"}
 
 
 def on_both(vulkan, *command):
@@ -92,7 +94,7 @@ def test_a_sample_of_operations_fails_and_is_refused_where_it_is_outside(vulkan)
     assert len(taken[1]) > 10000 and taken[0].keys() == taken[1].keys(), native.stderr[-2000:]
     sample = [case for case in taken[1] if case[0] in OPERATIONS]
     refused = {op for (op, params), there in taken[1].items() if there and not taken[0][op, params]}
-    assert refused - ops.documented().keys() == set()
+    assert refused - ops.documented().keys() - VULKAN_ALONE == set()
     done = on_both(vulkan, "test-backend-ops", "test", "-b", "{}", "-o", ",".join(OPERATIONS), "-p",
                    ops.without(ops.huge(sample)))
     counts = [re.search(r"(\d+)/(\d+) tests passed", d.stdout) for d in done]
