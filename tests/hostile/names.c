@@ -210,7 +210,8 @@ static void write_group(const char *path, int type, void *arg)
 {
 	struct groups *g = arg;
 	const char *name = strrchr(path, '/') + 1;
-	const char *ours = strstr(path, "pillion-hostile");
+	/* in the self-test, groups are those of a test that runs beside it: none is ours */
+	const char *ours = hostile_told("folder") ? NULL : strstr(path, "pillion-hostile");
 	int fd;
 
 	if (type != DT_REG || strcmp(name, g->file))
