@@ -215,7 +215,7 @@ def test_bench_says_what_is_wrong(machine, args, why):
 
 
 def test_bench_of_something_that_is_no_model_quotes_llama_bench(machine, tmp_path):
-    (tmp_path / "no.gguf").write_text("hello")
+    (tmp_path / "no.gguf").write_text("GGUF and nothing more")
     done = machine.pillion("bench", "-m", tmp_path / "no.gguf", "-r", "1")
     assert done.returncode == 1 and "native: " in done.stderr and "exit status" in done.stderr
 
