@@ -114,7 +114,9 @@ def a_machine_starts(arena, case):
 
 
 def broker_answers(arena, case):
-    arena.pil.run("--status", timeout=60)  # a broker that an earlier case ended starts again first
+    arena.pil.run("--terminate", "debian", timeout=60)  # a machine and a gate that no earlier case has been at
+    arena.again()
+    arena.pil.run("--status", timeout=60)
     with arena.held(case):
         for _ in range(3):
             seconds, done = takes(arena.pil.run, "--status", timeout=60)
