@@ -188,7 +188,7 @@ static int make_lingering(void)
 	return fd;
 }
 
-int hostile_send_lingering(int fd)
+static int send_and_let_go(int fd)
 {
 	int *state = calloc(2, sizeof(*state));
 	size_t bytes = 32 << 10;
@@ -223,8 +223,40 @@ int hostile_send_lingering(int fd)
 		;
 	__atomic_store_n(&state[1], 2, __ATOMIC_RELEASE);
 	ret = hostile_errno(sendmsg(fd, &m, MSG_DONTWAIT));
-	usleep(2000); /* not joined: where the message was refused, it is the one that waits */
+	usleep(2000); /* not joined: it may be the one that waits */
 	return ret;
+}
+
+struct sending {
+	int fd, ret, done;
+};
+
+static void *send_one(void *arg)
+{
+	struct sending *s = arg;
+
+	s->ret = send_and_let_go(s->fd);
+	__atomic_store_n(&s->done, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* Where the message is refused, who sends it may be the last to hold the socket, and waits. */
+int hostile_send_lingering(int fd)
+{
+	struct sending *s = calloc(1, sizeof(*s));
+	pthread_t sender;
+
+	if (!s)
+		return -ENOMEM;
+	s->fd = fd;
+	if (pthread_create(&sender, NULL, send_one, s))
+		return -EAGAIN;
+	for (int i = 0; i < 300; i++) {
+		if (__atomic_load_n(&s->done, __ATOMIC_ACQUIRE))
+			return s->ret;
+		usleep(1000);
+	}
+	return -EPERM;
 }
 
 enum { LINGERING = 8, FLOOD = 3000 };
