@@ -110,7 +110,7 @@ static void add_native(struct argv *a, const struct bench *b)
 	const struct bench_opts *o = b->opts;
 
 	argv_add_all(a, (const char *const[]){"bwrap", "--die-with-parent", "--unshare-pid",
-					      "--ro-bind", NULL});
+					      "--as-pid-1", "--ro-bind", NULL});
 	argv_add(a, o->device_root ? o->device_root : o->rootfs);
 	argv_add_all(a, (const char *const[]){"/", "--dev-bind", "/dev", "/dev", "--ro-bind",
 					      "/sys", "/sys", "--proc", "/proc", "--tmpfs", "/tmp",
