@@ -3,7 +3,7 @@
  * Doubling pauses: for parts of machines and executors that are started again, and for programs
  * that wait after what they did.  The pause is computed from the number of failures each time, so
  * there is no state that a longest pause or a long row could overflow. */
-#include "backoff.h"
+#include "base/backoff.h"
 
 static int64_t pause_ms(const struct backoff_rule *rule, unsigned n)
 {

@@ -3,16 +3,16 @@
  * The parent waits on a pipe.  The child goes on as the daemon, in a session of its own, and
  * writes an exit status into the pipe once it serves or has failed; the parent exits with that
  * status.  So who starts a daemon knows that it serves. */
-#include "daemon.h"
+#include "base/daemon.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "proc.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/proc.h"
 
 int daemon_detach(struct pil_err *err)
 {

@@ -6,8 +6,8 @@
 #ifndef PIL_DAEMON_H
 #define PIL_DAEMON_H
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 /* Forks.  The parent never returns: it exits with the status the child reports, or with failure
  * when the child ends before.  The child gets the descriptor to report on, in a session of its own.

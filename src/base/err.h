@@ -8,7 +8,7 @@
 #ifndef PIL_ERR_H
 #define PIL_ERR_H
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 struct pil_err {
 	int code;       /* errno value, 0 while nothing failed */

@@ -4,7 +4,7 @@
  *
  * close_range() may be missing or denied by a filter; then descriptors are closed one by one.  A
  * descriptor that comes with a message belongs to the caller, or is closed here: none is lost. */
-#include "fd.h"
+#include "base/fd.h"
 
 #include <errno.h>
 #include <fcntl.h>

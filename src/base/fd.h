@@ -13,7 +13,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 void pil_close_p(int *fd); /* closes *fd if >= 0, keeps errno, stores -1 */
 

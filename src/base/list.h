@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 struct list {
 	struct list *prev, *next;

@@ -2,7 +2,7 @@
  *
  * The level and the name of the program are set once, before there are threads.  A line is put
  * together on the stack and written with one write(), so lines of several threads do not mix. */
-#include "log.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "clock.h"
+#include "base/clock.h"
 
 static const char *const level_str[] = {[LOG_LEVEL_ERR] = "err",
 					[LOG_LEVEL_WARN] = "warn",

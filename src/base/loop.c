@@ -9,7 +9,7 @@
  * anew only for a timer that is due sooner: one that is cancelled or moved on costs no system call,
  * but a ring for nothing, and a loop that is busy beside a timer neither asks for the time nor has
  * the kernel set a timer each time it sleeps. */
-#include "loop.h"
+#include "base/loop.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -18,8 +18,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
+#include "base/clock.h"
+#include "base/fd.h"
 
 #define BATCH 64
 

@@ -11,9 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "clock.h"
-#include "compiler.h"
-#include "list.h"
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "base/list.h"
 
 struct loop;
 

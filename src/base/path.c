@@ -2,7 +2,7 @@
  *
  * Folders: making a path, removing a tree.  A tree that is removed may be a guest's.  So it is
  * walked by descriptors, no symbolic link is followed, and the walk stays on one file system. */
-#include "path.h"
+#include "base/path.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 int path_mkdirs(const char *path, mode_t mode)
 {

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 /* mkdir -p; what is already there is left as it is.  0 or -errno. */
 int path_mkdirs(const char *path, mode_t mode) PIL_MUST_CHECK;

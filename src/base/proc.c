@@ -5,7 +5,7 @@
  * that is to die with it, and finds no reader once it has said so to the kernel, was too late.
  *
  * Waiting uses a pidfd, hence no SIGCHLD handler and no race with other children. */
-#include "proc.h"
+#include "base/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,10 +22,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "log.h"
-#include "loop.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
 
 enum { LOOK_MS = 20 };
 

@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 /* An argument vector that grows; argv_finish() frees it.  Adding aborts only without memory. */
 struct argv {

@@ -2,7 +2,7 @@
  *
  * Descriptors that a peer has queued.  Linux 6.16 can refuse them on a socket (SO_PASSRIGHTS).
  * For older kernels there is a timer: its signal interrupts a close() that waits for the peer. */
-#include "queued.h"
+#include "base/queued.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -4,7 +4,7 @@
  * when its buffer is empty, so a slow reader stops the sender at the other end, and memory is
  * bounded.  The end of one way is passed on with shutdown(); the relay ends when both ways have
  * ended or a stream is broken. */
-#include "relay.h"
+#include "base/relay.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -2,7 +2,7 @@
  *
  * Strings: printing to the heap, escaping what a peer has sent, and reading numbers and sizes that
  * people write. */
-#include "str.h"
+#include "base/str.h"
 
 #include <ctype.h>
 #include <stdarg.h>

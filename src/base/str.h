@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 /* Heap string as by printf(); aborts only when memory for it cannot be had. */
 char *str_printf(const char *fmt, ...) PIL_PRINTF(1, 2) PIL_MUST_CHECK;

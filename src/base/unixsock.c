@@ -2,7 +2,7 @@
  *
  * Theory of operation: an address holds 107 bytes.  A path that is longer is reached by way of its
  * folder, opened, as /proc/self/fd/N/NAME. */
-#include "unixsock.h"
+#include "base/unixsock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,9 +13,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "queued.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/queued.h"
+#include "base/str.h"
 
 enum { CONNECT_S = 10 };
 

@@ -6,8 +6,8 @@
 
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 /* Listens at @path with a stream socket, in the place of whatever was there.  The socket, or
  * -errno. */

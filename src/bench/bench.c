@@ -25,7 +25,7 @@
  *
  * The model must be visible on both sides.  Outside it is bound into the tree; inside, a model
  * that lies in no folder the machine shares is copied there for the time of the bench. */
-#include "bench.h"
+#include "bench/bench.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -36,12 +36,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "busy.h"
-#include "capture.h"
-#include "fd.h"
-#include "llama_json.h"
-#include "proc.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "bench/busy.h"
+#include "bench/capture.h"
+#include "bench/llama_json.h"
 
 #define PLUGIN       "Pillion" /* what the plugin's back end is called in ggml */
 #define NATIVE_MODEL "/tmp/pillion-bench.gguf"

@@ -12,9 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "stats.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "bench/stats.h"
 
 #define BENCH_VERDICT 0.97 /* the reported figure to beat; the project's own aim is 0.99 */
 

@@ -10,7 +10,7 @@
  *
  * The tree of a machine counts as ours only while something is measured inside.  So a second
  * program in it, or another machine on the same device, shows up while native is measured. */
-#include "busy.h"
+#include "bench/busy.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -23,9 +23,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "str.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/str.h"
 
 #define LIMIT_SHARE 0.03
 #define LIMIT_S     0.05 /* five ticks of the kernel's clock */

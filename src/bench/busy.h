@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 /* Reads memory in one thread.  Neighbours on the same host can take the memory's bandwidth, and no
  * counter of the kernel tells. */

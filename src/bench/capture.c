@@ -3,7 +3,7 @@
  * Standard output is read through a pipe while the program runs, standard error goes to a memfd
  * and is looked at only after a failure.  Both are bounded: more than CAPTURE_MAX_BYTES of output
  * stops the program. */
-#include "capture.h"
+#include "bench/capture.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,10 +13,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "proc.h"
-#include "str.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/proc.h"
+#include "base/str.h"
 
 enum { POLL_MS = 100, STOP_GRACE_MS = 3000, QUOTE_BYTES = 4096 };
 

@@ -7,8 +7,8 @@
 #include <signal.h>
 #include <stddef.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 enum { CAPTURE_MAX_BYTES = 1 << 20 };
 

@@ -2,7 +2,7 @@
  *
  * Reads the report of llama-bench with jansson.  Each field is checked for its type and its range;
  * a report with a wrong field is refused as a whole. */
-#include "llama_json.h"
+#include "bench/llama_json.h"
 
 #include <errno.h>
 #include <math.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 #include <jansson.h>
 
-#include "str.h"
+#include "base/str.h"
 
 enum { MAX_TOKENS = 100000000 };
 

@@ -2,7 +2,7 @@
  *
  * report.c -- a bench report as a table, as JSON and as a picture.  Without figures (the host was
  * busy), table and JSON say so and there is no picture. */
-#include "report.h"
+#include "bench/report.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -14,9 +14,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "proc.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/proc.h"
+#include "base/str.h"
 
 enum { COL_TEST, COL_NATIVE, COL_INSIDE, COL_RATIO, COL_RANGE, NUM_COLS };
 

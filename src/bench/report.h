@@ -7,9 +7,9 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "bench.h"
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "bench/bench.h"
 
 struct report_names {
 	const char *device;  /* ggml's name of it outside */

@@ -2,7 +2,7 @@
  *
  * Median, extremes and deviation of a few samples, and a sign test: the median is what counts,
  * because one disturbed round must not decide. */
-#include "stats.h"
+#include "bench/stats.h"
 
 #include <assert.h>
 #include <math.h>

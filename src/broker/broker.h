@@ -7,10 +7,10 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "state.h"
-#include "wire.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "config/state.h"
+#include "wire/wire.h"
 
 /* Where the broker listens for processes of the host (host.h), and where the gate of machine @name
  * listens for its programs; heap. */

@@ -6,7 +6,7 @@
  * folder and serves a socket beside it.  A client connects and asks; if nobody listens, it starts
  * a broker, which exits at once when another one has the lock.  A broker that accepts but does not
  * answer is stuck: the client ends the process that holds the lock, and starts another. */
-#include "broker.h"
+#include "broker/broker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,16 +24,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "host.h"
-#include "log.h"
-#include "loop.h"
-#include "path.h"
-#include "proc.h"
-#include "str.h"
-#include "unixsock.h"
-#include "token.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "base/unixsock.h"
+#include "broker/host.h"
+#include "broker/token.h"
 
 enum {
 	ENSURE_MS = 10000,

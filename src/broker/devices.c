@@ -6,7 +6,7 @@
  * stamp, the ggml folder, the executor's environment, the device nodes, and the boot.
  *
  * The free memory in the table is that of the probe; programs ask the executor for the live one. */
-#include "devices.h"
+#include "broker/devices.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,12 +21,12 @@
 
 #include <jansson.h>
 
-#include "clock.h"
-#include "device_nodes.h"
-#include "fd.h"
-#include "log.h"
-#include "loop.h"
-#include "str.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/str.h"
+#include "port/device_nodes.h"
 
 enum { PROBE_MS = 30000, CACHE_MAX_BYTES = 64 << 10 };
 

@@ -6,11 +6,11 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "jail.h"
-#include "state.h"
-#include "wire.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "broker/jail.h"
+#include "config/state.h"
+#include "wire/wire.h"
 
 /* Fills @out (WIRE_MAX_DEVICES) with what the jail's ggml lists, its own index in each record: from
  * cache/devices.json while nothing it depends on has changed, else by asking, at most 30 s.

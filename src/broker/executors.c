@@ -11,7 +11,7 @@
  *
  * An executor whose main thread no longer answers is killed, sessions and all: programs learn of
  * it as of any other end, and the next session starts another. */
-#include "executors.h"
+#include "broker/executors.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,9 +22,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "str.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/str.h"
 
 enum {
 	YOUNG_MS = 2000,

@@ -7,12 +7,12 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "backoff.h"
-#include "control.h"
-#include "jail.h"
-#include "log.h"
-#include "loop.h"
-#include "wire.h"
+#include "base/backoff.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "broker/jail.h"
+#include "wire/control.h"
+#include "wire/wire.h"
 
 struct executor {
 	struct executors *table;

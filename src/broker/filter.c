@@ -10,7 +10,7 @@
  * Three calls are looked into: clone() may not make namespaces (clone3(), whose flags a filter
  * cannot see, is absent, and glibc falls back), socket() makes AF_UNIX and the netlink family by
  * which drivers hear of devices, ioctl() may not push characters into a terminal. */
-#include "filter.h"
+#include "broker/filter.h"
 
 #include <errno.h>
 #include <linux/netlink.h>
@@ -22,7 +22,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 #define NEW_NAMESPACES                                                                             \
 	(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |             \

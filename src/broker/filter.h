@@ -6,8 +6,8 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 /* A memfd with the filter as BPF, at its start, as bwrap --seccomp takes it.  -errno. */
 int filter_create(struct pil_err *err) PIL_MUST_CHECK;

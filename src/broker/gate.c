@@ -41,14 +41,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "broker.h"
-#include "fd.h"
-#include "hello.h"
-#include "host.h"
-#include "log.h"
-#include "loop.h"
-#include "queued.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/queued.h"
+#include "base/str.h"
+#include "broker/broker.h"
+#include "broker/hello.h"
+#include "broker/host.h"
 
 enum {
 	HELLO_MS = 2000,

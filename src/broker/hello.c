@@ -2,9 +2,9 @@
  *
  * Decides as early as it can: a wrong magic number after four bytes, another version after six.
  * So a stranger cannot keep a descriptor by sending slowly what is no hello. */
-#include "hello.h"
+#include "broker/hello.h"
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 void *hello_room(struct hello *hello, size_t *len)
 {

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "wire.h"
+#include "wire/wire.h"
 
 enum hello_state {
 	HELLO_MORE,  /* not complete yet */

@@ -8,8 +8,8 @@
 
 #include <assert.h>
 
-#include "control.h"
-#include "wire.h"
+#include "wire/control.h"
+#include "wire/wire.h"
 
 enum host_kind {
 	HOST_PING = 1, /* are you there? */

@@ -15,7 +15,7 @@
  * capabilities to change its user, and --as makes it do so before it loads anything.
  *
  * It does not die with the broker: programs in the middle of their work do not notice. */
-#include "jail.h"
+#include "broker/jail.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,11 +27,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "device_nodes.h"
-#include "fd.h"
-#include "filter.h"
-#include "path.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "broker/filter.h"
+#include "port/device_nodes.h"
 
 enum {
 	JAIL_UID = 65534,         /* nobody: in here it meets no other process and no file */

@@ -4,10 +4,10 @@
 #ifndef PIL_JAIL_H
 #define PIL_JAIL_H
 
-#include "config.h"
-#include "err.h"
-#include "proc.h"
-#include "state.h"
+#include "base/err.h"
+#include "base/proc.h"
+#include "config/config.h"
+#include "config/state.h"
 
 struct jail {
 	char *root;           /* what the executor sees as /; NULL: parts of the host */

@@ -42,19 +42,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "broker.h"
-#include "config.h"
-#include "daemon.h"
-#include "devices.h"
-#include "executors.h"
-#include "fd.h"
-#include "host.h"
-#include "jail.h"
-#include "log.h"
-#include "loop.h"
-#include "str.h"
-#include "token.h"
-#include "unixsock.h"
+#include "base/daemon.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/str.h"
+#include "base/unixsock.h"
+#include "broker/broker.h"
+#include "broker/devices.h"
+#include "broker/executors.h"
+#include "broker/host.h"
+#include "broker/jail.h"
+#include "broker/token.h"
+#include "config/config.h"
 
 enum {
 	ACCEPT_BATCH = 32,

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * token.c -- see token.h. */
-#include "token.h"
+#include "broker/token.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fd.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
 
 void token_to_hex(const uint8_t *raw, char *hex)
 {

@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "state.h"
-#include "wire.h"
+#include "config/state.h"
+#include "wire/wire.h"
 
 enum { TOKEN_HEX = 2 * WIRE_TOKEN_BYTES };
 

@@ -7,11 +7,11 @@
 #ifndef PIL_CLI_H
 #define PIL_CLI_H
 
-#include "compiler.h"
-#include "err.h"
-#include "kit.h"
-#include "cmd_options.h"
-#include "state.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "cli/cmd_options.h"
+#include "config/state.h"
+#include "kit/kit.h"
 
 struct cli {
 	struct state_dirs dirs;
@@ -20,7 +20,7 @@ struct cli {
 /* One per command; cmd_run() is for what is no command: a program or a shell in a machine. */
 #define OPT(...)
 #define CMD(id, function, ...) int cmd_##function(struct cli *cli, int argc, char **argv);
-#include "options.def"
+#include "cli/options.def"
 #undef CMD
 #undef OPT
 

@@ -10,19 +10,19 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bench.h"
-#include "broker.h"
-#include "cli.h"
-#include "config.h"
-#include "fd.h"
-#include "machine.h"
-#include "native_kit.h"
-#include "path.h"
-#include "registry.h"
-#include "report.h"
-#include "state.h"
-#include "str.h"
-#include "wire.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "bench/bench.h"
+#include "bench/report.h"
+#include "broker/broker.h"
+#include "cli/cli.h"
+#include "config/config.h"
+#include "config/registry.h"
+#include "config/state.h"
+#include "kit/native_kit.h"
+#include "machine/machine.h"
+#include "wire/wire.h"
 
 enum {
 	MAX_TOKENS = 1000000,

@@ -4,7 +4,7 @@
  * texts are those of options.def. */
 #include <stdio.h>
 
-#include "cli.h"
+#include "cli/cli.h"
 
 static void print_option(enum option_id id)
 {

@@ -12,17 +12,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
-#include "config.h"
-#include "fd.h"
-#include "form.h"
-#include "machine.h"
-#include "path.h"
-#include "recipe.h"
-#include "registry.h"
-#include "runtime_kit.h"
-#include "str.h"
-#include "tree.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "config/config.h"
+#include "config/registry.h"
+#include "disk/form.h"
+#include "kit/runtime_kit.h"
+#include "machine/machine.h"
+#include "tree/recipe.h"
+#include "tree/tree.h"
 
 struct options {
 	const char *flavor, *name;

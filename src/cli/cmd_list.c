@@ -9,11 +9,11 @@
 
 #include <jansson.h>
 
-#include "cli.h"
-#include "fd.h"
-#include "machine.h"
-#include "recipe.h"
-#include "registry.h"
+#include "base/fd.h"
+#include "cli/cli.h"
+#include "config/registry.h"
+#include "machine/machine.h"
+#include "tree/recipe.h"
 
 struct options {
 	bool running, quiet, verbose, online, json;

@@ -14,14 +14,14 @@
 
 #include <jansson.h>
 
-#include "cli.h"
-#include "config.h"
-#include "config_keys.h"
-#include "fd.h"
-#include "machine.h"
-#include "path.h"
-#include "registry.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "config/config.h"
+#include "config/config_keys.h"
+#include "config/registry.h"
+#include "machine/machine.h"
 
 enum { MAX_CHANGES = 16, MAX_FILE_BYTES = 64 << 10, LOCK_MS = 5000 };
 

@@ -2,13 +2,13 @@
  *
  * The tables of options.def, and what is made of them while pillion runs: the tables of
  * getopt_long() and the usage lines. */
-#include "cmd_options.h"
+#include "cli/cmd_options.h"
 
 #include <getopt.h>
 #include <string.h>
 
-#include "cli.h"
-#include "compiler.h"
+#include "base/compiler.h"
+#include "cli/cli.h"
 
 enum { LONG_OPTION = 256 }; /* values of getopt_long(): above all letters */
 
@@ -16,7 +16,7 @@ enum { LONG_OPTION = 256 }; /* values of getopt_long(): above all letters */
 #define CMD(id, function, name, alias, operands, first, second, help)                              \
 	[CMD_##id] = {name, alias, operands, help, cmd_##function},
 const struct cmd options_cmds[CMD_NUM] = {
-#include "options.def"
+#include "cli/options.def"
 };
 #undef CMD
 #undef OPT
@@ -25,7 +25,7 @@ const struct cmd options_cmds[CMD_NUM] = {
 #define OPT(cmd, id, name, letter, argument, completion, kind, help)                               \
 	[OPT_##cmd##_##id] = {CMD_##cmd, name, letter, argument, OPTION_##kind, help},
 const struct cmd_option options_all[OPT_NUM] = {
-#include "options.def"
+#include "cli/options.def"
 };
 #undef OPT
 #undef CMD

@@ -11,7 +11,7 @@ struct cli;
 #define OPT(...)
 #define CMD(id, ...) CMD_##id,
 enum cmd_id {
-#include "options.def"
+#include "cli/options.def"
 	CMD_NUM
 };
 #undef CMD
@@ -20,7 +20,7 @@ enum cmd_id {
 #define CMD(...)
 #define OPT(cmd, id, ...) OPT_##cmd##_##id,
 enum option_id {
-#include "options.def"
+#include "cli/options.def"
 	OPT_NUM
 };
 #undef OPT

@@ -8,12 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "attach.h"
-#include "cli.h"
-#include "fd.h"
-#include "machine.h"
-#include "registry.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "config/registry.h"
+#include "machine/attach.h"
+#include "machine/machine.h"
 
 struct options {
 	const char *distro, *user, *cwd;

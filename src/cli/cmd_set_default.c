@@ -3,8 +3,8 @@
  * pillion --set-default: which distribution is meant where none is named. */
 #include <stdio.h>
 
-#include "cli.h"
-#include "registry.h"
+#include "cli/cli.h"
+#include "config/registry.h"
 
 int cmd_set_default(struct cli *cli, int argc, char **argv)
 {

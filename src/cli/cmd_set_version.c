@@ -5,13 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cli.h"
-#include "config.h"
-#include "fd.h"
-#include "form.h"
-#include "machine.h"
-#include "registry.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "config/config.h"
+#include "config/registry.h"
+#include "disk/form.h"
+#include "machine/machine.h"
 
 static int change(struct cli *cli, const char *name, unsigned version, struct pil_err *err)
 {

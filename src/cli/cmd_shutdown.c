@@ -4,10 +4,10 @@
  * not keep the others. */
 #include <getopt.h>
 
-#include "cli.h"
-#include "fd.h"
-#include "machine.h"
-#include "registry.h"
+#include "base/fd.h"
+#include "cli/cli.h"
+#include "config/registry.h"
+#include "machine/machine.h"
 
 int cmd_shutdown(struct cli *cli, int argc, char **argv)
 {

@@ -8,15 +8,15 @@
 
 #include <jansson.h>
 
-#include "broker.h"
-#include "cli.h"
-#include "fd.h"
-#include "huge_pages.h"
-#include "kvm_probe.h"
-#include "machine.h"
-#include "path.h"
-#include "registry.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "broker/broker.h"
+#include "cli/cli.h"
+#include "config/registry.h"
+#include "machine/huge_pages.h"
+#include "machine/kvm_probe.h"
+#include "machine/machine.h"
 
 struct report {
 	struct distro def;

@@ -3,9 +3,9 @@
  * pillion --terminate: stops one machine. */
 #include <stdio.h>
 
-#include "cli.h"
-#include "machine.h"
-#include "registry.h"
+#include "cli/cli.h"
+#include "config/registry.h"
+#include "machine/machine.h"
 
 int cmd_terminate(struct cli *cli, int argc, char **argv)
 {

@@ -5,12 +5,12 @@
  * installation removes. */
 #include <stdio.h>
 
-#include "cli.h"
-#include "fd.h"
-#include "machine.h"
-#include "registry.h"
-#include "str.h"
-#include "tree.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "config/registry.h"
+#include "machine/machine.h"
+#include "tree/tree.h"
 
 int cmd_unregister(struct cli *cli, int argc, char **argv)
 {

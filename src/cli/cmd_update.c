@@ -7,15 +7,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli.h"
-#include "config.h"
-#include "fd.h"
-#include "form.h"
-#include "kernel.h"
-#include "machine.h"
-#include "registry.h"
-#include "runtime_kit.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "config/config.h"
+#include "config/registry.h"
+#include "disk/form.h"
+#include "kit/kernel.h"
+#include "kit/runtime_kit.h"
+#include "machine/machine.h"
 
 /* Do microVMs run here, or are there any? */
 static unsigned needed_version(const struct state_dirs *dirs)

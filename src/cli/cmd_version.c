@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <sys/utsname.h>
 
-#include "cli.h"
-#include "config.h"
-#include "fd.h"
-#include "kernel.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "config/config.h"
+#include "kit/kernel.h"
 
 /* What machines boot: heap; NULL: none has a kernel of its own.  Must work where nothing does. */
 static char *machines_kernel(struct cli *cli)

@@ -2,7 +2,7 @@
  *
  * config.c -- reads the settings: defaults, then the user's config, then the machine's own file.
  * One table (config_keys.h) says what each key takes and where it goes. */
-#include "config.h"
+#include "config/config.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -14,11 +14,11 @@
 
 #include <ini.h>
 
-#include "config_keys.h"
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "config/config_keys.h"
 
 enum { MAX_SHARE_BYTES = 200, MAX_FILE_BYTES = 1 << 20 };
 

@@ -9,9 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "state.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "config/state.h"
 
 enum { CONFIG_MAX_ENV = 16, CONFIG_MAX_SHARES = 7 };
 

@@ -4,7 +4,7 @@
  *
  * The text is worked on line by line, so that comments and what is not known stay where they are.
  * A line continues the one before it where it begins with a blank, as in inih's own reading. */
-#include "config_keys.h"
+#include "config/config_keys.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -13,8 +13,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "fd.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
 
 const struct config_key *config_key_find(const char *name, struct pil_err *err)
 {

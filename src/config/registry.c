@@ -6,7 +6,7 @@
  * name and renamed.  Whoever changes the registry holds install.lock, and announces there what it
  * is doing; --list reads that without taking the lock.  Names are compared without regard to case,
  * and the first spelling is kept. */
-#include "registry.h"
+#include "config/registry.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -18,10 +18,10 @@
 
 #include <jansson.h>
 
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
 
 enum { MAX_JSON = 64 << 10, MAX_DISTROS = 1024, LOCK_TIMEOUT_MS = 10 * 60 * 1000 };
 

@@ -7,10 +7,10 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "state.h"
-#include "str.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/str.h"
+#include "config/state.h"
 
 struct distro {
 	char name[STR_MAX_NAME + 1];

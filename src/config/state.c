@@ -5,7 +5,7 @@
  *
  * A lock is flock() on a file.  Its last holder may have removed the file while we waited, so a
  * lock counts only if the name still leads to the same file. */
-#include "state.h"
+#include "config/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,10 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "path.h"
-#include "str.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
 
 /* $@variable/pillion, or $HOME/@fallback/pillion. */
 static char *xdg_dir(const char *variable, const char *fallback)

@@ -9,8 +9,8 @@
 #ifndef PIL_STATE_H
 #define PIL_STATE_H
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct state_dirs { /* absolute paths, heap */
 	char *data, *runtime, *cache, *config;

@@ -27,14 +27,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "control.h"
-#include "device.h"
-#include "device_nodes.h"
-#include "fd.h"
-#include "ggml_host.h"
-#include "log.h"
-#include "session.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "exec/ggml/device.h"
+#include "exec/ggml/ggml_host.h"
+#include "exec/ggml/session.h"
+#include "port/device_nodes.h"
+#include "wire/control.h"
 
 enum { EXIT_STUCK = 4 };
 

@@ -14,7 +14,7 @@
  * were passed on and that nothing at all came back after, the second, or third Ctrl-C.
  *
  * Root of the machine can take the agent's place and queue descriptors for us; see queued.h. */
-#include "attach.h"
+#include "machine/attach.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,10 +29,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "fd.h"
-#include "queued.h"
-#include "str.h"
+#include "agent/agent.h"
+#include "base/fd.h"
+#include "base/queued.h"
+#include "base/str.h"
 
 enum { START_MS = 60000, STUCK_MS = 400, END_MS = 700 };
 

@@ -6,8 +6,8 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct attach_opts {
 	const char *user;        /* NULL: the distro's default */

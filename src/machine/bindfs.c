@@ -13,7 +13,7 @@
  * read-only.  bindfs believes that it mounts by fusermount: pillion-fusermount hands it the
  * descriptor.  It has the only one: when it ends, the kernel ends the mount, and who waits for it
  * gets an error. */
-#include "bindfs.h"
+#include "machine/bindfs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,14 +26,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "pen.h"
-#include "proc.h"
-#include "state.h"
-#include "str.h"
-#include "userns.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "config/state.h"
+#include "port/pen.h"
+#include "port/userns.h"
 
 #define DEVICE "/dev/fuse"
 

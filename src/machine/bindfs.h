@@ -9,9 +9,9 @@
 
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "machine.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "machine/machine.h"
 
 struct userns_stage;
 

@@ -4,18 +4,18 @@
  * life at each tick.  When the connection ends it starts a broker, less and less often.  When
  * several questions in a row stay unanswered the broker is stuck; it is ended, and the next tick
  * starts another.  Nothing here waits. */
-#include "broker_watch.h"
+#include "machine/broker_watch.h"
 
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "broker.h"
-#include "clock.h"
-#include "fd.h"
-#include "host.h"
-#include "log.h"
-#include "loop.h"
-#include "proc.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/proc.h"
+#include "broker/broker.h"
+#include "broker/host.h"
 
 enum { HUNG_TICKS = 4, START_MS = 60000 };
 

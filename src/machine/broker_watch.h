@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "respawn.h"
-#include "state.h"
+#include "config/state.h"
+#include "machine/respawn.h"
 
 struct broker_watch {     /* start with fd -1 */
 	int fd;           /* to the broker's own socket; -1: none */

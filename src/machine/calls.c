@@ -9,7 +9,7 @@
  * on no argument costs nothing later: the kernel keeps a bitmap of those.
  *
  * A call that is newer than this list fails with ENOSYS: libraries take that for an old kernel. */
-#include "calls.h"
+#include "machine/calls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 /* clang-format off */
 const struct denied_call calls_denied[] = {

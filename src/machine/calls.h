@@ -7,8 +7,8 @@
 #include <linux/filter.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct denied_call {
 	const char *name;

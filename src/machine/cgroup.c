@@ -9,7 +9,7 @@
  * itself by our descriptor, before it executes anything.  What it starts is in the group, too.
  *
  * A supervisor that was killed leaves an empty folder.  The next one for the machine removes it. */
-#include "cgroup.h"
+#include "machine/cgroup.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -23,9 +23,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
 
 static const char *const controllers[] = {"pids", "memory"};
 

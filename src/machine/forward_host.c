@@ -7,7 +7,7 @@
  * below FIRST_PORT (a service of the host's that restarts must find its port free), none that
  * something on the host listens on, and only at 127.0.0.1.  A port that is taken is tried again
  * every RETRY_MS. */
-#include "forward_host.h"
+#include "machine/forward_host.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -20,13 +20,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "fd.h"
-#include "log.h"
-#include "proc.h"
-#include "relay.h"
-#include "state.h"
-#include "unixsock.h"
+#include "agent/agent.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/proc.h"
+#include "base/relay.h"
+#include "base/unixsock.h"
+#include "config/state.h"
 
 enum { FIRST_PORT = 1024, RETRY_MS = 2000, MAX_CONNECTIONS = 512 };
 

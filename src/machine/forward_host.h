@@ -9,9 +9,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "agent.h"
-#include "compiler.h"
-#include "err.h"
+#include "agent/agent.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct port_list {                           /* an announcement, as far as it has come */
 	uint16_t words[1 + AGENT_MAX_PORTS]; /* count, ports */

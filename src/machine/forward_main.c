@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "forward_host.h"
-#include "log.h"
+#include "base/log.h"
+#include "machine/forward_host.h"
 
 int main(int argc, char **argv)
 {

@@ -5,7 +5,7 @@
  * one which was killed in the middle of a list leaves nothing half read.  A list is shorter than
  * what a pipe takes at once; one that finds the pipe full, because its reader is stuck, is dropped,
  * and we do not wait. */
-#include "forwarder.h"
+#include "machine/forwarder.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,10 +15,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "log.h"
-#include "proc.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/proc.h"
 
 static_assert(sizeof(((struct port_list *)0)->words) <= PIPE_BUF, "a list is written at once");
 

@@ -7,8 +7,8 @@
 
 #include <sys/types.h>
 
-#include "forward_host.h"
-#include "respawn.h"
+#include "machine/forward_host.h"
+#include "machine/respawn.h"
 
 struct forwarder {
 	int announce_fd; /* the guest says there which ports; -1: it says no more */

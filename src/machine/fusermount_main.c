@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "fd.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
 
 static int fd_of(const char *variable)
 {

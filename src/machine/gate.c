@@ -4,7 +4,7 @@
  * connect while a gate is being replaced wait for the next one.  The gate answers a ping, a byte,
  * between any two things it does, none of which takes long; one that has not answered by the next
  * tick is killed.  A killed process leaves every wait in the kernel. */
-#include "gate.h"
+#include "machine/gate.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,15 +13,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "broker.h"
-#include "clock.h"
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "proc.h"
-#include "queued.h"
-#include "str.h"
-#include "unixsock.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/queued.h"
+#include "base/str.h"
+#include "base/unixsock.h"
+#include "broker/broker.h"
 
 static int spawn(struct gate *gate, struct pil_err *err)
 {

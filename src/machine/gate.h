@@ -7,10 +7,10 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "respawn.h"
-#include "state.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "config/state.h"
+#include "machine/respawn.h"
 
 struct gate { /* zero: none */
 	char *machine;

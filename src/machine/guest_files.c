@@ -3,15 +3,15 @@
  * Finds pillion's files for machines: in the build tree that this program is in, or installed.
  * Also makes a machine's resolv.conf: servers on the host's loopback cannot be reached from
  * inside. */
-#include "guest_files.h"
+#include "machine/guest_files.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fd.h"
-#include "path.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
 
 static char *find_guest_file(const char *in_build, const char *installed)
 {

@@ -6,8 +6,8 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct guest_files { /* heap, NULL where this build has none: guest_files_finish() */
 	char *init, *plugin;

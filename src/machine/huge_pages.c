@@ -3,13 +3,13 @@
  * Theory of operation: a machine without folders of the host has private memory, for which
  * pillion-vmm asks (madvise) and "enabled" decides.  The other's is a file on a mount of its own
  * (src/vmm/memory_file.c), which has them unless "shmem_enabled" denies them to all mounts. */
-#include "huge_pages.h"
+#include "machine/huge_pages.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 #define SYS "/sys/kernel/mm/transparent_hugepage/"
 

@@ -4,13 +4,13 @@
  * them.  There are no control groups.  What is in these parts, and in /proc, and tells of the host
  * what a machine need not know is covered by pillion-init (src/guest/init/cover.c): that takes 50
  * microseconds a mount, and bwrap ten times as long. */
-#include "kernel_files.h"
+#include "machine/kernel_files.h"
 
 #include <stddef.h>
 
-#include "compiler.h"
-#include "path.h"
-#include "proc.h"
+#include "base/compiler.h"
+#include "base/path.h"
+#include "base/proc.h"
 
 static const char *const parts_of_sys[] = {
 	"/sys/block",   "/sys/bus",    "/sys/class",     "/sys/dev",

@@ -15,7 +15,7 @@
  *
  * All processes end with us: SIGKILL when the supervisor dies.  What the guest had synced is on the
  * disk by then; its journal is replayed at the next start. */
-#include "machine.h"
+#include "machine/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,25 +30,25 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "clock.h"
-#include "config.h"
-#include "fd.h"
-#include "guest_files.h"
-#include "image.h"
-#include "kernel.h"
-#include "kvm_probe.h"
-#include "log.h"
-#include "loop.h"
-#include "passt.h"
-#include "path.h"
-#include "proc.h"
-#include "respawn.h"
-#include "said.h"
-#include "str.h"
-#include "swap.h"
-#include "unixsock.h"
-#include "virtiofsd.h"
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "base/unixsock.h"
+#include "config/config.h"
+#include "disk/image.h"
+#include "kit/kernel.h"
+#include "machine/guest_files.h"
+#include "machine/kvm_probe.h"
+#include "machine/passt.h"
+#include "machine/respawn.h"
+#include "machine/said.h"
+#include "machine/swap.h"
+#include "machine/virtiofsd.h"
 
 enum {
 	READY_MS = 180000, /* an emulated processor may take most of it */

@@ -4,7 +4,7 @@
  * nothing.  pillion-vmm --probe times a guest that counts against the host.  The verdict is kept
  * in the cache, with the boot and the version it holds for.  That KVM is absent is not kept: what
  * keeps it away may end. */
-#include "kvm_probe.h"
+#include "machine/kvm_probe.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -16,10 +16,10 @@
 
 #include <jansson.h>
 
-#include "fd.h"
-#include "path.h"
-#include "proc.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
 
 enum { PROBE_MS = 10000, MAX_TEXT = 4096 };
 

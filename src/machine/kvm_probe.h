@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "state.h"
+#include "config/state.h"
 
 enum kvm_state {
 	KVM_ABSENT,   /* no /dev/kvm */

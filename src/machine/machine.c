@@ -8,7 +8,7 @@
  * start one machine at once: one supervisor gets the lock, the others say so, and their commands
  * connect to the first.  To stop a machine is to signal the holder of the lock and to wait until
  * the lock is free. */
-#include "machine.h"
+#include "machine/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,13 +21,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "loop.h"
-#include "path.h"
-#include "proc.h"
-#include "str.h"
-#include "unixsock.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/loop.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "base/unixsock.h"
 
 enum {
 	START_MS = 240000, /* of a machine, whoever starts it: the slowest ready_ms and some */

@@ -11,9 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "state.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "config/state.h"
 
 struct config;
 struct said;

@@ -23,7 +23,7 @@
  * Isolation is that of a container: shared kernel, user namespace (nothing in the machine is root
  * outside), no access to the host's files but the shares, no host network but what pasta forwards
  * from inside (tap.c keeps it from the host's own loopback, unless hostAddressLoopback says so). */
-#include "machine.h"
+#include "machine/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,23 +35,23 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "bindfs.h"
-#include "calls.h"
-#include "cgroup.h"
-#include "config.h"
-#include "fd.h"
-#include "guest_files.h"
-#include "kernel_files.h"
-#include "log.h"
-#include "loop.h"
-#include "path.h"
-#include "proc.h"
-#include "respawn.h"
-#include "said.h"
-#include "shares.h"
-#include "str.h"
-#include "tap.h"
-#include "userns.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "config/config.h"
+#include "machine/bindfs.h"
+#include "machine/calls.h"
+#include "machine/cgroup.h"
+#include "machine/guest_files.h"
+#include "machine/kernel_files.h"
+#include "machine/respawn.h"
+#include "machine/said.h"
+#include "machine/shares.h"
+#include "machine/tap.h"
+#include "port/userns.h"
 
 #define DNS_FORWARD                                                                                \
 	"10.255.255.254" /* as WSL's DNS tunnel; used where the host's resolver is on loopback */

@@ -3,13 +3,13 @@
  * passt.c -- see passt.h.  passt jails itself: nobody's user, no capabilities, an empty root,
  * seccomp. It takes no connections from the host for the machine (that is the forwarder's work),
  * and does not show the host's own loopback to the machine unless asked. */
-#include "passt.h"
+#include "machine/passt.h"
 
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "fd.h"
-#include "proc.h"
+#include "base/fd.h"
+#include "base/proc.h"
 
 pid_t passt_start(bool map_loopback, int say_fd, int *card_fd, struct pil_err *err)
 {

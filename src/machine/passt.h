@@ -7,8 +7,8 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 /* What the machine's network looks like from inside.  The host's own addresses are not used, so
  * that it looks the same everywhere. */

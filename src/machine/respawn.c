@@ -2,7 +2,7 @@
  *
  * When a part of a machine is started again.  Each start counts as a failure of the one before, so
  * the pause between starts doubles; a part that ran for minutes begins anew. */
-#include "respawn.h"
+#include "machine/respawn.h"
 
 static const struct backoff_rule rule = {.first_ms = 2000, .longest_ms = 60000};
 

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "backoff.h"
+#include "base/backoff.h"
 
 struct respawn { /* zero: nothing has been started again yet */
 	struct backoff pause;

@@ -4,16 +4,16 @@
  * beyond it is read and dropped, so that a program which prints much goes on; how much was dropped
  * is said once there is room again.  A line begins with who said it, and control characters are
  * escaped: nobody can forge a line of another part, nor reach the terminal of who reads the log. */
-#include "said.h"
+#include "machine/said.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "loop.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
 
 enum {
 	BURST_BYTES = 256 << 10,

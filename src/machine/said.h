@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct said {
 	const char *who; /* begins each line; borrowed */

@@ -6,7 +6,7 @@
  * (agents of keys, the session bus, container engines), and others are looked at.
  *
  * Some folders may be seen but never written: what pillion runs outside lies in them. */
-#include "shares.h"
+#include "machine/shares.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -16,12 +16,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "state.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "config/config.h"
+#include "config/state.h"
 
 enum { MAX_LOOKED_AT = 2000, MAX_DEPTH = 2 };
 

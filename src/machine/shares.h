@@ -4,8 +4,8 @@
 #ifndef PIL_SHARES_H
 #define PIL_SHARES_H
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct config;
 struct state_dirs;

@@ -2,7 +2,7 @@
  *
  * A swap disk has no name: O_TMPFILE, or a file that is unlinked at once where the file system has
  * no O_TMPFILE. */
-#include "swap.h"
+#include "machine/swap.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
 
 enum { PAGE_BYTES = 4096 };
 

@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 /* Makes one in folder @dir, @bytes long, with the signature that swapon() looks for.  Returns its
  * descriptor. */

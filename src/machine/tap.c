@@ -11,7 +11,7 @@
  * in place of its own: seccomp stops pasta at the ioctl() that would make it (TUNSETIFF) and asks
  * us; we put our descriptor in the place of the one it has open, and let the call succeed.
  * Afterwards nobody is there to be asked, and such a call fails. */
-#include "tap.h"
+#include "machine/tap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,8 +30,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "userns.h"
+#include "base/fd.h"
+#include "port/userns.h"
 
 enum { WAIT_MS = 3000 };
 

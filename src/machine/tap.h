@@ -7,9 +7,9 @@
 
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "proc.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/proc.h"
 
 #define TAP_NAME "eth0"
 

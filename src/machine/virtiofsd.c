@@ -11,7 +11,7 @@
  *
  * There are two programs of that name with options of their own: the one in C that came with QEMU
  * up to 7, and its successor in Rust. */
-#include "virtiofsd.h"
+#include "machine/virtiofsd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,15 +21,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "pen.h"
-#include "proc.h"
-#include "str.h"
-#include "unixsock.h"
-#include "userns.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "base/unixsock.h"
+#include "port/pen.h"
+#include "port/userns.h"
 
 static const struct program {
 	const char *path;

@@ -6,11 +6,11 @@
 
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "machine.h"
-#include "respawn.h"
-#include "said.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "machine/machine.h"
+#include "machine/respawn.h"
+#include "machine/said.h"
 
 struct fs_share { /* one of a running machine */
 	char tag[16];

@@ -2,14 +2,14 @@
  *
  * The list of device nodes that computing needs.  A pattern names a node or a folder; folders are
  * looked into, one level deep.  A new kind of device is one line here. */
-#include "device_nodes.h"
+#include "port/device_nodes.h"
 
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 static const char *const patterns[] = {
 	"accel",     /* NPUs of Linux's own kind */

@@ -2,11 +2,11 @@
  *
  * Puts the arguments of bubblewrap together: the jail that all helpers share.  Callers add what
  * they bind. */
-#include "pen.h"
+#include "port/pen.h"
 
 #include <stddef.h>
 
-#include "proc.h"
+#include "base/proc.h"
 
 const char *const pen_file_caps[] = {"CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH",
 				     "CAP_FOWNER", "CAP_FSETID",       "CAP_SETFCAP",

@@ -16,7 +16,7 @@
  * ends all that it started, at whatever moment that is.  bubblewrap's --die-with-parent alone does
  * not: what it starts may ask for its end too late, and stay.
  */
-#include "userns.h"
+#include "port/userns.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,10 +35,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
 
 enum { ID_COUNT = 65536 };
 #define STAGE_DIR     "/mnt"      /* of the program's own mount namespace */

@@ -10,9 +10,9 @@
 
 #include <sys/types.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "proc.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/proc.h"
 
 enum { USERNS_MAX_STAGES = 16 };
 

@@ -2,7 +2,7 @@
  *
  * Looks addresses of the guest up in the table of its ranges.  A piece that is not wholly in one
  * range is refused. */
-#include "guest_mem.h"
+#include "virtio/guest_mem.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
  *
  * Copies from and to an array of iovecs at an offset, and cuts arrays.  Lengths are sums of what a
  * guest named, so each copy is bounded by what the array holds. */
-#include "iovs.h"
+#include "virtio/iovs.h"
 
 #include <stdint.h>
 #include <string.h>

@@ -7,7 +7,7 @@
  *
  * Answers are read with read(), which closes whatever descriptors come along.  An answer must be to
  * the question asked last and have its exact length. */
-#include "vhost_user.h"
+#include "virtio/vhost_user.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -18,9 +18,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "fd.h"
-#include "virtq.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "virtio/virtq.h"
 
 enum request {
 	GET_FEATURES = 1,

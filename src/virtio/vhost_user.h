@@ -11,8 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "loop.h"
+#include "base/compiler.h"
+#include "base/loop.h"
 
 struct guest_mem;
 struct virtq;

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "virtq.h"
+#include "virtio/virtq.h"
 
 enum { VIRTIO_MAX_QUEUES = 8 };
 

@@ -14,7 +14,7 @@
  *
  * A guest that poisons free pages with something other than zero must find it there: then nothing
  * is freed. */
-#include "virtio_balloon.h"
+#include "virtio/virtio_balloon.h"
 
 #include <errno.h>
 #include <linux/virtio_balloon.h>
@@ -22,10 +22,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "err.h"
-#include "iovs.h"
-#include "log.h"
-#include "virtio.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "virtio/iovs.h"
+#include "virtio/virtio.h"
 
 enum {
 	QUEUE_INFLATE,

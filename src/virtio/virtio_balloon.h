@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 struct pil_err;
 struct virtio_device;

@@ -17,7 +17,7 @@
  *
  * A request that makes no sense in itself (no room for header or status) breaks the device; one
  * that asks for the impossible (beyond the end, read only, an I/O error) fails alone. */
-#include "virtio_blk.h"
+#include "virtio/virtio_blk.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -33,12 +33,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "err.h"
-#include "fd.h"
-#include "iovs.h"
-#include "log.h"
-#include "str.h"
-#include "virtio.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "virtio/iovs.h"
+#include "virtio/virtio.h"
 
 enum {
 	QUEUE_SIZE = 256,

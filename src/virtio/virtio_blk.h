@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 struct pil_err;
 struct virtio_device;

@@ -10,7 +10,7 @@
  * polled for input, so that it does not keep the loop busy.
  *
  * A descriptor that epoll refuses (a regular file) is written directly and never read. */
-#include "virtio_console.h"
+#include "virtio/virtio_console.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,12 +22,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "err.h"
-#include "fd.h"
-#include "iovs.h"
-#include "log.h"
-#include "loop.h"
-#include "virtio.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "virtio/iovs.h"
+#include "virtio/virtio.h"
 
 enum {
 	QUEUE_IN,

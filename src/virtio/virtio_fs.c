@@ -15,7 +15,7 @@
  * A new back end gets the queues at our position, with nothing open.  The connection stays over a
  * reset of the device, because virtiofsd ends with its connection; only the queues are taken back.
  */
-#include "virtio_fs.h"
+#include "virtio/virtio_fs.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
@@ -30,13 +30,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "err.h"
-#include "fd.h"
-#include "iovs.h"
-#include "log.h"
-#include "loop.h"
-#include "vhost_user.h"
-#include "virtio.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "virtio/iovs.h"
+#include "virtio/vhost_user.h"
+#include "virtio/virtio.h"
 
 enum {
 	QUEUE_HIPRIO,

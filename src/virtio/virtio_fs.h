@@ -11,7 +11,7 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 struct loop;
 struct pil_err;

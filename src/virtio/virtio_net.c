@@ -16,7 +16,7 @@
  * loopback is the host's own.  passt before August 2024 does not look, so we do (may_leave()).
  *
  * The peer (passt) has checked what it sends; DATA_VALID spares the guest to do it again. */
-#include "virtio_net.h"
+#include "virtio/virtio_net.h"
 
 #include <assert.h>
 #include <arpa/inet.h>
@@ -30,12 +30,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "err.h"
-#include "fd.h"
-#include "iovs.h"
-#include "log.h"
-#include "loop.h"
-#include "virtio.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "virtio/iovs.h"
+#include "virtio/virtio.h"
 
 enum {
 	QUEUE_TO_GUEST,

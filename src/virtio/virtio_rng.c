@@ -2,16 +2,16 @@
  *
  * A request gets VIRTIO_RNG_MAX_BYTES at most, and one notification serves one queue's worth of
  * requests: a guest that asks without end waits for the other devices in between. */
-#include "virtio_rng.h"
+#include "virtio/virtio_rng.h"
 
 #include <errno.h>
 #include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
-#include "err.h"
-#include "iovs.h"
-#include "virtio.h"
+#include "base/err.h"
+#include "virtio/iovs.h"
+#include "virtio/virtio.h"
 
 enum { QUEUE_SIZE = 8 };
 

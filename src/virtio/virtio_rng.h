@@ -4,7 +4,7 @@
 #ifndef PIL_VIRTIO_RNG_H
 #define PIL_VIRTIO_RNG_H
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 struct pil_err;
 struct virtio_device;

@@ -20,7 +20,7 @@
  * Bounds: connections each way, so that a guest that opens all it can leaves room for the host's;
  * bytes staged per connection (the credit); resets waiting (then packets of the guest wait);
  * packets handled before other sources have their turn.  Credit is smaller when many are open. */
-#include "virtio_vsock.h"
+#include "virtio/virtio_vsock.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -31,12 +31,12 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "clock.h"
-#include "err.h"
-#include "fd.h"
-#include "iovs.h"
-#include "str.h"
-#include "vsock_dev.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "virtio/iovs.h"
+#include "virtio/vsock_dev.h"
 
 enum {
 	QUEUE_SIZE = 256,

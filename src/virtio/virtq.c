@@ -12,7 +12,7 @@
  * A chain is bounded by counting descriptors, so a loop ends as "too long".  Linux may put more
  * buffers into an indirect table than the queue has entries; that is allowed up to VIRTQ_MAX_IOV.
  * Empty buffers are legal and left out of the iovecs. */
-#include "virtq.h"
+#include "virtio/virtq.h"
 
 #include <assert.h>
 #include <errno.h>

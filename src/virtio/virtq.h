@@ -13,8 +13,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "compiler.h"
-#include "guest_mem.h"
+#include "base/compiler.h"
+#include "virtio/guest_mem.h"
 
 /* A chain is as long as the queue at most; with an indirect table as VIRTQ_MAX_IOV. */
 enum { VIRTQ_MAX_SIZE = 1024, VIRTQ_MAX_IOV = 1024 };

@@ -4,7 +4,7 @@
  * what a full socket refuses is copied, into a ring of buf_alloc bytes; credit is given back when
  * bytes leave the ring, so that a guest that keeps the rules cannot overflow it.  Order is kept:
  * while something is staged, everything is. */
-#include "vsock_conn.h"
+#include "virtio/vsock_conn.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -13,8 +13,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "fd.h"
-#include "iovs.h"
+#include "base/fd.h"
+#include "virtio/iovs.h"
 
 struct vsock_conn *vsock_conn_create(struct loop *loop, int fd, uint32_t buf_alloc)
 {

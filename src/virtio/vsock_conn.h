@@ -13,9 +13,9 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "compiler.h"
-#include "list.h"
-#include "loop.h"
+#include "base/compiler.h"
+#include "base/list.h"
+#include "base/loop.h"
 
 enum vsock_conn_state {
 	VSOCK_CONN_REQUESTED, /* from the host; the guest has not answered */

@@ -8,11 +8,11 @@
 
 #include <linux/virtio_vsock.h>
 
-#include "log.h"
-#include "loop.h"
-#include "virtio.h"
-#include "virtio_vsock.h"
-#include "vsock_conn.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "virtio/virtio.h"
+#include "virtio/virtio_vsock.h"
+#include "virtio/vsock_conn.h"
 
 enum {
 	VSOCK_QUEUE_TO_GUEST, /* "rx" of the specification, which is the driver's view */

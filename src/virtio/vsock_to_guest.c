@@ -16,8 +16,8 @@
 #include <sys/epoll.h>
 #include <sys/uio.h>
 
-#include "iovs.h"
-#include "vsock_dev.h"
+#include "virtio/iovs.h"
+#include "virtio/vsock_dev.h"
 
 enum { MAX_READS = 32, MAX_PACKET = 64 << 10, ASK_MS = 10 };
 

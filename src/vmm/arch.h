@@ -9,8 +9,8 @@
 
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct vcpu;
 struct vcpus_opts;

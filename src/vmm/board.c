@@ -4,26 +4,26 @@
  *
  * The order is the order of PCI slots, which a guest sees: disks first, so that the first disk is
  * always /dev/vda.  The vsock's life connection also drives the boot timer's last two marks. */
-#include "board.h"
+#include "vmm/board.h"
 
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "cell.h"
-#include "fd.h"
-#include "log.h"
-#include "options.h"
-#include "trace.h"
-#include "virtio_balloon.h"
-#include "virtio_blk.h"
-#include "virtio_console.h"
-#include "virtio_fs.h"
-#include "virtio_net.h"
-#include "virtio_pci.h"
-#include "virtio_rng.h"
-#include "virtio_vsock.h"
+#include "agent/agent.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "virtio/virtio_balloon.h"
+#include "virtio/virtio_blk.h"
+#include "virtio/virtio_console.h"
+#include "virtio/virtio_fs.h"
+#include "virtio/virtio_net.h"
+#include "virtio/virtio_rng.h"
+#include "virtio/virtio_vsock.h"
+#include "vmm/cell.h"
+#include "vmm/options.h"
+#include "vmm/trace.h"
+#include "vmm/virtio_pci.h"
 
 enum { NET_MTU = 65520 }; /* what passt takes at most */
 

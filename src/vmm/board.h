@@ -4,12 +4,12 @@
 #ifndef PIL_BOARD_H
 #define PIL_BOARD_H
 
-#include "compiler.h"
-#include "err.h"
-#include "hop.h"
-#include "loop.h"
-#include "pci.h"
-#include "kvm_vm.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/loop.h"
+#include "vmm/hop.h"
+#include "vmm/kvm_vm.h"
+#include "vmm/pci.h"
 
 struct options;
 struct virtio_device;

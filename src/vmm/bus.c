@@ -2,7 +2,7 @@
  *
  * A list of regions that is searched from the start: there are few of them.  A read where nobody
  * answers gives all ones, as on hardware; a write there is dropped. */
-#include "bus.h"
+#include "vmm/bus.h"
 
 #include <assert.h>
 #include <stddef.h>

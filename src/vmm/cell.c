@@ -14,7 +14,7 @@
  * The folders are cloned as detached mounts before the root changes and attached after, so that it
  * does not matter where they lie.  A kernel that refuses user namespaces to root is used without.
  */
-#include "cell.h"
+#include "vmm/cell.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,12 +32,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "kvm_vm.h"
-#include "log.h"
-#include "options.h"
-#include "path.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "vmm/kvm_vm.h"
+#include "vmm/options.h"
 
 /* <sys/mount.h> and <linux/mount.h> of this libc do not go together */
 extern int mount(const char *, const char *, const char *, unsigned long, const void *);

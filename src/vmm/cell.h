@@ -8,8 +8,8 @@
 #ifndef PIL_CELL_H
 #define PIL_CELL_H
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 struct options;
 

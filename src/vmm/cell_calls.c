@@ -18,7 +18,7 @@
  * What makes threads; clone3(), whose flags cannot be seen, is absent:
  *   #syscalls disk: clone(0&CLONE_THREAD) set_robust_list rseq
  *   #syscalls: prctl(0=PR_SET_NAME) */
-#include "cell.h"
+#include "vmm/cell.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -44,8 +44,8 @@ struct rule {
 	uint32_t value;
 };
 
-#include "arch.h"
-#include "cell_rules.h"
+#include "vmm/arch.h"
+#include "vmm/cell_rules.h"
 
 enum { MAX_CODE = 512 };
 

@@ -3,7 +3,7 @@
  * Theory of operation: there is one slot.  A vCPU waits until it is free, fills it, rings the
  * eventfd and waits until its call was counted as done.  Calls are rare (the set-up of a device,
  * its configuration), so that one slot is enough; doorbells and interrupts do not come this way. */
-#include "hop.h"
+#include "vmm/hop.h"
 
 #include <errno.h>
 #include <stdint.h>
@@ -11,7 +11,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 /* #syscalls: read */
 static void rung(struct loop_source *source, uint32_t events)

@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#include "compiler.h"
-#include "loop.h"
+#include "base/compiler.h"
+#include "base/loop.h"
 
 struct hop {
 	struct loop_source source; /* an eventfd */

@@ -11,7 +11,7 @@
  * sender is this process, it sends them with KVM_SIGNAL_MSI: an irqfd would save no system call,
  * and cost a grace period of KVM's each time the guest sets up a vector.  Where the sender is
  * another (virtiofsd), an irqfd saves us from waking up for it (since Linux 5.11). */
-#include "kvm_vm.h"
+#include "vmm/kvm_vm.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,10 +26,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "arch.h"
-#include "fd.h"
-#include "log.h"
-#include "memory_file.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "vmm/arch.h"
+#include "vmm/memory_file.h"
 
 const char *const vm_end_str[] = {
 	[VM_END_POWER_OFF] = "powered off",

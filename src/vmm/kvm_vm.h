@@ -9,10 +9,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "bus.h"
-#include "compiler.h"
-#include "err.h"
-#include "guest_mem.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "virtio/guest_mem.h"
+#include "vmm/bus.h"
 
 /* How a machine ends; the values are the exit status of pillion-vmm. */
 enum vm_end { VM_END_POWER_OFF, VM_END_ERROR, VM_END_PANIC, VM_END_REBOOT, VM_NUM_ENDS };

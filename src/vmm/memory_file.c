@@ -7,7 +7,7 @@
  *
  * Only a memfd can be sealed.  A server that cuts this file short ends the machine it serves
  * (SIGBUS), and no other; it cannot make it take more than the mount holds. */
-#include "memory_file.h"
+#include "vmm/memory_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,9 +17,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
 
 static int set_option(int fs, const char *key, const char *value)
 {

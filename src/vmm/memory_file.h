@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
+#include "base/compiler.h"
+#include "base/err.h"
 
 enum { MEMORY_HUGE_BYTES = 2 << 20 };
 

@@ -4,12 +4,12 @@
  * When the guest changes a mask or an address, vectors_changed_locked() sends what was pending and
  * makes each line direct or not.  No signal is lost between the two: an eventfd whose line is cut
  * keeps its count, and a masked vector has its pending bit. */
-#include "msix.h"
+#include "vmm/msix.h"
 
 #include <assert.h>
 #include <string.h>
 
-#include "log.h"
+#include "base/log.h"
 
 enum { VECTOR_MASKED = 1 };
 

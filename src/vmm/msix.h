@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kvm_vm.h"
+#include "vmm/kvm_vm.h"
 
 enum { MSIX_MAX_VECTORS = 16, MSIX_ENTRY_BYTES = 16, MSIX_MAX_LINES = 8 };
 

@@ -2,7 +2,7 @@
  *
  * The table of pillion-vmm's options, and opening the files they name.  All is opened before the
  * monitor jails itself. */
-#include "options.h"
+#include "vmm/options.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,10 +13,10 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "str.h"
-#include "trace.h"
-#include "kvm_vm.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "vmm/kvm_vm.h"
+#include "vmm/trace.h"
 
 enum {
 	MAX_MEMORY_MIB = 1 << 24,

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * pci.c -- one PCI bus: configuration space by ECAM, and the window in which BARs lie. */
-#include "pci.h"
+#include "vmm/pci.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <linux/pci_regs.h>
 #include <string.h>
 
-#include "arch.h"
+#include "vmm/arch.h"
 
 enum {
 	BRIDGE_VENDOR = 0x1b36,

@@ -12,8 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "kvm_vm.h"
+#include "base/compiler.h"
+#include "vmm/kvm_vm.h"
 
 enum { PCI_SLOTS = 32, PCI_CONFIG_BYTES = 256, PCI_BAR_BYTES = 0x8000 };
 

@@ -9,7 +9,7 @@
  *
  * On a busy host either may wait for a processor in the middle of it, for longer than it runs.  So
  * the host's loop counts by its fastest run, and a guest that seems slow gets more trials. */
-#include "probe.h"
+#include "vmm/probe.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -22,10 +22,10 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "arch.h"
-#include "clock.h"
-#include "fd.h"
-#include "kvm_vm.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "vmm/arch.h"
+#include "vmm/kvm_vm.h"
 
 enum {
 	MEMORY_BYTES = 2 << 20,

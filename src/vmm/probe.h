@@ -4,7 +4,7 @@
 #ifndef PIL_PROBE_H
 #define PIL_PROBE_H
 
-#include "err.h"
+#include "base/err.h"
 
 enum probe_kvm {
 	PROBE_USABLE,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * tail.c -- see tail.h.  The guest chooses the text: it is escaped where it is logged. */
-#include "tail.h"
+#include "vmm/tail.h"
 
 #include <string.h>
 
-#include "log.h"
-#include "str.h"
+#include "base/log.h"
+#include "base/str.h"
 
 static void end_line(struct tail *tail)
 {

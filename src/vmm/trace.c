@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * trace.c -- see trace.h. */
-#include "trace.h"
+#include "vmm/trace.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "clock.h"
+#include "base/clock.h"
 
 static struct {
 	bool enabled;

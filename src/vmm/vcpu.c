@@ -8,7 +8,7 @@
  *
  * To stop a thread, immediate_exit is set and a signal sent: KVM_RUN returns if it runs, and will
  * return at once if it is about to. */
-#include "vcpu.h"
+#include "vmm/vcpu.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -19,8 +19,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "arch.h"
-#include "fd.h"
+#include "base/fd.h"
+#include "vmm/arch.h"
 
 #define KICK SIGUSR1
 

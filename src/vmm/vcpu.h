@@ -8,9 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "kvm_vm.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "vmm/kvm_vm.h"
 
 struct kvm_run;
 

@@ -17,7 +17,7 @@
  * The one BAR:	0x0000 common configuration	0x3000 doorbells, four bytes per queue
  *		0x1000 interrupt status		0x4000 MSI-X table
  *		0x2000 device configuration	0x5000 MSI-X pending bits */
-#include "virtio_pci.h"
+#include "vmm/virtio_pci.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,9 +32,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "msix.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "vmm/msix.h"
 
 enum {
 	VENDOR = 0x1af4,

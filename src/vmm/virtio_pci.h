@@ -7,13 +7,13 @@
 #ifndef PIL_VIRTIO_PCI_H
 #define PIL_VIRTIO_PCI_H
 
-#include "compiler.h"
-#include "err.h"
-#include "hop.h"
-#include "loop.h"
-#include "pci.h"
-#include "virtio.h"
-#include "kvm_vm.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/loop.h"
+#include "virtio/virtio.h"
+#include "vmm/hop.h"
+#include "vmm/kvm_vm.h"
+#include "vmm/pci.h"
 
 struct virtio_pci;
 

@@ -8,8 +8,8 @@
 #ifndef PIL_CONTROL_H
 #define PIL_CONTROL_H
 
-#include "str.h"
-#include "wire.h"
+#include "base/str.h"
+#include "wire/wire.h"
 
 /* NUL-terminated, whole: who cuts a name makes two machines one. */
 enum { CONTROL_NAME_BYTES = 72 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The tables of wire.h: operations with their sizes and names, the names of statuses and of tensor
- * operations.  Then the checks of a frame that need nothing but the frame. */
-#include "wire.h"
+ * The tables of wire.h: operations with their sizes and names, the names of statuses.  Then the
+ * checks of a frame that need nothing but the frame. */
+#include "wire/wire.h"
 
 #include <string.h>
 
@@ -24,48 +24,15 @@ const char *const wire_status_str[WIRE_NUM_STATUSES] = {
 const struct wire_op_info wire_op_info[WIRE_NUM_OPS] = {
 #define OP(number, NAME, name, fixed, tail, answers)                                               \
 	[number] = {#name, sizeof(fixed), tail, answers},
-#include "ops.def"
+#include "wire/ops.def"
 #undef OP
 };
 
 #define OP(number, NAME, name, fixed, tail, answers)                                               \
 	static_assert(sizeof(fixed) % WIRE_ALIGN == 0 && sizeof(fixed) + (tail) <= WIRE_MAX_BODY,  \
 		      #name);
-#include "ops.def"
+#include "wire/ops.def"
 #undef OP
-
-const char *const wire_tensor_op_str[WIRE_NUM_TENSOR_OPS] = {
-#define TENSOR_OP(number, NAME) [number] = #NAME,
-#define UNARY_OP(number, NAME)
-#define GLU_OP(number, NAME)
-#include "tensor_ops.def"
-#undef TENSOR_OP
-#undef UNARY_OP
-#undef GLU_OP
-};
-
-const char *const wire_unary_op_str[WIRE_NUM_UNARY_OPS] = {
-#define TENSOR_OP(number, NAME)
-#define UNARY_OP(number, NAME) [number] = #NAME,
-#define GLU_OP(number, NAME)
-#include "tensor_ops.def"
-#undef TENSOR_OP
-#undef UNARY_OP
-#undef GLU_OP
-};
-
-const char *const wire_glu_op_str[WIRE_NUM_GLU_OPS] = {
-#define TENSOR_OP(number, NAME)
-#define UNARY_OP(number, NAME)
-#define GLU_OP(number, NAME) [number] = #NAME,
-#include "tensor_ops.def"
-#undef TENSOR_OP
-#undef UNARY_OP
-#undef GLU_OP
-};
-
-static_assert(WIRE_NUM_TENSOR_OPS <= 256 && WIRE_NUM_UNARY_OPS <= 128 && WIRE_NUM_GLU_OPS <= 128,
-	      "the bit sets of wire_welcome");
 
 bool wire_frame_valid(const struct wire_frame *frame)
 {

@@ -149,7 +149,7 @@ struct wire_welcome { /* executor -> program, first thing on the stream after th
 	uint64_t max_buffer;
 	uint64_t memory_total;
 	uint64_t memory_free;
-	uint8_t ops[32];   /* bit n: tensor op n of tensor_ops.def is known and allowed */
+	uint8_t ops[32];   /* bit n: tensor op n of api/ggml/tensor_ops.def is known and allowed */
 	uint8_t unary[16]; /* likewise */
 	uint8_t glu[16];
 	struct wire_type types[WIRE_MAX_TYPES];
@@ -372,7 +372,7 @@ struct wire_shm_drop {
 
 enum wire_op {
 #define OP(number, NAME, name, fixed, tail, answers) WIRE_OP_##NAME = number,
-#include "ops.def"
+#include "wire/ops.def"
 #undef OP
 	WIRE_NUM_OPS
 };
@@ -387,46 +387,6 @@ extern const struct wire_op_info wire_op_info[WIRE_NUM_OPS]; /* [0] is empty */
 
 /* Does @frame obey ops.def: known op, body within its limits, no descriptors but with SHM_ADD? */
 bool wire_frame_valid(const struct wire_frame *frame);
-
-/* ---- stable numbers of tensor operations ---- */
-
-enum wire_tensor_op {
-#define TENSOR_OP(number, NAME) WIRE_T_##NAME = number,
-#define UNARY_OP(number, NAME)
-#define GLU_OP(number, NAME)
-#include "tensor_ops.def"
-#undef TENSOR_OP
-#undef UNARY_OP
-#undef GLU_OP
-	WIRE_NUM_TENSOR_OPS
-};
-
-enum wire_unary_op {
-#define TENSOR_OP(number, NAME)
-#define UNARY_OP(number, NAME) WIRE_UNARY_##NAME = number,
-#define GLU_OP(number, NAME)
-#include "tensor_ops.def"
-#undef TENSOR_OP
-#undef UNARY_OP
-#undef GLU_OP
-	WIRE_NUM_UNARY_OPS
-};
-
-enum wire_glu_op {
-#define TENSOR_OP(number, NAME)
-#define UNARY_OP(number, NAME)
-#define GLU_OP(number, NAME) WIRE_GLU_##NAME = number,
-#include "tensor_ops.def"
-#undef TENSOR_OP
-#undef UNARY_OP
-#undef GLU_OP
-	WIRE_NUM_GLU_OPS
-};
-
-/* Names as ggml_op_name(), ggml_unary_op_name() and ggml_glu_op_name() print them. */
-extern const char *const wire_tensor_op_str[WIRE_NUM_TENSOR_OPS];
-extern const char *const wire_unary_op_str[WIRE_NUM_UNARY_OPS];
-extern const char *const wire_glu_op_str[WIRE_NUM_GLU_OPS];
 
 /* Index of @name in such a table, or -1. */
 int wire_name_find(const char *const *table, int n, const char *name);

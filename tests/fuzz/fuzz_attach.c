@@ -11,8 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "attach.h"
-#include "fd.h"
+#include "base/fd.h"
+#include "machine/attach.h"
 
 enum { MAX_INPUT = 128 << 10, HAS_INPUT = 1, HAS_TTY = 2, OUTPUT_CLOSED = 4 };
 

@@ -13,8 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "vdriver.h"
-#include "virtio_blk.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_blk.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "boot.h"
-#include "layout.h"
+#include "vmm/arch/x86_64/boot.h"
+#include "vmm/arch/x86_64/layout.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,10 +9,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "config_keys.h"
-#include "fd.h"
-#include "log.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "config/config.h"
+#include "config/config_keys.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -12,9 +12,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fake_ggml.h"
-#include "fd.h"
-#include "session.h"
+#include "base/fd.h"
+#include "exec/ggml/session.h"
+#include "lib/fake_ggml.h"
 
 enum {
 	FILE_BYTES = 65536,

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "graph_check.h"
-#include "op_shapes.h"
+#include "exec/ggml/graph_check.h"
+#include "lib/op_shapes.h"
 
 enum { MAX_FUZZ_TENSORS = 64, N_BUFFERS = 4 };
 

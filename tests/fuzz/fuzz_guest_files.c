@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent.h"
-#include "listeners.h"
-#include "passwd.h"
-#include "setup.h"
-#include "wsl_conf.h"
+#include "agent/agent.h"
+#include "guest/init/listeners.h"
+#include "guest/init/passwd.h"
+#include "guest/init/setup.h"
+#include "guest/init/wsl_conf.h"
 
 #include <stdint.h>
 

@@ -9,9 +9,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "guest_session.h"
-#include "log.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "guest/init/guest_session.h"
 
 enum { COMMAND = 1 << 30, MAX_INPUT = 128 << 10 };
 

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "devices.h"
-#include "fd.h"
-#include "hello.h"
+#include "base/fd.h"
+#include "broker/devices.h"
+#include "broker/hello.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

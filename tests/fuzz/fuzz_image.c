@@ -13,10 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "image.h"
-#include "image_files.h"
-#include "path.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "disk/image.h"
+#include "disk/image_files.h"
 
 enum { MAX_BYTES = 1 << 20 };
 

@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "llama_json.h"
+#include "bench/llama_json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

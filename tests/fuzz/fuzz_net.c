@@ -11,9 +11,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "loop.h"
-#include "vdriver.h"
-#include "virtio_net.h"
+#include "base/loop.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_net.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -15,17 +15,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "kvm_vm.h"
-#include "layout.h"
-#include "virtio_balloon.h"
-#include "virtio_blk.h"
-#include "virtio_console.h"
-#include "virtio_fs.h"
-#include "virtio_net.h"
-#include "virtio_pci.h"
-#include "virtio_rng.h"
-#include "virtio_vsock.h"
+#include "base/fd.h"
+#include "virtio/virtio_balloon.h"
+#include "virtio/virtio_blk.h"
+#include "virtio/virtio_console.h"
+#include "virtio/virtio_fs.h"
+#include "virtio/virtio_net.h"
+#include "virtio/virtio_rng.h"
+#include "virtio/virtio_vsock.h"
+#include "vmm/arch/x86_64/layout.h"
+#include "vmm/kvm_vm.h"
+#include "vmm/virtio_pci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

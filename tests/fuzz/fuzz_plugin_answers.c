@@ -8,9 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "channel.h"
-#include "fake_exec.h"
-#include "fd.h"
+#include "base/fd.h"
+#include "lib/fake_exec.h"
+#include "link/channel.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

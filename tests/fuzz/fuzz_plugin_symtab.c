@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "program.h"
+#include "guest/ggml/program.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mirror.h"
-#include "registry.h"
+#include "config/registry.h"
+#include "tree/mirror.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

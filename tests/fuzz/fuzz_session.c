@@ -10,9 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fake_ggml.h"
-#include "fd.h"
-#include "session.h"
+#include "base/fd.h"
+#include "exec/ggml/session.h"
+#include "lib/fake_ggml.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -13,9 +13,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "loop.h"
-#include "vdriver.h"
-#include "virtio_fs.h"
+#include "base/loop.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_fs.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "iovs.h"
-#include "virtq.h"
+#include "virtio/iovs.h"
+#include "virtio/virtq.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 enum {
 	ON_NS = 1,

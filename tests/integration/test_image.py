@@ -48,7 +48,7 @@ class Images:
         self.root, self.prefix = root, prefix
         self.programs = root / "programs"
         self.programs.mkdir()
-        for program in ("src/distro/pillion-image", "tests/lib/image_tool"):
+        for program in ("src/disk/pillion-image", "tests/lib/image_tool"):
             shutil.copy(host_lib.BUILD / program, self.programs)
         self.dir = root / "distro"
         self.dir.mkdir(mode=0o700)
@@ -362,7 +362,7 @@ def test_garbage_is_refused(images):
 def extract(disk, tree):
     """What pillion-image says with 100 MB of memory, and its status."""
     tree.mkdir()
-    done = subprocess.run(["prlimit", "--data=100000000", host_lib.BUILD / "src/distro/pillion-image",
+    done = subprocess.run(["prlimit", "--data=100000000", host_lib.BUILD / "src/disk/pillion-image",
                            "extract", disk, tree], text=True, capture_output=True, timeout=60)
     return done.stderr, done.returncode
 

@@ -14,7 +14,7 @@
 
 #include <seccomp.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 static int errno_named(const char *name)
 {

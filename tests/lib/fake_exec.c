@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fake_exec.h"
+#include "lib/fake_exec.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 void fake_exec_welcome(struct wire_welcome *w, uint32_t flags)
 {

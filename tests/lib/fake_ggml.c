@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "fake_ggml.h"
+#include "api/ggml/tensor_ops.h"
+#include "lib/fake_ggml.h"
 
 #include <stdlib.h>
 #include <string.h>

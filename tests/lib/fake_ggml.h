@@ -5,7 +5,7 @@
 #ifndef PIL_FAKE_GGML_H
 #define PIL_FAKE_GGML_H
 
-#include "device.h"
+#include "exec/ggml/device.h"
 
 /* A fresh device with one extra buffer type that takes 2-D matrices.  Freed by fake_device_free().
  */

@@ -11,7 +11,7 @@
 
 #include <stdio.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 static size_t lib_ggml_backend_dev_count(void)
 {

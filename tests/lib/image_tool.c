@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * image_tool from|to|check FOLDER [LIMIT_BYTES] -- calls src/distro/image.c for test_image.py. */
+ * image_tool from|to|check FOLDER [LIMIT_BYTES] -- calls src/disk/image.c for test_image.py. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "image.h"
-#include "log.h"
+#include "base/log.h"
+#include "disk/image.h"
 
 int main(int argc, char **argv)
 {

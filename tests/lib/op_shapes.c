@@ -5,12 +5,12 @@
  * random value per graph, the same wherever they stand; next to each other they multiply.  Type
  * letters that stand for a choice are chosen once per graph, too.  Parameters are `index:integer`
  * or `index~float`. */
-#include "op_shapes.h"
+#include "lib/op_shapes.h"
 
 #include <ctype.h>
 #include <string.h>
 
-#include "op_rules.h"
+#include "exec/ggml/op_rules.h"
 
 #define T_F32  0
 #define T_F16  1

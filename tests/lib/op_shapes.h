@@ -8,8 +8,9 @@
 #ifndef PIL_OP_SHAPES_H
 #define PIL_OP_SHAPES_H
 
-#include "graph_check.h"
-#include "wire.h"
+#include "api/ggml/tensor_ops.h"
+#include "exec/ggml/graph_check.h"
+#include "wire/wire.h"
 
 enum { OP_GRAPH_MAX_TENSORS = 24 };
 

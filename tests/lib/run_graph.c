@@ -26,12 +26,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bound.h"
-#include "compiler.h"
-#include "ggml_host.h"
-#include "op_cut.h"
-#include "op_rules.h"
-#include "op_shapes.h"
+#include "base/compiler.h"
+#include "exec/ggml/ggml_host.h"
+#include "exec/ggml/op_cut.h"
+#include "exec/ggml/op_rules.h"
+#include "lib/bound.h"
+#include "lib/op_shapes.h"
 
 enum {
 	PAGE = 4096,

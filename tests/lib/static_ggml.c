@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 const char *ggml_version(void);
 const char *ggml_op_name(int op);

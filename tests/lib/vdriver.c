@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "vdriver.h"
+#include "lib/vdriver.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-#include "bound.h"
+#include "lib/bound.h"
 
 enum { RING_STRIDE = 0x10000 };
 

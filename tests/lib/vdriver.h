@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "virtio.h"
+#include "virtio/virtio.h"
 
 enum {
 	VDRIVER_RANGE_BYTES = 8 << 20,

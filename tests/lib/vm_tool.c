@@ -14,19 +14,19 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "image.h"
-#include "kernel.h"
-#include "log.h"
-#include "native_kit.h"
-#include "path.h"
-#include "recipe.h"
-#include "registry.h"
-#include "runtime_kit.h"
-#include "state.h"
-#include "str.h"
-#include "tree.h"
-#include "userns.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "config/registry.h"
+#include "config/state.h"
+#include "disk/image.h"
+#include "kit/kernel.h"
+#include "kit/native_kit.h"
+#include "kit/runtime_kit.h"
+#include "port/userns.h"
+#include "tree/recipe.h"
+#include "tree/tree.h"
 
 #define DISK_BYTES ((uint64_t)64 << 30)
 

@@ -18,10 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "loop.h"
-#include "vdriver.h"
-#include "virtio_vsock.h"
+#include "base/fd.h"
+#include "base/loop.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_vsock.h"
 
 enum {
 	RX,

@@ -12,9 +12,10 @@
 
 #include <cmocka.h>
 
-#include "graph_check.h"
-#include "op_rules.h"
-#include "op_shapes.h"
+#include "api/ggml/tensor_ops.h"
+#include "exec/ggml/graph_check.h"
+#include "exec/ggml/op_rules.h"
+#include "lib/op_shapes.h"
 
 enum { MAX_TENSORS = 4096, MAX_INDEX = 2048, WEIGHTS = 1, MEMORY = 2, Q4_K = 12 };
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent.h"
+#include "agent/agent.h"
 
 static size_t build(char *buf, struct agent_start start, const char *strings, size_t strings_len)
 {

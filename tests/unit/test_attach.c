@@ -16,11 +16,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "attach.h"
-#include "bound.h"
-#include "fd.h"
-#include "proc.h"
+#include "agent/agent.h"
+#include "base/fd.h"
+#include "base/proc.h"
+#include "lib/bound.h"
+#include "machine/attach.h"
 
 enum { ENOUGH_MS = 1300 }; /* for the client to see that the agent is stuck */
 

@@ -16,15 +16,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backoff.h"
-#include "bound.h"
-#include "clock.h"
-#include "err.h"
-#include "fd.h"
-#include "loop.h"
-#include "path.h"
-#include "proc.h"
-#include "str.h"
+#include "base/backoff.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/loop.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "lib/bound.h"
 
 static void test_sizes_are_binary_and_bounded(void **state)
 {

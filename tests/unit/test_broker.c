@@ -22,14 +22,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "devices.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "broker/devices.h"
+#include "broker/filter.h"
+#include "broker/hello.h"
+#include "broker/token.h"
 #include "emulated.h"
-#include "fd.h"
-#include "filter.h"
-#include "hello.h"
-#include "path.h"
-#include "str.h"
-#include "token.h"
 
 /* ---- hello ---- */
 

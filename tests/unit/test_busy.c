@@ -13,7 +13,7 @@
 #include <cmocka.h>
 #include <sys/wait.h>
 
-#include "busy.h"
+#include "bench/busy.h"
 
 #define SPIN_S 0.4
 

@@ -21,8 +21,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "calls.h"
 #include "emulated.h"
+#include "machine/calls.h"
 
 static uint32_t resolved(uint32_t arch, const char *name)
 {

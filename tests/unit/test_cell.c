@@ -27,11 +27,11 @@
 
 #include <cmocka.h>
 
-#include "cell.h"
+#include "base/str.h"
+#include "base/unixsock.h"
 #include "in_child.h"
-#include "options.h"
-#include "str.h"
-#include "unixsock.h"
+#include "vmm/cell.h"
+#include "vmm/options.h"
 
 static int lock_machine(void)
 {

@@ -11,16 +11,16 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "config_keys.h"
-#include "fd.h"
-#include "kernel_image.h"
-#include "mirror.h"
-#include "path.h"
-#include "registry.h"
-#include "runtime_kit.h"
-#include "str.h"
-#include "tree.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "config/config.h"
+#include "config/config_keys.h"
+#include "config/registry.h"
+#include "kit/kernel_image.h"
+#include "kit/runtime_kit.h"
+#include "tree/mirror.h"
+#include "tree/tree.h"
 
 static char folder[] = "/tmp/pillion-test-XXXXXX";
 

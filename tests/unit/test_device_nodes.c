@@ -17,8 +17,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "compiler.h"
-#include "device_nodes.h"
+#include "base/compiler.h"
+#include "port/device_nodes.h"
 
 static const char *const folders[] = {"dev", "dev/accel", "dev/dma_heap", "dev/dri",
 				      "dev/nvidia-caps"};

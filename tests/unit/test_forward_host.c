@@ -17,13 +17,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "bound.h"
-#include "clock.h"
-#include "fd.h"
-#include "forward_host.h"
-#include "proc.h"
-#include "unixsock.h"
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/proc.h"
+#include "base/unixsock.h"
+#include "lib/bound.h"
+#include "machine/forward_host.h"
 
 struct guest {
 	char dir[64], path[96];

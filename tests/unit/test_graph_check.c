@@ -10,10 +10,10 @@
 
 #include <cmocka.h>
 
-#include "bound.h"
-#include "compiler.h"
+#include "base/compiler.h"
+#include "exec/ggml/op_cut.h"
 #include "graph_build.h"
-#include "op_cut.h"
+#include "lib/bound.h"
 
 static uint32_t norm(uint32_t x)
 {

@@ -14,14 +14,14 @@
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 
-#include "agent.h"
-#include "fd.h"
-#include "host_clock.h"
-#include "listeners.h"
-#include "passwd.h"
-#include "reclaim.h"
-#include "setup.h"
-#include "wsl_conf.h"
+#include "agent/agent.h"
+#include "base/fd.h"
+#include "guest/init/host_clock.h"
+#include "guest/init/listeners.h"
+#include "guest/init/passwd.h"
+#include "guest/init/reclaim.h"
+#include "guest/init/setup.h"
+#include "guest/init/wsl_conf.h"
 
 static const char passwd_text[] = "root:x:0:0:root:/root:/bin/bash\n"
 				  "broken line\n"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "huge_pages.h"
+#include "machine/huge_pages.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 static const struct {
 	const char *enabled, *shmem_enabled;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "kvm_probe.h"
+#include "machine/kvm_probe.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 /* As pillion-vmm --probe prints them. */
 static const struct {

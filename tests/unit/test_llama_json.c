@@ -7,7 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "llama_json.h"
+#include "bench/llama_json.h"
 
 #define TEST_ON(backends, gpus, p, n, ts)                                                          \
 	"{\"gpu_info\":\"" gpus "\",\"backends\":\"" backends "\",\"n_prompt\":" p ",\"n_gen\":" n \

@@ -9,10 +9,10 @@
 
 #include <cmocka.h>
 
-#include "fd.h"
-#include "machine.h"
-#include "path.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "machine/machine.h"
 
 #define PANIC "pillion-vmm: err: the machine panicked: out of \x1b[31mluck\n"
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "emulated.h"
-#include "mapped_file.h"
+#include "link/mapped_file.h"
 
 enum { BYTES = 3 << 12 };
 

@@ -15,10 +15,10 @@
 
 #include <cmocka.h>
 
-#include "cell.h"
 #include "in_child.h"
-#include "memory_file.h"
-#include "options.h"
+#include "vmm/cell.h"
+#include "vmm/memory_file.h"
+#include "vmm/options.h"
 
 enum { HUGE_BYTES = 2 << 20, BYTES = 4 * HUGE_BYTES };
 

@@ -9,12 +9,12 @@
 
 #include <cmocka.h>
 
-#include "fd.h"
-#include "gdev.h"
-#include "ggml_versions.h"
-#include "opmap.h"
-#include "program.h"
-#include "str.h"
+#include "api/ggml/versions.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "guest/ggml/gdev.h"
+#include "guest/ggml/opmap.h"
+#include "guest/ggml/program.h"
 
 /* ---- a program's ggml, with numbers unlike ours ---- */
 

@@ -15,12 +15,12 @@
 
 #include <cmocka.h>
 
-#include "bound.h"
-#include "channel.h"
-#include "clock.h"
-#include "fake_exec.h"
-#include "fd.h"
-#include "upload.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "lib/bound.h"
+#include "lib/fake_exec.h"
+#include "link/channel.h"
+#include "link/upload.h"
 
 static struct channel *open_fake(struct fake_exec *x)
 {

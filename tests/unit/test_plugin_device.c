@@ -12,9 +12,9 @@
 
 #include <cmocka.h>
 
-#include "devbuf.h"
-#include "fake_exec.h"
-#include "gdev.h"
+#include "guest/ggml/devbuf.h"
+#include "guest/ggml/gdev.h"
+#include "lib/fake_exec.h"
 
 static const char *op_name(int op)
 {

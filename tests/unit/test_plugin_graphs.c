@@ -9,10 +9,11 @@
 
 #include <cmocka.h>
 
-#include "cgraphs.h"
-#include "channel.h"
-#include "fake_exec.h"
-#include "opmap.h"
+#include "api/ggml/tensor_ops.h"
+#include "guest/ggml/cgraphs.h"
+#include "guest/ggml/opmap.h"
+#include "lib/fake_exec.h"
+#include "link/channel.h"
 
 enum { LAYERS = 40, OP_NONE = 0, OP_ADD = 1, OP_VIEW = 2, OP_CUSTOM = 3, OP_CPY = 4 };
 

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "report.h"
+#include "bench/report.h"
 
 static const struct bench_report report = {
 	.model_type = "gemma3 270M Q4_K - Medium",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "respawn.h"
+#include "machine/respawn.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -13,8 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "said.h"
+#include "base/fd.h"
+#include "machine/said.h"
 
 enum { ROOM = 1 << 20 };
 

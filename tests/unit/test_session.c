@@ -16,15 +16,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "bound.h"
-#include "buffers.h"
+#include "api/ggml/tensor_ops.h"
+#include "base/fd.h"
 #include "emulated.h"
-#include "fake_ggml.h"
-#include "fd.h"
-#include "file_map.h"
+#include "exec/file_map.h"
+#include "exec/ggml/buffers.h"
+#include "exec/ggml/session.h"
+#include "exec/stream.h"
 #include "in_child.h"
-#include "session.h"
-#include "stream.h"
+#include "lib/bound.h"
+#include "lib/fake_ggml.h"
 
 struct peer {
 	struct gg_device *device;

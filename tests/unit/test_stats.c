@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "stats.h"
+#include "bench/stats.h"
 
 static void test_median_of_odd_and_even_counts(void **state)
 {

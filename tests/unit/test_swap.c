@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "swap.h"
+#include "machine/swap.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 static void test_swap_takes_no_space_and_has_no_name(void **state)
 {

@@ -11,9 +11,9 @@
 
 #include <cmocka.h>
 
-#include "clock.h"
+#include "base/clock.h"
 
-#include "fake_ggml.h"
+#include "lib/fake_ggml.h"
 
 static int setup(void **state)
 {

@@ -19,10 +19,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "bound.h"
-#include "fd.h"
-#include "proc.h"
-#include "userns.h"
+#include "base/fd.h"
+#include "base/proc.h"
+#include "lib/bound.h"
+#include "port/userns.h"
 
 enum { ROUNDS = 150, START_US = 12000, GONE_MS = 5000 };
 

@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "vdriver.h"
-#include "virtio_balloon.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_balloon.h"
 
 enum { INFLATE, DEFLATE, REPORT = 4, MIB = 1 << 20, PAGE = 4096 };
 

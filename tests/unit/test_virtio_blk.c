@@ -14,10 +14,10 @@
 
 #include <cmocka.h>
 
-#include "bound.h"
-#include "err.h"
-#include "vdriver.h"
-#include "virtio_blk.h"
+#include "base/err.h"
+#include "lib/bound.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_blk.h"
 
 enum { SECTORS = 2048, SECTOR = 512 };
 

@@ -14,10 +14,10 @@
 
 #include <cmocka.h>
 
-#include "loop.h"
-#include "vdriver.h"
-#include "virtio_console.h"
-#include "virtio_rng.h"
+#include "base/loop.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_console.h"
+#include "virtio/virtio_rng.h"
 
 enum { IN, OUT };
 

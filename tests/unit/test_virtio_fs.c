@@ -23,12 +23,12 @@
 
 #include <cmocka.h>
 
-#include "bound.h"
-#include "clock.h"
-#include "fd.h"
-#include "loop.h"
-#include "vdriver.h"
-#include "virtio_fs.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/loop.h"
+#include "lib/bound.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_fs.h"
 
 enum { REQUEST_QUEUE = 1, FEATURES = 1, PROTOCOL = 15, GET_BASE = 11, OUT = 4096 };
 

@@ -17,10 +17,10 @@
 
 #include <cmocka.h>
 
-#include "fd.h"
-#include "loop.h"
-#include "vdriver.h"
-#include "virtio_net.h"
+#include "base/fd.h"
+#include "base/loop.h"
+#include "lib/vdriver.h"
+#include "virtio/virtio_net.h"
 
 enum { RX, TX, HDR = sizeof(struct virtio_net_hdr_v1), BUF = 4096 };
 

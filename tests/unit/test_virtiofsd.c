@@ -12,10 +12,10 @@
 
 #include <cmocka.h>
 
-#include "fd.h"
-#include "path.h"
-#include "str.h"
-#include "virtiofsd.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "machine/virtiofsd.h"
 
 enum { ROUNDS = 50, ENOUGH = 1 << 20 };
 

@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "iovs.h"
-#include "vdriver.h"
+#include "lib/vdriver.h"
+#include "virtio/iovs.h"
 
 enum { SIZE = 8 };
 

@@ -13,13 +13,13 @@
 
 #include <cmocka.h>
 
-#include "acpi.h"
-#include "boot.h"
-#include "bus.h"
-#include "fd.h"
-#include "layout.h"
-#include "options.h"
-#include "power.h"
+#include "base/fd.h"
+#include "vmm/arch/x86_64/acpi.h"
+#include "vmm/arch/x86_64/boot.h"
+#include "vmm/arch/x86_64/layout.h"
+#include "vmm/arch/x86_64/power.h"
+#include "vmm/bus.h"
+#include "vmm/options.h"
 
 enum { MEMORY_BYTES = 4 << 20, ENTRY = LAYOUT_HIGH + 0x10, FD_OFFSET = 8192 };
 

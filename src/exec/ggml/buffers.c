@@ -19,7 +19,7 @@
  * the weight is used for decides, as it does in llama.cpp: only those the program asked about as
  * the left side of a matrix product, and for nothing else, are converted, because a converted
  * weight cannot be read back, nor used by other operations. */
-#include "buffers.h"
+#include "exec/ggml/buffers.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -28,7 +28,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "log.h"
+#include "api/ggml/tensor_ops.h"
+#include "base/log.h"
 
 enum {
 	LENT_ALIGNMENT = 32, /* what ggml's CPU back end wants, and GGUF files give */

@@ -11,9 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "device.h"
-#include "file_map.h"
-#include "wire.h"
+#include "exec/file_map.h"
+#include "exec/ggml/device.h"
+#include "wire/wire.h"
 
 /* Of all sessions of a machine.  Each may take a mapping, and at 65530 of them in a process (or
  * what vm.max_map_count says) no thread starts any more, of whichever machine. */

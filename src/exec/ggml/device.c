@@ -6,7 +6,7 @@
  * An account ends with its last session, unless its clock is ahead of the device's: then it is
  * kept until others have caught up, so that nobody gets rid of a bill by connecting anew.  Of these
  * there are at most DEVICE_MAX_LEFT; the one that owes least goes first. */
-#include "device.h"
+#include "exec/ggml/device.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -15,9 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
 
 /* A slice of a graph takes a fraction of a second of the host's processors, much longer only when
  * weights have to be read from a slow disk.  Other devices may have to compile their programs, and

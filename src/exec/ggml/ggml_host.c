@@ -5,7 +5,7 @@
  * Theory of operation: names are mapped to numbers of our own once, when ggml is loaded.  ggml's
  * name functions are look-ups in arrays without a bound, so only a version whose numbers are known
  * here is asked; any other one is refused. */
-#include "ggml_host.h"
+#include "exec/ggml/ggml_host.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,11 +14,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "ggml_versions.h"
-#include "log.h"
-#include "path.h"
-#include "str.h"
+#include "api/ggml/versions.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
 
 /* How many of each a known ggml has.  The name functions are array look-ups without a bound, so a
  * version that is not listed cannot be asked. */
@@ -32,7 +32,7 @@ static const struct known_version known_versions[] = {
 	{"0.27.", 101, 22, 7, 43},
 };
 static_assert(ARRAY_SIZE(known_versions) == GGML_NEWEST_MINOR - GGML_OLDEST_MINOR + 1,
-	      "ggml_versions.h");
+	      "versions.h");
 
 static const struct known_version *find_version(const char *version)
 {

@@ -6,11 +6,12 @@
 #ifndef PIL_GGML_HOST_H
 #define PIL_GGML_HOST_H
 
-#include "compiler.h"
-#include "err.h"
-#include "ggml_api.h"
-#include "graph_check.h"
-#include "wire.h"
+#include "api/ggml/tensor_ops.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "exec/ggml/ggml_api.h"
+#include "exec/ggml/graph_check.h"
+#include "wire/wire.h"
 
 struct ggml_host {
 	struct ggml_api api;

@@ -12,13 +12,13 @@
  * results are in range by nature (a sort), of which the index is a view, or a copy of something
  * for which the same holds.  Of anything else the values are looked at when they are there: the run
  * stops in front of the node that uses them.  A stop costs the device's queue running empty. */
-#include "graph_check.h"
+#include "exec/ggml/graph_check.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "op_cost.h"
-#include "op_rules.h"
+#include "exec/ggml/op_cost.h"
+#include "exec/ggml/op_rules.h"
 
 enum {
 	MAX_COPIES = 8,           /* of an index, between its source and its use */

@@ -8,14 +8,14 @@
  *
  * The addresses in the tensors come from the session's buffers.  A freed buffer may not be computed
  * with: every run compares the epoch of the buffers and resolves again when it moved. */
-#include "graphs.h"
+#include "exec/ggml/graphs.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
-#include "op_rules.h"
+#include "base/log.h"
+#include "exec/ggml/op_rules.h"
 
 static atomic_uint_fast64_t next_uid = 1;
 

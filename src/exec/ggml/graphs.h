@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "buffers.h"
-#include "wire.h"
+#include "exec/ggml/buffers.h"
+#include "wire/wire.h"
 
 enum {
 	GRAPHS_MAX_TENSORS = 4 * WIRE_MAX_TENSORS,     /* of a session */

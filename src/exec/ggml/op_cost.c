@@ -2,11 +2,11 @@
  *
  * What nodes take, of time by a table and of memory by what ggml's CPU back end asks for; see
  * op_cost.h.  A test runs large nodes of every operation on the real ggml and compares. */
-#include "op_cost.h"
+#include "exec/ggml/op_cost.h"
 
 #include <stdbool.h>
 
-#include "op_cut.h"
+#include "exec/ggml/op_cut.h"
 
 /* What a node takes of one thread: NODE_NS, and for each step, element and row what stands here.
  * Measured with `run_graph --time` on one core of a CPU of 2023 with the worst shapes and data that

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "op_rules.h"
+#include "exec/ggml/op_rules.h"
 
 struct op_cost {
 	uint64_t time_ns;        /* of one core of a slow CPU; UINT64_MAX: or more */

@@ -14,7 +14,7 @@
  *
  * Operations on rows are cut along the last dimension there is more than one of, so that what was
  * without gaps stays so. */
-#include "op_cut.h"
+#include "exec/ggml/op_cut.h"
 
 #include <stdbool.h>
 #include <string.h>

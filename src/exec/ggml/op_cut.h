@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-#include "ggml_api.h"
-#include "op_rules.h"
+#include "exec/ggml/ggml_api.h"
+#include "exec/ggml/op_rules.h"
 
 enum { OP_CUT_WHOLE = -1 };
 

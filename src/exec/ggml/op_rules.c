@@ -10,7 +10,7 @@
  * The facts come from reading ggml 0.25 to 0.27: its constructors, its CPU kernels and the planner
  * that sizes their scratch memory.  Where a kernel takes more than the constructors produce, the
  * rules are those of the constructors.  Rules may only be stricter than ggml, never laxer. */
-#include "op_rules.h"
+#include "exec/ggml/op_rules.h"
 
 #include <string.h>
 

@@ -8,7 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "graph_check.h"
+#include "api/ggml/tensor_ops.h"
+#include "exec/ggml/graph_check.h"
 
 enum op_rule_flags {
 	OP_VIEW = 1 << 0,        /* computes nothing */

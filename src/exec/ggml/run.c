@@ -19,12 +19,12 @@
  *
  * A slice ends where a node does not use the one before it, if it can: a back end computes some
  * chains of nodes in one step, with a result that is rounded differently. */
-#include "run.h"
+#include "exec/ggml/run.h"
 
 #include <string.h>
 #include <time.h>
 
-#include "op_cut.h"
+#include "exec/ggml/op_cut.h"
 
 #define MIN_SPEED       (1.0 / 16)
 #define MAX_SPEED       16.0 /* of a reference device */

@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "graphs.h"
-#include "turn.h"
+#include "exec/ggml/graphs.h"
+#include "exec/ggml/turn.h"
 
 enum { RUN_SLICE_US = 100000 };
 

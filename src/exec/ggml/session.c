@@ -11,7 +11,7 @@
  * where the back end can be told so.
  *
  * What the commands do is in session_data.c and session_graph.c. */
-#include "session.h"
+#include "exec/ggml/session.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -23,10 +23,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "queued.h"
-#include "session_parts.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/queued.h"
+#include "base/str.h"
+#include "exec/ggml/session_parts.h"
 
 enum {
 	ASKED_PER_LOOK = 32, /* nodes of a graph that runs, per look at the clock */
@@ -179,7 +179,7 @@ static int dispatch(struct session *s, const struct wire_frame *f, const void *f
 #define OP(number, NAME, name, fixed_type, tail, answers)                                          \
 	case number:                                                                               \
 		return on_##name(s, f, (const fixed_type *)fixed);
-#include "ops.def"
+#include "wire/ops.def"
 #undef OP
 	default:
 		return -EPROTO;

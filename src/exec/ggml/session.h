@@ -7,10 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "compiler.h"
-#include "device.h"
-#include "err.h"
-#include "wire.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "exec/ggml/device.h"
+#include "wire/wire.h"
 
 struct session_opts {
 	int fd; /* taken, also on failure */

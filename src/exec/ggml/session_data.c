@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "fd.h"
-#include "session_parts.h"
+#include "base/fd.h"
+#include "exec/ggml/session_parts.h"
 
 enum {
 	LONG_BYTES = 1 << 20,  /* moving as many takes the device as a graph does */

@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "session_parts.h"
+#include "exec/ggml/session_parts.h"
 
 enum {
 	FOLLOW_US = 4000,     /* graphs faster than this run where the program does */

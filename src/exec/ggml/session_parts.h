@@ -11,15 +11,15 @@
 #include <stdint.h>
 #include <time.h>
 
-#include "buffers.h"
-#include "device.h"
-#include "graphs.h"
-#include "log.h"
-#include "run.h"
-#include "shms.h"
-#include "stream.h"
-#include "turn.h"
-#include "wire.h"
+#include "base/log.h"
+#include "exec/ggml/buffers.h"
+#include "exec/ggml/device.h"
+#include "exec/ggml/graphs.h"
+#include "exec/ggml/run.h"
+#include "exec/ggml/turn.h"
+#include "exec/shms.h"
+#include "exec/stream.h"
+#include "wire/wire.h"
 
 struct session {
 	struct gg_device *device;
@@ -76,7 +76,7 @@ bool session_peer_gone(struct session *s);
 /* The commands.  0, or -errno to end the session. */
 #define OP(number, NAME, name, fixed_type, tail, answers)                                          \
 	int on_##name(struct session *s, const struct wire_frame *f, const fixed_type *c);
-#include "ops.def"
+#include "wire/ops.def"
 #undef OP
 
 #endif

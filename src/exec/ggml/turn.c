@@ -25,12 +25,12 @@
  *
  * An account outlives its sessions while its clock is ahead of the device's (account_put()): who
  * leaves and comes back finds the bill. */
-#include "turn.h"
+#include "exec/ggml/turn.h"
 
 #include <stdatomic.h>
 #include <time.h>
 
-#include "device.h"
+#include "exec/ggml/device.h"
 
 static int64_t now_us(void)
 {

@@ -17,15 +17,16 @@
  * reads the result next can have run and read leave in one write.  What it did after this graph
  * last time tells.  A short run leaves with whatever is waited for: by itself it would only take
  * the CPU from the program. */
-#include "cgraphs.h"
+#include "guest/ggml/cgraphs.h"
 
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "channel.h"
-#include "log.h"
-#include "opmap.h"
+#include "api/ggml/tensor_ops.h"
+#include "base/log.h"
+#include "guest/ggml/opmap.h"
+#include "link/channel.h"
 
 enum { LONG_RUN_US = 3000 };
 

@@ -3,16 +3,16 @@
  * devbuf.c -- see devbuf.h.  The range a buffer occupies here is reserved without memory behind it,
  * so addresses are unique, ggml's arithmetic on them works, and a program that reads through one
  * by mistake faults at once instead of reading something else. */
-#include "devbuf.h"
+#include "guest/ggml/devbuf.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "channel.h"
-#include "fd.h"
-#include "gdev.h"
-#include "log.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "guest/ggml/gdev.h"
+#include "link/channel.h"
 
 static struct devbuf *ctx(struct ggml_backend_buffer *buffer)
 {

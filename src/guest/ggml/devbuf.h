@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "abi.h"
+#include "guest/ggml/abi.h"
 
 struct gdev;
 struct channel;

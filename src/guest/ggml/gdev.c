@@ -3,7 +3,7 @@
  * gdev.c -- see gdev.h.  That there are devices is known from the broker's list; a session with the
  * executor starts when the program first wants something of one, be it the memory that is left, and
  * lasts as long as the process. */
-#include "gdev.h"
+#include "guest/ggml/gdev.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -11,10 +11,11 @@
 #include <string.h>
 #include <strings.h>
 
-#include "devbuf.h"
-#include "hostbuf.h"
-#include "log.h"
-#include "gstream.h"
+#include "api/ggml/tensor_ops.h"
+#include "base/log.h"
+#include "guest/ggml/devbuf.h"
+#include "guest/ggml/gstream.h"
+#include "guest/ggml/hostbuf.h"
 
 struct gplugin gplugin;
 

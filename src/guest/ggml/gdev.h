@@ -10,14 +10,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "abi.h"
-#include "channel.h"
-#include "cgraphs.h"
-#include "opmap.h"
-#include "program.h"
-#include "query.h"
-#include "upload.h"
-#include "wire.h"
+#include "guest/ggml/abi.h"
+#include "guest/ggml/cgraphs.h"
+#include "guest/ggml/opmap.h"
+#include "guest/ggml/program.h"
+#include "guest/ggml/query.h"
+#include "link/channel.h"
+#include "link/upload.h"
+#include "wire/wire.h"
 
 struct gdev_shm { /* a host buffer the executor has mapped too */
 	uintptr_t base;

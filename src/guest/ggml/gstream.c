@@ -2,15 +2,15 @@
  *
  * gstream.c -- see gstream.h.  All streams of a device share its one channel, so their work is in
  * one order and an event is just a place in it. */
-#include "gstream.h"
+#include "guest/ggml/gstream.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "channel.h"
-#include "devbuf.h"
-#include "gdev.h"
-#include "log.h"
+#include "base/log.h"
+#include "guest/ggml/devbuf.h"
+#include "guest/ggml/gdev.h"
+#include "link/channel.h"
 
 struct stream {
 	struct ggml_backend abi;

@@ -4,7 +4,7 @@
 #ifndef PIL_GSTREAM_H
 #define PIL_GSTREAM_H
 
-#include "abi.h"
+#include "guest/ggml/abi.h"
 
 struct gdev;
 

@@ -3,16 +3,16 @@
  * hostbuf.c -- see hostbuf.h.  The memory is a sealed memfd, announced to the executor, so that
  * results are written into it and large inputs read from it without a copy on this side.  When it
  * cannot be shared (no descriptors on this transport, table full) it is memory like any other. */
-#include "hostbuf.h"
+#include "guest/ggml/hostbuf.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "channel.h"
-#include "fd.h"
-#include "gdev.h"
+#include "base/fd.h"
+#include "guest/ggml/gdev.h"
+#include "link/channel.h"
 
 struct hostbuf {
 	struct gdev *dev;

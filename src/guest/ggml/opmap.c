@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "opmap.h"
+#include "guest/ggml/opmap.h"
 
 #include <string.h>
 
-#include "program.h"
+#include "guest/ggml/program.h"
 
 /* The name functions index an array without looking at its end.  These are the counts of every
  * version that program.c accepts, and a list also ends at the name that is its last one there. */

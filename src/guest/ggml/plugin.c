@@ -15,12 +15,12 @@
 
 #include <linux/vm_sockets.h>
 
-#include "agent.h"
-#include "channel.h"
-#include "fd.h"
-#include "gdev.h"
-#include "ggml_versions.h"
-#include "log.h"
+#include "agent/agent.h"
+#include "api/ggml/versions.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "guest/ggml/gdev.h"
+#include "link/channel.h"
 
 static const char default_broker[] = "/run/pillion/host/broker.sock";
 static const char microvm_mark[] = "/run/pillion/microvm"; /* made by pillion-init */

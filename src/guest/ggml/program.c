@@ -7,7 +7,7 @@
  * that counts is the one that called ggml_backend_init(), so the search starts at its return
  * address.  A statically linked ggml is in no dynamic symbol table: its addresses are read from the
  * .symtab of the file on disk, if the file still has one. */
-#include "program.h"
+#include "guest/ggml/program.h"
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 enum { SYM_VERSION, SYM_OP, SYM_UNARY, SYM_GLU, SYM_BLCK, SYM_TYPE, NUM_SYMS };
 

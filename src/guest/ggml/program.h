@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "abi.h"
+#include "guest/ggml/abi.h"
 
 struct program {
 	char version_text[32];

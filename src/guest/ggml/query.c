@@ -2,13 +2,13 @@
  *
  * query.c -- see query.h.  A question is known by a 128-bit hash of all that is sent of it, not by
  * its text: the cache stays small, and nobody but the program itself chooses the questions. */
-#include "query.h"
+#include "guest/ggml/query.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "channel.h"
-#include "opmap.h"
+#include "guest/ggml/opmap.h"
+#include "link/channel.h"
 
 /* ---- hashing ---- */
 

@@ -11,8 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "abi.h"
-#include "wire.h"
+#include "api/ggml/tensor_ops.h"
+#include "guest/ggml/abi.h"
+#include "wire/wire.h"
 
 struct channel;
 struct opmap;

@@ -20,7 +20,7 @@
  *
  * We were executed outside and are not dumpable.  Therefore the kernel lets nobody inside trace us
  * or take our descriptors, root included. */
-#include "confine.h"
+#include "guest/init/confine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,10 +36,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cover.h"
-#include "fd.h"
-#include "log.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "guest/init/cover.h"
 
 /* ---- limits ---- */
 

@@ -4,7 +4,7 @@
 #ifndef PIL_CONFINE_H
 #define PIL_CONFINE_H
 
-#include "err.h"
+#include "base/err.h"
 
 /* Enters the user namespace of the guest, below the one that made the mounts, with a mount,
  * network, IPC, host name namespace that belong to it.  The ids stay the same.  0 or -errno with

@@ -7,14 +7,14 @@
  * A process inside that makes a pid namespace may mount a /proc of its own only if the kernel finds
  * one in the mount namespace of which nothing is covered.  There is one, in a folder that nobody
  * can look into: nested containers need it. */
-#include "cover.h"
+#include "guest/init/cover.h"
 
 #include <errno.h>
 #include <stdbool.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
-#include "path.h"
+#include "base/path.h"
 
 #define WHOLE "/run/pillion/whole"
 

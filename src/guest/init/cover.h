@@ -4,7 +4,7 @@
 #ifndef PIL_COVER_H
 #define PIL_COVER_H
 
-#include "err.h"
+#include "base/err.h"
 
 /* To be called in the namespace that owns the mounts.  0 or -errno. */
 int cover_kernel_files(struct pil_err *err) PIL_MUST_CHECK;

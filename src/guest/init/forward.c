@@ -4,7 +4,7 @@
  * when they have changed they are announced.  A connection of the host's begins with the port it
  * is for; a process of its own joins it to that port, so that the first process never waits for
  * anybody. */
-#include "forward.h"
+#include "guest/init/forward.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,11 +17,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "fd.h"
-#include "listeners.h"
-#include "log.h"
-#include "relay.h"
+#include "agent/agent.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/relay.h"
+#include "guest/init/listeners.h"
 
 enum { SCAN_MS = 1000 };
 

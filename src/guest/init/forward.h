@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "loop.h"
+#include "base/loop.h"
 
 /* Takes the host's connections at @listen_fd, and announces on @announce_fd which ports are
  * listened on, now and whenever that changes (agent.h).  Both become the forwarder's.  0 or -errno.

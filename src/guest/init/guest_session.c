@@ -14,7 +14,7 @@
  * The end: the command is reaped, then what it left in its pipes is read until they are empty for
  * now (a background process may hold them open for ever), then EXIT is sent and the stream closed.
  * A client that goes away before that hangs the command up. */
-#include "guest_session.h"
+#include "guest/init/guest_session.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,13 +31,13 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "fd.h"
-#include "log.h"
-#include "passwd.h"
-#include "path.h"
-#include "setup.h"
-#include "str.h"
+#include "agent/agent.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "guest/init/passwd.h"
+#include "guest/init/setup.h"
 
 enum { N_POINTERS = 2 * AGENT_MAX_ARGS + 2, FRAMES_PER_TURN = 64 };
 

@@ -6,8 +6,8 @@
 
 #include <sys/types.h>
 
-#include "loop.h"
-#include "wsl_conf.h"
+#include "base/loop.h"
+#include "guest/init/wsl_conf.h"
 
 struct guest_session;
 

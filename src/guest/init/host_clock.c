@@ -9,15 +9,15 @@
  * A message that is late makes the host's clock seem slow.  So one that says that ours is slow is
  * right, but ours is set back only when two in a row say the same.  Of messages that have piled up
  * the last one counts. */
-#include "host_clock.h"
+#include "guest/init/host_clock.h"
 
 #include <errno.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "log.h"
+#include "agent/agent.h"
+#include "base/log.h"
 
 #define SECOND_NS    INT64_C(1000000000)
 #define TOLERANCE_NS (SECOND_NS / 5)

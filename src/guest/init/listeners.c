@@ -5,7 +5,7 @@
  * place for each 128 KiB of the host's memory: 10 ms of a processor per look on a host of 24 GiB.
  * It serves where a kernel lacks sock_diag (Debian's has it as a module, which a microVM's
  * initramfs leaves out; its table is small). */
-#include "listeners.h"
+#include "guest/init/listeners.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -19,7 +19,7 @@
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 enum { MAX_LIST_BYTES = 1 << 20, MAX_ANSWERS = 64, ANSWER_MS = 1000, TCP_LISTENING = 0x0a };
 

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#include "agent.h"
+#include "agent/agent.h"
 
 /* Fills @ports, sorted and each once, with those that localhost may connect to.  Returns how many;
  * beyond AGENT_MAX_PORTS they are left out. */

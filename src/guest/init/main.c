@@ -27,19 +27,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent.h"
-#include "clock.h"
-#include "confine.h"
-#include "fd.h"
-#include "forward.h"
-#include "log.h"
-#include "loop.h"
-#include "guest_session.h"
-#include "host_clock.h"
-#include "reclaim.h"
-#include "setup.h"
-#include "str.h"
-#include "vm.h"
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/str.h"
+#include "guest/init/confine.h"
+#include "guest/init/forward.h"
+#include "guest/init/guest_session.h"
+#include "guest/init/host_clock.h"
+#include "guest/init/reclaim.h"
+#include "guest/init/setup.h"
+#include "guest/init/vm.h"
 
 enum { MAX_MOUNTS = 32 };
 

@@ -2,15 +2,15 @@
  *
  * Reads /etc/passwd and /etc/group line by line.  The files are the machine's, so a line that is
  * too long or has a field that is no number is skipped. */
-#include "passwd.h"
+#include "guest/init/passwd.h"
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fd.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
 
 enum { MAX_FILE = 4 << 20, N_PASSWD_FIELDS = 7 };
 

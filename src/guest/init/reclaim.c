@@ -9,7 +9,7 @@
  * The kernel does the gradual part on request, by the root cgroup's memory.reclaim.  It is to leave
  * the memory of programs alone (swappiness=0); kernels before 6.9 do not know how to, and are not
  * asked: there all of the cache is dropped after a long rest. */
-#include "reclaim.h"
+#include "guest/init/reclaim.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,9 +18,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/str.h"
 
 enum {
 	PERIOD_MS = 10000,

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "loop.h"
+#include "base/loop.h"
 
 enum reclaim_how { RECLAIM_NOTHING, RECLAIM_GRADUAL, RECLAIM_DROP_CACHE };
 

@@ -8,7 +8,7 @@
  * ssh, from /etc/environment; systemd from its configuration.  sudo's env_keep would do less, and
  * let who may run one program as root choose what that program loads.  PATH is for people, hence
  * for login shells: elsewhere it could only be replaced, not made longer. */
-#include "setup.h"
+#include "guest/init/setup.h"
 
 #include <errno.h>
 #include <net/if.h>
@@ -21,12 +21,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "proc.h"
-#include "str.h"
-#include "wsl_conf.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "guest/init/wsl_conf.h"
 
 #define GUEST_DIR   "/usr/lib/pillion"
 #define PLUGIN_NAME "libggml-pillion.so"

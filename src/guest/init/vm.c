@@ -8,7 +8,7 @@
  * The distro's disk is mounted beside the initramfs and then moved over it.  What stays reachable
  * of the initramfs is /usr/lib/pillion, bound into the distro read only; the rest is removed, as it
  * occupies memory. */
-#include "vm.h"
+#include "guest/init/vm.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -32,12 +32,12 @@
 
 #include <linux/vm_sockets.h>
 
-#include "agent.h"
-#include "clock.h"
-#include "fd.h"
-#include "log.h"
-#include "path.h"
-#include "str.h"
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/path.h"
+#include "base/str.h"
 
 #define HOST_FOLDER "/mnt/host" /* of the shares that the user names */
 #define NEW_ROOT    "/newroot"

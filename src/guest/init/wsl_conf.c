@@ -4,7 +4,7 @@
  * The others are measured by whether anything is missing: a value that asks for what happens anyway
  * passes in silence, so that a wsl.conf brought along from Windows does, and any other is
  * complained of. */
-#include "wsl_conf.h"
+#include "guest/init/wsl_conf.h"
 
 #include <ctype.h>
 #include <stddef.h>
@@ -13,8 +13,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "fd.h"
-#include "str.h"
+#include "base/fd.h"
+#include "base/str.h"
 
 enum key_kind { KEY_UNSUPPORTED, KEY_BOOL, KEY_NAME, KEY_TEXT };
 

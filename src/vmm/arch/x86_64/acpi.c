@@ -26,16 +26,16 @@
  *			})
  *		}
  *	} */
-#include "acpi.h"
+#include "vmm/arch/x86_64/acpi.h"
 
 #include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
-#include "compiler.h"
-#include "layout.h"
-#include "power.h"
+#include "base/compiler.h"
+#include "vmm/arch/x86_64/layout.h"
+#include "vmm/arch/x86_64/power.h"
 
 #define LE16(v) (v) & 0xff, (v) >> 8 & 0xff
 #define LE32(v) LE16((v)&0xffff), LE16((uint32_t)(v) >> 16)

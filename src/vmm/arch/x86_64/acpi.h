@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "guest_mem.h"
+#include "virtio/guest_mem.h"
 
 /* Writes the tables for @n_vcpus processors at LAYOUT_ACPI; returns the address of the RSDP. */
 uint64_t acpi_write(const struct guest_mem *mem, unsigned n_vcpus);

@@ -9,7 +9,7 @@
  * PVH: an ELF note gives the address of a 32-bit entry point; ebx points to struct hvm_start_info,
  * which points to the command line, the initrd (its only module), the list of memory and the ACPI
  * tables.  The structures below are the protocol's; <xen/...> does not ship with libc. */
-#include "boot.h"
+#include "vmm/arch/x86_64/boot.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "layout.h"
+#include "vmm/arch/x86_64/layout.h"
 
 enum {
 	MAX_SEGMENTS = 64,

@@ -9,9 +9,9 @@
 
 #include <stdint.h>
 
-#include "compiler.h"
-#include "err.h"
-#include "guest_mem.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "virtio/guest_mem.h"
 
 struct boot_opts {
 	const char *kernel; /* path; borrowed, as all here */

@@ -3,7 +3,7 @@
  * What KVM supports, changed for a machine: the topology is that of the machine, caches are shared
  * as its processors are, and the hypervisor bit is set.  The list is made once, and each processor
  * gets a copy with its own number. */
-#include "cpuid.h"
+#include "vmm/arch/x86_64/cpuid.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "fd.h"
+#include "base/fd.h"
 
 #define BIT(n) (1u << (n))
 

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "compiler.h"
+#include "base/compiler.h"
 
 struct kvm_cpuid2;
 

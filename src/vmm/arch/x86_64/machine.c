@@ -14,11 +14,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "arch.h"
-#include "cpuid.h"
-#include "layout.h"
-#include "log.h"
-#include "vcpu.h"
+#include "base/log.h"
+#include "vmm/arch.h"
+#include "vmm/arch/x86_64/cpuid.h"
+#include "vmm/arch/x86_64/layout.h"
+#include "vmm/vcpu.h"
 
 #ifndef ARCH_REQ_XCOMP_GUEST_PERM /* <asm/prctl.h> before Linux 5.17 */
 #define ARCH_REQ_XCOMP_GUEST_PERM 0x1025

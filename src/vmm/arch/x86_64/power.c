@@ -4,16 +4,16 @@
  *
  * Theory of operation: several vCPUs may speak on the UART at once (a panic does not ask), so that
  * it has a lock. */
-#include "power.h"
+#include "vmm/arch/x86_64/power.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "bus.h"
-#include "layout.h"
-#include "log.h"
+#include "base/log.h"
+#include "vmm/arch/x86_64/layout.h"
+#include "vmm/bus.h"
 
 static pthread_mutex_t uart_lock = PTHREAD_MUTEX_INITIALIZER;
 

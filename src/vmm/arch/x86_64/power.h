@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-#include "kvm_vm.h"
-#include "tail.h"
+#include "vmm/kvm_vm.h"
+#include "vmm/tail.h"
 
 /* Offsets from LAYOUT_POWER_PORT.  The first three are named in the ACPI tables. */
 enum power_port {

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#include "arch.h"
-#include "kvm_vm.h"
+#include "vmm/arch.h"
+#include "vmm/kvm_vm.h"
 
 enum {
 	CODE_GPA = 0x8000,

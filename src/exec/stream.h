@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stream.h -- buffered frames on a stream socket.
+ *
+ * Reading gathers whatever has arrived with one system call and hands out frames in place.  Answers
+ * gather too and leave with the data of a GET, or when there is nothing more to read: one wake-up
+ * and one write per batch of commands.
+ *
+ * What is kept for a peer that dawdles is STREAM_IN_BYTES, or what its account pays for. */
+#ifndef PIL_STREAM_H
+#define PIL_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire/wire.h"
+
+enum { STREAM_MAX_FDS = 8, STREAM_OUT_BYTES = 4096, STREAM_IN_BYTES = 256 << 10 };
+
+struct account;
+struct gg_device;
+
+struct stream {
+	int fd;                   /* owned */
+	struct gg_device *device; /* borrowed, as is @account: what @in takes more is held there */
+	struct account *account;
+	uint8_t *in;
+	size_t in_cap, in_pos, in_end; /* unread: [in_pos, in_end) */
+	int fds[STREAM_MAX_FDS];       /* received, not claimed yet, oldest first */
+	int n_fds;
+	uint8_t out[STREAM_OUT_BYTES];
+	size_t out_len;
+};
+
+/* Takes @fd; 0 or -errno. */
+int stream_init(struct stream *s, int fd, struct gg_device *device, struct account *account);
+void stream_finish(struct stream *s);
+
+/* Waits for the next frame header and its fixed part.  1: *@frame is valid by ops.def and *@fixed
+ * (8-byte aligned, wire_op_info[].fixed_bytes long) may be used until the next call; 0: the peer
+ * ended the stream between frames; -errno otherwise (-EPROTO: it broke the rules). */
+int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed);
+
+/* The tail of the current frame, all of it, aligned; NULL on a broken stream.  Larger ones than
+ * STREAM_IN_BYTES take a stream_reserve() first, which says false where there is no memory. */
+const uint8_t *stream_tail(struct stream *s, const struct wire_frame *frame);
+bool stream_reserve(struct stream *s, const struct wire_frame *frame);
+
+/* Or: its next @bytes, a multiple of 8 and few, of which the caller knows that they are in it. */
+const uint8_t *stream_part(struct stream *s, size_t bytes);
+
+/* Or: copies the tail to @into, straight from the socket where it has not been read yet. */
+int stream_tail_into(struct stream *s, const struct wire_frame *frame, void *into);
+
+/* Or: forgets it. */
+int stream_tail_skip(struct stream *s, const struct wire_frame *frame);
+
+int stream_claim_fd(struct stream *s); /* the oldest received descriptor, or -1 */
+
+/* Queues an answer; with @len > 0 it leaves at once together with @data. */
+int stream_answer(struct stream *s, const struct wire_answer *answer, const void *data, size_t len);
+int stream_flush(struct stream *s);
+
+#endif
