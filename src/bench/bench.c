@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Theory of operation.  A machine under test shares its host with whatever else runs there, and
- * clocks, caches and neighbours drift over minutes.  So each round measures native and then
- * inside, right after each other (A B A B ...), and the ratio is taken per round: what slows a
- * round down slows both of its halves.  llama-bench itself repeats nothing (-r 1); it still warms
- * up before it measures, as it always does.
+ * clocks, caches and neighbours drift over minutes.  So each round measures native and inside right
+ * after each other, and the ratio is taken per round: what slows a round down slows both of its
+ * halves.  Who is first changes every round (A B B A ...), since a host may give whoever comes
+ * first more speed: a processor that was idle may clock higher, a virtual one may have time saved
+ * up. llama-bench itself repeats nothing (-r 1); it still warms up before it measures, as it always
+ * does.
  *
  * Load time: llama-bench does not report it, and what other programs report starts at different
  * points.  What a person waits for is taken instead: wall time from exec to exit of a llama-bench
@@ -267,14 +269,16 @@ static void note_bandwidth(struct bench_host *host, double bytes_per_s, double *
 		*slowest = bytes_per_s;
 }
 
-/* Native and inside, once each.  @disturbed: the host did something else meanwhile. */
+/* Native and inside, once each; who is first changes every round.  @disturbed: the host did
+ * something else meanwhile. */
 static int measure_round(struct bench *b, measure_fn *measure, int round,
 			 struct bench_report *report, bool *disturbed, struct pil_err *err)
 {
 	double slowest = 0;
 
 	*disturbed = false;
-	for (enum side side = NATIVE; side <= INSIDE; side++) {
+	for (int half = 0; half < 2; half++) {
+		enum side side = (half + round) % 2 ? INSIDE : NATIVE;
 		const char *const *ours = side == INSIDE ? b->opts->pid_files : NULL;
 		struct busy_mark from, to;
 		int ret;

@@ -2,6 +2,8 @@
 """Language models in a real machine: the distro `debian`, entered as a user enters it, with no device
 option and nothing set by hand.  Native is the same binary of the same tree on the host's kernel."""
 import concurrent.futures
+import ctypes
+import functools
 import json
 import os
 import re
@@ -105,6 +107,31 @@ def test_two_machines_worth_of_programs_at_once(machine, small):
         assert one.returncode == 0, one.stderr[-2000:]
         lib.assert_on_device(one.stderr)
     lib.assert_same_text(*done, TOKENS)
+
+
+@pytest.fixture
+def inherited(machine):
+    """What programs leave without waiting for it becomes this process's, for the time of a test."""
+    assert machine.pillion("-d", "debian", "-e", "llama-bench", "--list-devices").returncode == 0  # the broker is there
+    set_subreaper = functools.partial(ctypes.CDLL(None, use_errno=True).prctl, 36)  # PR_SET_CHILD_SUBREAPER
+    assert set_subreaper(1) == 0
+
+    def ended():
+        """The names of those that have ended."""
+        listed = subprocess.run(["ps", "-o", "stat=,comm=", "--ppid", str(os.getpid())], stdout=subprocess.PIPE,
+                                text=True, check=False).stdout.splitlines()
+        return [line.split()[1] for line in listed if line.startswith("Z")]
+    yield ended
+    set_subreaper(0)
+
+
+def test_bench_waits_for_all_that_ran_outside(machine, tiny, inherited):
+    """What it did not wait for would count as the CPU time of others, and a quiet host as a busy one."""
+    machine.share(tiny)
+    done = machine.pillion("bench", "-m", tiny, "-d", "debian", "-p", "8", "-n", "4", "-r", "1", "--even-if-busy",
+                           timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not inherited()
 
 
 def test_bench_measures_both_sides_and_leaves_nothing(machine, small, tmp_path):
