@@ -3,7 +3,7 @@
  * run_graph: shows that what the graph check lets through does no harm to a real ggml.
  *
  *   run_graph [--ggml-dir DIR] [--seconds N] [--seed S] [--one SEED] [--threads N]
- *             [--cut] [--time]
+ *             [--cut] [--time [--only OP]]
  *
  * Makes random graphs that are nearly valid, runs those that pass on ggml's CPU back end in a
  * child, with hostile data, each buffer against a page nobody may touch, and the scratch memory
@@ -522,7 +522,7 @@ static void too_slow(int sig)
 	_exit(1);
 }
 
-static int time_all(uint64_t seed, time_t seconds)
+static int time_all(uint64_t seed, time_t seconds, const char *only)
 {
 	static struct timed timed[WIRE_NUM_TENSOR_OPS];
 	struct op_random r = {.state = mix(seed)};
@@ -531,7 +531,8 @@ static int time_all(uint64_t seed, time_t seconds)
 	signal(SIGALRM, too_slow);
 	while (now_us() < end)
 		for (unsigned i = 0; i < op_shapes_count() && now_us() < end; i++)
-			time_one(i, &r, &timed[op_shapes_op(i)]);
+			if (!only || !strcmp(only, wire_tensor_op_str[op_shapes_op(i)]))
+				time_one(i, &r, &timed[op_shapes_op(i)]);
 	for (int i = 0; i < WIRE_NUM_TENSOR_OPS; i++)
 		if (timed[i].n)
 			printf("%-20s %3u runs, %.3f to %.3f of what was said: %s\n",
@@ -608,10 +609,11 @@ int main(int argc, char **argv)
 		{"one", required_argument, NULL, 'o'},
 		{"threads", required_argument, NULL, 't'},
 		{"time", no_argument, NULL, 'T'},
+		{"only", required_argument, NULL, 'O'},
 		{"cut", no_argument, NULL, 'C'},
 		{0},
 	};
-	const char *dir = NULL;
+	const char *dir = NULL, *only = NULL;
 	uint64_t seed = 1, one = 0;
 	time_t seconds = 10, end;
 	bool timing = false;
@@ -632,6 +634,8 @@ int main(int argc, char **argv)
 			n_threads = (int)strtol(optarg, NULL, 10);
 		else if (c == 'T')
 			timing = true;
+		else if (c == 'O')
+			only = optarg;
 		else if (c == 'C')
 			cutting = true;
 		else
@@ -648,7 +652,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	if (timing)
-		return time_all(seed, seconds);
+		return time_all(seed, seconds, only);
 	end = time(NULL) + seconds;
 	while (time(NULL) < end && crashes < 40) {
 		uint64_t stop = seed + FIRST_CHILD_GRAPHS;

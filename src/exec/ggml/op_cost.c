@@ -11,7 +11,8 @@
 /* What a node takes of one thread: NODE_NS, and for each step, element and row what stands here.
  * Measured with `run_graph --time` on one core of a CPU of 2023 with the worst shapes and data that
  * were found (rows of one element, numbers too small for fast paths), and doubled for a slow one.
- */
+ * A number too small costs some 60 ns per instruction, so what is done one by one, the rest of a
+ * row after its last whole vector, costs most; see one_by_one(). */
 struct step {
 	uint32_t ps;         /* of work_per_element() */
 	uint32_t element_ps; /* of the result, or of a source that has more */
@@ -21,6 +22,11 @@ struct step {
 
 enum { UPSCALE_ANTIALIAS = 0x200 };
 enum { NODE_NS = 1000, SERIAL_COST = 2, ANGLE_PS = 800000 };
+enum {
+	VECTORS = 64,       /* elements that kernels take at once, at most */
+	ONE_BY_ONE = 14,    /* times a step in a vector */
+	CONVERT_PS = 15000, /* per element of a product's src[1] */
+};
 
 static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_ACC] = {0, 8000, 120, false},
@@ -53,8 +59,8 @@ static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_DSV4_HC_PRE] = {40000, 100000, 600, false},
 	[WIRE_T_DUP] = {3000, 10000, 150, false},
 	[WIRE_T_FILL] = {0, 15000, 200, false},
-	[WIRE_T_FLASH_ATTN_EXT] = {5000, 120000, 1000, false},
-	[WIRE_T_GATED_DELTA_NET] = {2000, 400000, 500, false},
+	[WIRE_T_FLASH_ATTN_EXT] = {5000, 150000, 1000, false},
+	[WIRE_T_GATED_DELTA_NET] = {2000, 500000, 500, false},
 	[WIRE_T_GATED_LINEAR_ATTN] = {1500, 40000, 200, false},
 	[WIRE_T_GET_REL_POS] = {0, 10000, 100, true},
 	[WIRE_T_GET_ROWS] = {0, 30000, 300, false},
@@ -74,6 +80,7 @@ static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_MUL_MAT_ID] = {800, 300000, 1000, false},
 	[WIRE_T_NORM] = {0, 25000, 250, false},
 	[WIRE_T_OUT_PROD] = {8000, 20000, 300, false},
+	[WIRE_T_OPT_STEP_ADAMW] = {0, 250000, 500, false},
 	[WIRE_T_PAD] = {0, 30000, 200, false},
 	[WIRE_T_PAD_REFLECT_1D] = {0, 20000, 200, false},
 	[WIRE_T_POOL_1D] = {30000, 100000, 200, true},
@@ -83,8 +90,8 @@ static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_RMS_NORM] = {0, 60000, 300, false},
 	[WIRE_T_RMS_NORM_BACK] = {0, 90000, 250, false},
 	[WIRE_T_ROLL] = {0, 20000, 150, false},
-	[WIRE_T_ROPE] = {0, 40000, 300, false},
-	[WIRE_T_ROPE_BACK] = {0, 40000, 300, false},
+	[WIRE_T_ROPE] = {0, 80000, 300, false},
+	[WIRE_T_ROPE_BACK] = {0, 80000, 300, false},
 	[WIRE_T_RWKV_WKV6] = {1500, 40000, 200, false},
 	[WIRE_T_RWKV_WKV7] = {1500, 40000, 200, false},
 	[WIRE_T_SCALE] = {0, 60000, 200, false},
@@ -94,7 +101,7 @@ static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_SIN] = {0, 100000, 200, true},
 	[WIRE_T_SOFT_MAX] = {0, 120000, 400, false},
 	[WIRE_T_SOFT_MAX_BACK] = {0, 60000, 300, false},
-	[WIRE_T_SOLVE_TRI] = {10000, 20000, 300, false},
+	[WIRE_T_SOLVE_TRI] = {10000, 150000, 300, false},
 	[WIRE_T_SQR] = {0, 30000, 250, true},
 	[WIRE_T_SQRT] = {0, 60000, 250, true},
 	[WIRE_T_SSM_CONV] = {15000, 30000, 300, false},
@@ -149,6 +156,34 @@ static uint64_t quantizing(uint32_t type)
 	}
 }
 
+static uint64_t times(uint64_t x, uint64_t y)
+{
+	uint64_t product;
+
+	return __builtin_mul_overflow(x, y, &product) ? UINT64_MAX : product;
+}
+
+static uint64_t plus(uint64_t x, uint64_t y)
+{
+	uint64_t sum;
+
+	return __builtin_add_overflow(x, y, &sum) ? UINT64_MAX : sum;
+}
+
+/* Steps for a row of @n that takes one per element: the rest after the last vector takes more. */
+static uint64_t one_by_one(int64_t n)
+{
+	return (uint64_t)n + (uint64_t)(n % VECTORS) * (ONE_BY_ONE - 1);
+}
+
+/* Steps per element of a row of an outer product, which is unpacked for each. */
+static uint64_t summed_up(const struct wire_tensor *x)
+{
+	uint64_t n = (uint64_t)x->ne[0];
+
+	return (one_by_one(x->ne[0]) + n - 1) / n + (x->type == OP_F32 ? 0 : 2);
+}
+
 /* Steps per element of the result; of the sums behind it, mostly. */
 static uint64_t work_per_element(const struct op_args *a)
 {
@@ -161,10 +196,14 @@ static uint64_t work_per_element(const struct op_args *a)
 	case WIRE_T_MUL_MAT_ID:
 		return (uint64_t)x->ne[0];
 	case WIRE_T_OUT_PROD:
+		return times((uint64_t)x->ne[1], summed_up(x));
 	case WIRE_T_SOLVE_TRI:
 		return (uint64_t)x->ne[1];
 	case WIRE_T_FLASH_ATTN_EXT: /* per query, head and key: two sums, and an exponential */
-		return (uint64_t)(y->ne[1] * (x->ne[0] + d->ne[0] + 32) / d->ne[0]);
+		n = one_by_one(x->ne[0]) / 4 + one_by_one(d->ne[0]) / 4;
+		if (n < (uint64_t)(x->ne[0] + d->ne[0]))
+			n = (uint64_t)(x->ne[0] + d->ne[0]);
+		return times((uint64_t)y->ne[1], n + 32) / (uint64_t)d->ne[0];
 	case WIRE_T_ARGSORT:
 		return log2_of(x->ne[0]);
 	case WIRE_T_TOP_K:
@@ -196,11 +235,11 @@ static uint64_t work_per_element(const struct op_args *a)
 		return (uint64_t)p[1];
 	case WIRE_T_POOL_2D:
 		return (uint64_t)p[1] * (uint64_t)p[2];
-	case WIRE_T_UPSCALE: /* at most all of the source, when it is made smaller */
+	case WIRE_T_UPSCALE: /* all of the source, when it is made smaller one way or both */
 		if ((p[0] & 0xff) == 0)
 			return 0; /* the nearest */
-		n = (uint64_t)(tensor_elems(x) / tensor_elems(d));
-		return p[0] & UPSCALE_ANTIALIAS ? 128 + 8 * n : 16 + n;
+		n = times((uint64_t)(x->ne[0] / d->ne[0] + 1), (uint64_t)(x->ne[1] / d->ne[1] + 1));
+		return p[0] & UPSCALE_ANTIALIAS ? plus(128, times(8, n)) : plus(16, n);
 	case WIRE_T_SSM_CONV:
 		return (uint64_t)y->ne[0];
 	case WIRE_T_SSM_SCAN: /* an exponential per state, where each has a decay of its own */
@@ -272,20 +311,6 @@ static uint64_t thread_scratch(const struct op_rule *rule, const struct op_args 
 	}
 }
 
-static uint64_t times(uint64_t x, uint64_t y)
-{
-	uint64_t product;
-
-	return __builtin_mul_overflow(x, y, &product) ? UINT64_MAX : product;
-}
-
-static uint64_t plus(uint64_t x, uint64_t y)
-{
-	uint64_t sum;
-
-	return __builtin_add_overflow(x, y, &sum) ? UINT64_MAX : sum;
-}
-
 static uint64_t n_rows(const struct wire_tensor *t)
 {
 	return (uint64_t)(t->ne[1] * t->ne[2] * t->ne[3]);
@@ -317,6 +342,8 @@ static uint64_t time_of(const struct op_args *a)
 	ps = times(n, times(work_per_element(a), step->ps));
 	ps = plus(ps, times((uint64_t)tensor_elems(most), step->element_ps));
 	ps = plus(ps, times(n_rows(most), step->row_ns * UINT64_C(1000)));
+	if (a->dst->op == WIRE_T_MUL_MAT || a->dst->op == WIRE_T_MUL_MAT_ID)
+		ps = plus(ps, times((uint64_t)tensor_elems(a->src[1]), CONVERT_PS));
 	if (a->dst->op == WIRE_T_ROPE || a->dst->op == WIRE_T_ROPE_BACK) /* angles, per position */
 		ps = plus(ps, times(n / (uint64_t)a->dst->ne[1], ANGLE_PS));
 	return plus(NODE_NS, ps / 1000);
