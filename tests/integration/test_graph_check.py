@@ -55,8 +55,9 @@ def too_slow(tree):
 
 
 def test_no_operation_takes_longer_than_the_check_says(tree):
-    """What is said is for a CPU half as fast as one core here; twice that is for a busy host.  Neighbours can take
-    the memory for a moment: what is too slow is so in each of three looks."""
+    """What is said is for a CPU half as fast as one core here; twice that is for a busy host.  run_graph looks at
+    the core before each graph and takes off what it is slower than that.  Neighbours can take the memory for a
+    moment: what is too slow is so in each of three looks."""
     slow = too_slow(tree)
     for _ in range(2):
         slow = {op: x for op, x in too_slow(tree).items() if op in slow} if slow else slow

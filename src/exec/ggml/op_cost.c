@@ -42,7 +42,7 @@ static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_CONCAT] = {0, 20000, 200, false},
 	[WIRE_T_CONT] = {3000, 10000, 150, false},
 	[WIRE_T_CONV_2D] = {2000, 350000, 400, false},
-	[WIRE_T_CONV_2D_DW] = {5000, 10000, 100, false},
+	[WIRE_T_CONV_2D_DW] = {15000, 30000, 100, false},
 	[WIRE_T_CONV_3D] = {3000, 500000, 400, false},
 	[WIRE_T_CONV_TRANSPOSE_1D] = {12000, 20000, 300, false},
 	[WIRE_T_CONV_TRANSPOSE_2D] = {5000, 10000, 200, false},
@@ -60,20 +60,20 @@ static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_DUP] = {3000, 10000, 150, false},
 	[WIRE_T_FILL] = {0, 15000, 200, false},
 	[WIRE_T_FLASH_ATTN_EXT] = {5000, 150000, 1000, false},
-	[WIRE_T_GATED_DELTA_NET] = {2000, 500000, 500, false},
+	[WIRE_T_GATED_DELTA_NET] = {2000, 400000, 500, false},
 	[WIRE_T_GATED_LINEAR_ATTN] = {1500, 40000, 200, false},
 	[WIRE_T_GET_REL_POS] = {0, 10000, 100, true},
 	[WIRE_T_GET_ROWS] = {0, 30000, 300, false},
 	[WIRE_T_GET_ROWS_BACK] = {0, 20000, 200, true},
 	[WIRE_T_GLU] = {0, 160000, 400, false},
 	[WIRE_T_GROUP_NORM] = {0, 25000, 200, false},
-	[WIRE_T_IM2COL] = {0, 6000, 600, false},
+	[WIRE_T_IM2COL] = {0, 10000, 600, false},
 	[WIRE_T_IM2COL_3D] = {0, 30000, 150, false},
 	[WIRE_T_IM2COL_BACK] = {40000, 60000, 200, false},
 	[WIRE_T_L2_NORM] = {0, 80000, 300, false},
 	[WIRE_T_LEAKY_RELU] = {0, 40000, 250, true},
 	[WIRE_T_LIGHTNING_INDEXER] = {8000, 80000, 400, false},
-	[WIRE_T_LOG] = {0, 80000, 200, true},
+	[WIRE_T_LOG] = {0, 100000, 200, true},
 	[WIRE_T_MEAN] = {0, 15000, 150, true},
 	[WIRE_T_MUL] = {0, 40000, 250, false},
 	[WIRE_T_MUL_MAT] = {800, 400000, 800, false},
@@ -112,7 +112,7 @@ static const struct step steps[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_TIMESTEP_EMBEDDING] = {0, 200000, 400, false},
 	[WIRE_T_TOP_K] = {60000, 20000, 1000, false},
 	[WIRE_T_TRI] = {0, 40000, 300, false},
-	[WIRE_T_UNARY] = {0, 70000, 300, true},
+	[WIRE_T_UNARY] = {200000, 90000, 300, true},
 	[WIRE_T_UPSCALE] = {60000, 120000, 300, false},
 	[WIRE_T_WIN_PART] = {0, 10000, 120, true},
 	[WIRE_T_WIN_UNPART] = {0, 12000, 120, true},
@@ -204,6 +204,8 @@ static uint64_t work_per_element(const struct op_args *a)
 		if (n < (uint64_t)(x->ne[0] + d->ne[0]))
 			n = (uint64_t)(x->ne[0] + d->ne[0]);
 		return times((uint64_t)y->ne[1], n + 32) / (uint64_t)d->ne[0];
+	case WIRE_T_UNARY:
+		return p[0] == WIRE_UNARY_GELU_ERF;
 	case WIRE_T_ARGSORT:
 		return log2_of(x->ne[0]);
 	case WIRE_T_TOP_K:
@@ -249,7 +251,8 @@ static uint64_t work_per_element(const struct op_args *a)
 	case WIRE_T_GATED_LINEAR_ATTN:
 		return (uint64_t)y->ne[0] * 4;
 	case WIRE_T_GATED_DELTA_NET:
-		return (uint64_t)a->src[2]->ne[0] * 4;
+		n = (uint64_t)a->src[2]->ne[0];
+		return n * 4 + n % VECTORS * 16;
 	case WIRE_T_LIGHTNING_INDEXER:
 		return (uint64_t)(x->ne[0] * x->ne[1]);
 	case WIRE_T_DSV4_HC_COMB:
