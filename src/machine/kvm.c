@@ -54,6 +54,7 @@ enum {
 	READY_MS = 180000, /* an emulated processor may take most of it */
 	POWER_OFF_MS = 20000,
 	MIN_MEMORY_MIB = 128,
+	LOG_MS = 100,          /* while it starts */
 	CLOCK_TELL_MS = 60000, /* NTP moves the host's by up to 30 ms in that time */
 	CLOCK_JUMP_MS = 200,
 };
@@ -64,6 +65,8 @@ enum {
 	"console=hvc0 earlyprintk=serial,ttyS0,keep quiet panic=-1 8250.nr_uarts=0 "               \
 	"random.trust_cpu=on"
 
+enum part { PART_MONITOR, PART_GUEST, PART_NETWORK };
+
 struct kvm {
 	pid_t vmm, passt;
 	int life_fd;
@@ -71,8 +74,8 @@ struct kvm {
 						* another: of the wall clock */
 	bool clock_repeat;                     /* it has been told once; see host_clock.c */
 	int net_control_fd; /* pillion-vmm takes new streams of the network there; -1: no card */
-	struct said said;   /* what passt prints */
-	int say_fd;         /* the end that it gets; -1: no network */
+	struct said said[MACHINE_MAX_SAID]; /* what parts print, by enum part */
+	int say_fd;                         /* the end that passt gets; -1: no network */
 	struct respawn passt_again;
 	bool has_swap;     /* its second disk */
 	bool map_loopback; /* the gateway's address is the host's loopback */
@@ -187,14 +190,23 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 	return pil_sendv_all(fd, iov, 2);
 }
 
-/* Waits until the guest calls; returns its connection.  Its monitor's end ends the waiting. */
-static int await_guest(int listen_fd, int ended_fd, int64_t due_ms, struct pil_err *err)
+/* Waits until the guest calls; returns its connection.  Its monitor's end ends the waiting.  What
+ * they print meanwhile goes to the log. */
+static int await_guest(struct kvm *kvm, int listen_fd, int ended_fd, int64_t due_ms,
+		       struct pil_err *err)
 {
 	struct pollfd p[] = {{.fd = listen_fd, .events = POLLIN},
 			     {.fd = ended_fd, .events = POLLIN}};
-	int fd;
+	int fd, n;
 
-	if (poll(p, 2, loop_left_ms(due_ms)) <= 0)
+	do {
+		int left_ms = loop_left_ms(due_ms);
+
+		n = poll(p, 2, left_ms < LOG_MS ? left_ms : LOG_MS);
+		said_pass_on(&kvm->said[PART_MONITOR]);
+		said_pass_on(&kvm->said[PART_GUEST]);
+	} while (n == 0 && loop_left_ms(due_ms));
+	if (n <= 0)
 		return pil_err_say(err, ETIMEDOUT, "the guest does not answer after %d s",
 				   READY_MS / 1000);
 	if (p[1].revents)
@@ -211,6 +223,7 @@ struct start { /* what start() gathers */
 	uint64_t memory_mib;
 	int64_t begin_ns; /* for the boot timer; 0: nobody asks for it */
 	int disk_fd, swap_fd, life_listen_fd, card_fd, control_fd;
+	int say_fd, console_fd; /* pillion-vmm's ends */
 };
 
 static void start_finish(struct start *s)
@@ -225,6 +238,8 @@ static void start_finish(struct start *s)
 	pil_close_p(&s->life_listen_fd);
 	pil_close_p(&s->card_fd);
 	pil_close_p(&s->control_fd);
+	pil_close_p(&s->say_fd);
+	pil_close_p(&s->console_fd);
 }
 
 static void build_command(struct argv *a, const struct start *s, const struct kvm *kvm,
@@ -268,7 +283,8 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 	argv_addf(a, "%d:%s", LIFE_VSOCK_PORT, s->life_path);
 	argv_add(a, "--vsock-connect");
 	argv_addf(a, "%d:%s", BROKER_VSOCK_PORT, s->broker_path);
-	argv_add_all(a, (const char *const[]){"--console-fd", "2", NULL});
+	argv_add(a, "--console-fd");
+	argv_addf(a, "%d", s->console_fd);
 	if (s->begin_ns)
 		argv_addf(a, "--boot-timer=%lld", (long long)s->begin_ns);
 	if (c->nested_virtualization)
@@ -281,10 +297,10 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 		       struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	int keep[6], n_keep = 0;
+	int keep[7], n_keep = 0;
 	struct proc_opts opts = {.stdin_fd = -1,
-				 .stdout_fd = STDERR_FILENO, /* stdout is for our own last words */
-				 .stderr_fd = STDERR_FILENO,
+				 .stdout_fd = s->say_fd,
+				 .stderr_fd = s->say_fd,
 				 .keep_fds = keep,
 				 .new_session = true,
 				 .die_with_us = true};
@@ -299,6 +315,7 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 		keep[n_keep++] = s->card_fd;
 		keep[n_keep++] = s->control_fd;
 	}
+	keep[n_keep++] = s->console_fd;
 	opts.n_keep_fds = n_keep;
 	build_command(&a, s, kvm, run);
 	return proc_spawn(a.v, &opts, err);
@@ -324,9 +341,11 @@ static void stop(void *state, int grace_ms)
 	pil_close_p(&kvm->net_control_fd);
 	if (kvm->vmm > 0)
 		proc_stop(kvm->vmm, grace_ms);
+	said_finish(&kvm->said[PART_GUEST]);
+	said_finish(&kvm->said[PART_MONITOR]); /* why it ended: a command line looks for it */
 	if (kvm->passt > 0)
 		proc_stop(kvm->passt, grace_ms);
-	said_finish(&kvm->said);
+	said_finish(&kvm->said[PART_NETWORK]);
 	pil_close_p(&kvm->say_fd);
 	for (int i = 0; i < MACHINE_MAX_SHARES; i++)
 		fs_share_stop(&kvm->shares[i]);
@@ -391,7 +410,7 @@ static void attach_network(struct kvm *kvm, struct start *s)
 	struct pil_err err = {0};
 	int pair[2];
 
-	if (said_open(&kvm->said, "passt", &kvm->say_fd, &err)) {
+	if (said_open(&kvm->said[PART_NETWORK], "passt", &kvm->say_fd, &err)) {
 		log_warn("network: %s", err.msg);
 		return;
 	}
@@ -495,9 +514,9 @@ static void tend(void *state)
 		fs_share_tend(&kvm->shares[i], &kvm->spec->shares[i]);
 }
 
-static struct said *said(void *state)
+static struct said *said(void *state, int i)
 {
-	return &((struct kvm *)state)->said;
+	return &((struct kvm *)state)->said[i];
 }
 
 /* A guest without drivers ends without a word of what it lacks. */
@@ -525,7 +544,7 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 	ended_fd = (int)syscall(SYS_pidfd_open, kvm->vmm, 0);
 	if (ended_fd < 0)
 		return pil_err_set(err, errno, "watch pillion-vmm");
-	kvm->life_fd = await_guest(s->life_listen_fd, ended_fd, run->due_ms, err);
+	kvm->life_fd = await_guest(kvm, s->life_listen_fd, ended_fd, run->due_ms, err);
 	if (kvm->life_fd < 0) {
 		machine_explain_end(run->dirs, run->spec->name, false, err);
 		explain_kernel(&s->kernel, err);
@@ -545,20 +564,28 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 			  .swap_fd = -1,
 			  .life_listen_fd = -1,
 			  .card_fd = -1,
-			  .control_fd = -1};
+			  .control_fd = -1,
+			  .say_fd = -1,
+			  .console_fd = -1};
 	int ret;
 
 	if (!kvm)
 		return pil_err_set(err, ENOMEM, "start a microVM");
 	if (getenv("PILLION_BOOT_TIMER"))
 		s.begin_ns = clock_now_ms() * 1000000;
-	kvm->life_fd = kvm->net_control_fd = kvm->say_fd = kvm->said.read_fd = -1;
+	kvm->life_fd = kvm->net_control_fd = kvm->say_fd = -1;
+	for (int i = 0; i < MACHINE_MAX_SAID; i++)
+		kvm->said[i].read_fd = -1;
 	kvm->map_loopback = run->config->host_address_loopback;
 	ret = prepare(&s, run, err);
 	if (!ret)
 		ret = make_swap(kvm, &s, run, err);
 	if (!ret)
 		ret = make_sockets(&s, run, err);
+	if (!ret)
+		ret = said_open(&kvm->said[PART_MONITOR], "microVM", &s.say_fd, err);
+	if (!ret)
+		ret = said_open(&kvm->said[PART_GUEST], "guest", &s.console_fd, err);
 	if (!ret) {
 		if (!run->config->no_network)
 			attach_network(kvm, &s);

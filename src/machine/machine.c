@@ -34,6 +34,7 @@ enum {
 	MAX_STARTS = 10,   /* of one that is stopped again before we have connected */
 	STOP_MS = 30000,   /* a microVM has a disk to write */
 	LOG_TAIL = 1 << 20,
+	LAST_WORDS_MS = 1500, /* of a supervisor whose machine has ended */
 };
 
 extern const struct machine_ops machine_kvm, machine_ns;
@@ -163,10 +164,12 @@ static pid_t supervisor(const struct state_dirs *dirs, const char *name)
 
 /* What pillion-vmm logged last of a failure, if anything.  Once the machine runs, only its end
  * counts, not what a device may have failed at before.  Cuts @log up.  The guest's console is in
- * the same log, so that a guest can forge it: these are words for people, to be escaped. */
+ * the same log, but cannot begin a line so (said.h).  Its last words are the guest's: they are to
+ * be escaped. */
 static const char *failure_in(char *log, bool ran)
 {
-	static const char err[] = "pillion-vmm: err: ", end[] = "the machine ", guest[] = "guest: ";
+	static const char err[] = "microVM: pillion-vmm: err: ", end[] = "the machine ",
+			  guest[] = "guest: ";
 	const char *failure = NULL;
 	char *rest;
 
@@ -194,23 +197,6 @@ static char *read_tail(const char *path)
 	return text;
 }
 
-void machine_explain_end(const struct state_dirs *dirs, const char *name, bool ran,
-			 struct pil_err *err)
-{
-	_auto_free char *path = str_printf("%s/machines/%s.log", dirs->runtime, name);
-	_auto_free char *log = read_tail(path);
-	const char *failure = log ? failure_in(log, ran) : NULL;
-
-	pil_err_hint(err, "see %s", path);
-	if (failure) {
-		_auto_free char *what = str_printf("%s: %s", err->msg, failure);
-		char safe[sizeof(err->msg)];
-
-		pil_err_say(err, err->code, "%s",
-			    str_escape(safe, sizeof(safe), ran ? failure : what));
-	}
-}
-
 bool machine_running(const struct state_dirs *dirs, const char *name)
 {
 	return supervisor(dirs, name) > 0;
@@ -227,6 +213,27 @@ static bool wait_gone(const struct state_dirs *dirs, const char *name, pid_t pid
 		poll(NULL, 0, 20);
 	}
 	return true;
+}
+
+void machine_explain_end(const struct state_dirs *dirs, const char *name, bool ran,
+			 struct pil_err *err)
+{
+	_auto_free char *path = str_printf("%s/machines/%s.log", dirs->runtime, name);
+	_auto_free char *log = NULL;
+	const char *failure;
+
+	if (ran && machine_running(dirs, name)) /* it still writes what it has been told */
+		wait_gone(dirs, name, supervisor(dirs, name), LAST_WORDS_MS);
+	log = read_tail(path);
+	failure = log ? failure_in(log, ran) : NULL;
+	pil_err_hint(err, "see %s", path);
+	if (failure) {
+		_auto_free char *what = str_printf("%s: %s", err->msg, failure);
+		char safe[sizeof(err->msg)];
+
+		pil_err_say(err, err->code, "%s",
+			    str_escape(safe, sizeof(safe), ran ? failure : what));
+	}
 }
 
 int machine_stop(const struct state_dirs *dirs, const char *name, bool force, struct pil_err *err)

@@ -53,6 +53,8 @@ struct machine_run {
 
 enum { MACHINE_EXIT_ANOTHER = 75 }; /* of a supervisor: the machine has one already */
 
+enum { MACHINE_MAX_SAID = 3 };
+
 struct machine_ops {
 	const char *name;  /* "ns", "kvm" */
 	const char *title; /* "sandbox", "microVM" */
@@ -68,8 +70,9 @@ struct machine_ops {
 		     struct pil_err *err);
 	/* Called every few seconds while it runs; may be NULL. */
 	void (*tend)(void *state);
-	/* What its parts print: read by who watches the machine.  May be NULL. */
-	struct said *(*said)(void *state);
+	/* What its parts print: read by who watches the machine.  @i is less than
+	 * MACHINE_MAX_SAID; NULL: there is no such part. */
+	struct said *(*said)(void *state, int i);
 	int polite_ms; /* how long it may take to end when it is asked to */
 	void (*ask_to_end)(void *state);
 	/* Ends what is left of it by force, host programs within @grace_ms; frees @state. */

@@ -56,6 +56,7 @@ enum {
 	ALARM_MS = 900,  /* for ourselves */
 	GRACE_MS = 1000, /* for programs of the host's, when there is time */
 	MAX_LOG_BYTES = 16 << 20,
+	PARTS = 6, /* that are polled beside what the machine's parts print */
 };
 
 struct supervisor {
@@ -185,12 +186,48 @@ static void bound_log(const struct supervisor *s)
 		log_dbg("cannot cut the log: %s", strerror(errno));
 }
 
+static int sooner(int a_ms, int b_ms)
+{
+	return a_ms < b_ms ? a_ms : b_ms;
+}
+
+/* Fills @p, MACHINE_MAX_SAID of them, with where parts print that are read now.  Milliseconds until
+ * others are; 0: none are. */
+static int poll_said(struct supervisor *s, struct pollfd *p)
+{
+	int least_ms = 0;
+
+	for (int i = 0; i < MACHINE_MAX_SAID; i++) {
+		const struct said *said = s->ops->said(s->state, i);
+		int rest_ms = said ? said_rest_ms(said) : 0;
+
+		p[i] = (struct pollfd){.fd = said && !rest_ms ? said->read_fd : -1,
+				       .events = POLLIN};
+		if (rest_ms && (!least_ms || rest_ms < least_ms))
+			least_ms = rest_ms;
+	}
+	return least_ms;
+}
+
+static void pass_on(struct supervisor *s, const struct pollfd *p)
+{
+	for (int i = 0; i < MACHINE_MAX_SAID; i++)
+		if (p[i].revents)
+			said_pass_on(s->ops->said(s->state, i));
+}
+
 static int wait_ready(struct supervisor *s, int ready_fd, int64_t due_ms, struct pil_err *err)
 {
-	struct pollfd p = {.fd = ready_fd, .events = POLLIN};
+	struct pollfd p[1 + MACHINE_MAX_SAID] = {{.fd = ready_fd, .events = POLLIN}};
 	char c;
 
-	if (poll(&p, 1, loop_left_ms(due_ms)) <= 0)
+	do {
+		int rest_ms = poll_said(s, p + 1), left_ms = loop_left_ms(due_ms);
+
+		if (poll(p, ARRAY_SIZE(p), rest_ms ? sooner(rest_ms, left_ms) : left_ms) > 0)
+			pass_on(s, p + 1);
+	} while (!p[0].revents && loop_left_ms(due_ms));
+	if (!p[0].revents)
 		return pil_err_say(err, ETIMEDOUT, "no sign of its agent after %d s",
 				   s->ops->ready_ms / 1000);
 	if (read(ready_fd, &c, 1) != 1) {
@@ -263,11 +300,6 @@ static void tend(struct supervisor *s)
 	broker_watch_tend(&s->broker, &s->dirs, true);
 }
 
-static int sooner(int a_ms, int b_ms)
-{
-	return a_ms < b_ms ? a_ms : b_ms;
-}
-
 /* ---- the end ---- */
 
 static int term_fd = -1;                 /* an eventfd: SIGTERM or SIGINT has come */
@@ -329,7 +361,7 @@ static void hear_signals(struct supervisor *s, int signal_fd)
 	end_within(s, SOON_MS);
 }
 
-static void serve_parts(struct supervisor *s, struct said *said, const struct pollfd *p)
+static void serve_parts(struct supervisor *s, const struct pollfd *p)
 {
 	if (p[0].revents && !s->end_ms)
 		forwarder_read(&s->forwarder);
@@ -337,21 +369,17 @@ static void serve_parts(struct supervisor *s, struct said *said, const struct po
 		gate_tend(&s->gate, false);
 	if (p[2].revents && !s->end_ms)
 		broker_watch_tend(&s->broker, &s->dirs, false);
-	if (p[3].revents)
-		said_pass_on(said);
 }
 
 /* Until the machine has ended, or is to be ended by force. */
 static void watch(struct supervisor *s, int signal_fd)
 {
-	struct said *said = s->ops->said ? s->ops->said(s->state) : NULL;
 	int64_t tend_ms = loop_now_ms() + TEND_MS;
 
 	for (;;) {
 		bool ends = s->end_ms != 0;
-		int rest_ms = said ? said_rest_ms(said) : 0;
 		int left_ms = loop_left_ms(ends ? s->end_ms : tend_ms);
-		struct pollfd p[] = {
+		struct pollfd p[PARTS + MACHINE_MAX_SAID] = {
 			{.fd = s->ended_fd, .events = POLLIN},
 			{.fd = signal_fd, .events = POLLIN},
 			{.fd = term_fd, .events = POLLIN},
@@ -359,15 +387,17 @@ static void watch(struct supervisor *s, int signal_fd)
 			 .events = POLLIN},
 			{.fd = ends ? -1 : s->gate.control_fd, .events = POLLIN},
 			{.fd = ends ? -1 : s->broker.fd, .events = POLLIN},
-			{.fd = said && !rest_ms ? said->read_fd : -1, .events = POLLIN},
 		};
+		int rest_ms = poll_said(s, p + PARTS);
 		int n = poll(p, ARRAY_SIZE(p), rest_ms ? sooner(rest_ms, left_ms) : left_ms);
 
 		if ((n < 0 && errno != EINTR) || (n > 0 && p[0].revents) ||
 		    (ends && loop_left_ms(s->end_ms) == 0))
 			return;
-		if (n > 0)
-			serve_parts(s, said, p + 3);
+		if (n > 0) {
+			serve_parts(s, p + 3);
+			pass_on(s, p + PARTS);
+		}
 		hear_signals(s, signal_fd);
 		if (!s->end_ms && loop_left_ms(tend_ms) == 0) {
 			tend(s);

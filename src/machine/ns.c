@@ -320,9 +320,9 @@ static void tend(void *state)
 	attach_network(ns);
 }
 
-static struct said *said(void *state)
+static struct said *said(void *state, int i)
 {
-	return &((struct ns *)state)->said;
+	return i ? NULL : &((struct ns *)state)->said;
 }
 
 /* ---- start and stop ---- */

@@ -17,6 +17,8 @@ BOOT = 330  # seconds: a machine that does not start has said so by then
 PORT = 5999
 LAST = {"root": ["pci_bars", "pci_config", "unbind_devices", "kill_all"], "rootless": ["crash"]}
 MILD = [name for name in IN_MICROVM if name not in sum(LAST.values(), [])]
+HOLDERS = "for fd in /proc/[0-9]*/fd/*; do case $(readlink $fd) in */debian.log) cat ${fd%/fd/*}/comm;; esac; done"
+SPEAKERS = ("guest: ", "microVM: ", "passt: ", "pillion-machine: ", "virtiofsd: ")
 HARM = ["owned", "forged", "\x1b", "\x07"]
 
 LISTEN = r"""
@@ -89,6 +91,7 @@ class Tried:
         self.said = said
         self.after = self.state()
         self.log = self.read_log()
+        self.holders = outer.run(HOLDERS).out
         self.lives = self.run("-d debian -e echo lives", 60).out
         for case in LAST[mode]:
             self.results[case] = arena_lib.results(
@@ -153,10 +156,16 @@ def test_host_answers_when_the_worst_is_over(tried):
     assert not [c for c in HARM[2:] if c in t.status.out]
 
 
+def test_no_part_of_the_machine_holds_its_log(tried):
+    """But the supervisor, each has the end of a pipe: it could fill the disk, or forge others' words."""
+    assert set(tried[1].holders.split()) == {"pillion-machine"}
+
+
 def test_log_shows_whose_words_they_are(tried):
     """What the guest's console says is escaped, and cannot pass for a line of pillion's."""
     _, t = tried
     assert not re.search("^pillion-[a-z]+: forged", t.log, re.M), t.log[-3000:]
+    assert all(line.startswith(SPEAKERS) for line in t.log.splitlines()[1:]), t.log[-3000:]
     assert "\x1b" not in t.log and "\x07" not in t.log, t.log[-3000:]
 
 

@@ -14,7 +14,7 @@
 #include "base/str.h"
 #include "machine/machine.h"
 
-#define PANIC "pillion-vmm: err: the machine panicked: out of \x1b[31mluck\n"
+#define PANIC "microVM: pillion-vmm: err: the machine panicked: out of \x1b[31mluck\n"
 
 /* What is said of the end of a machine whose log is @n_noise lines of its guest's, then @end. */
 static void explain(unsigned n_noise, const char *end, struct pil_err *err)
@@ -32,7 +32,7 @@ static void explain(unsigned n_noise, const char *end, struct pil_err *err)
 	log = fopen(path, "w");
 	assert_non_null(log);
 	for (unsigned i = 0; i < n_noise; i++)
-		fprintf(log, "pillion-vmm: err: the machine is fine %062u\n", i);
+		fprintf(log, "microVM: pillion-vmm: err: the machine is fine %062u\n", i);
 	fputs(end, log);
 	fclose(log);
 	machine_explain_end(&dirs, "box", true, err);

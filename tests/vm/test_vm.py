@@ -153,7 +153,7 @@ def test_machine_has_the_kernel_of_the_kit(outer, machine):
 
 
 def test_boot_timer_says_what_a_start_spends_its_time_on(outer, machine):
-    marks = re.findall(r"^boot: (\d+\.\d+) ms (.*)$", log(outer), re.M)
+    marks = re.findall(r"^microVM: boot: (\d+\.\d+) ms (.*)$", log(outer), re.M)
     marks = marks[-9:]  # of the last start
     assert [what for _, what in marks] == ["main", "in the jail", "memory made", "kernel loaded", "processors made",
                                            "devices made", "kernel entry", "init", "agent ready"]
