@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -90,6 +91,10 @@ enum {
 	FCNTL = 72,
 	FCNTL_32 = 55,
 	FCNTL64_32 = 221,
+	SETRLIMIT = 160,
+	SETRLIMIT_32 = 75,
+	PRLIMIT = 302,
+	PRLIMIT_32 = 340,
 	MAX_PIPE_BYTES = 64 << 10, /* what a pipe has from the start */
 };
 
@@ -154,6 +159,24 @@ static void keep_pipes_small(struct program *p, uint32_t nr)
 	load(p, offsetof(struct seccomp_data, nr));
 }
 
+/* Call @nr sets limit args[@at], unless args[@limit] is NULL.  That of core files stays what it is,
+ * 1: the kernel starts no program of the host's for a core then (core_pattern), as it does with 0.
+ * Programs are told that it was set: many set it to 0 and end if they cannot. */
+static void keep_core_limit(struct program *p, uint32_t nr, unsigned at, unsigned limit)
+{
+	const size_t pointer = offsetof(struct seccomp_data, args[limit]);
+
+	put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 8));
+	load(p, offsetof(struct seccomp_data, args[at]));
+	put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RLIMIT_CORE, 0, 5));
+	load(p, pointer);
+	put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 2));
+	load(p, pointer + sizeof(uint32_t));
+	put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0));
+	answer(p, SECCOMP_RET_ERRNO); /* 0 */
+	load(p, offsetof(struct seccomp_data, nr));
+}
+
 static void put_arch(struct program *p, uint32_t arch, bool wide)
 {
 	unsigned skip;
@@ -173,6 +196,8 @@ static void put_arch(struct program *p, uint32_t arch, bool wide)
 	keep_pipes_small(p, wide ? FCNTL : FCNTL_32);
 	if (!wide)
 		keep_pipes_small(p, FCNTL64_32);
+	keep_core_limit(p, wide ? SETRLIMIT : SETRLIMIT_32, 0, 1);
+	keep_core_limit(p, wide ? PRLIMIT : PRLIMIT_32, 1, 2);
 	look_into(p, wide ? SOCKET : SOCKET_32, families, ARRAY_SIZE(families), EAFNOSUPPORT);
 	load(p, offsetof(struct seccomp_data, nr));
 	look_into(p, wide ? PERSONALITY : PERSONALITY_32, personalities, ARRAY_SIZE(personalities),

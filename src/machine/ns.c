@@ -32,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -372,9 +373,12 @@ static void close_start_fds(struct start_fds *fds)
 /* In the child that becomes bwrap. */
 static int prepare(void *arg)
 {
+	const struct rlimit no_core = {1, 1}; /* see calls.c; 0 would not keep a program away */
 	struct ns *ns = arg;
 	int ret = cgroup_enter(&ns->group);
 
+	if (!ret && setrlimit(RLIMIT_CORE, &no_core))
+		ret = -errno;
 	return ret ? ret : bindfs_mount(&ns->bindfs);
 }
 

@@ -207,7 +207,24 @@ static int raise_limit(const struct hostile_case *c)
 		return 0;
 	limit.rlim_max++;
 	limit.rlim_cur = limit.rlim_max;
-	return hostile_errno(setrlimit((__rlimit_resource_t)which, &limit));
+	if (setrlimit((__rlimit_resource_t)which, &limit))
+		return -errno;
+	if (getrlimit((__rlimit_resource_t)which, &limit))
+		return -errno;
+	return limit.rlim_max == limit.rlim_cur && which == RLIMIT_CORE && limit.rlim_max == 1
+		       ? -EPERM /* it was said to be set, and is not */
+		       : 0;
+}
+
+/* With a limit of 1 the kernel starts no program of the host's for a core; with 0 it does. */
+static int core_for_host(const struct hostile_case *c)
+{
+	struct rlimit none = {0, 0}, now;
+
+	(void)c;
+	if (setrlimit(RLIMIT_CORE, &none) || getrlimit(RLIMIT_CORE, &now))
+		return -errno;
+	return now.rlim_cur == 1 && now.rlim_max == 1 ? -EPERM : 0;
 }
 
 static int bpf_program(const struct hostile_case *c)
@@ -327,6 +344,8 @@ static const struct hostile_case cases[] = {
 	{"raise_files", ON_NS, raise_limit, NOT_ALLOWED, "7"},
 	{"raise_processes", ON_NS, raise_limit, NOT_ALLOWED, "6"},
 	{"raise_locked", ON_NS, raise_limit, NOT_ALLOWED, "8"},
+	CALL("core_for_host", core_for_host),
+	{"raise_core", ON_NS, raise_limit, NOT_ALLOWED, "4"},
 	{"bpf_filter", ON_NS, bpf_program, NOT_ALLOWED, "1"},
 	{"bpf_probe", ON_NS, bpf_program, NOT_ALLOWED, "2"},
 	CALL("bpf_walk", bpf_walk),

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "hostile.h"
@@ -215,6 +217,59 @@ static int devices_seen(const struct hostile_case *c)
 	return tally_result(&t, -ENODATA);
 }
 
+/* Runs @try where /proc is one that nothing covers, of a pid namespace of its own. */
+static int in_fresh_proc(const struct hostile_case *c, int (*try)(const struct hostile_case *))
+{
+	int fds[2], ret = -EIO;
+	pid_t child;
+
+	if (pipe(fds))
+		return -errno;
+	child = fork();
+	if (child == 0) {
+		if (unshare(CLONE_NEWNS | CLONE_NEWPID))
+			_exit(1);
+		child = fork();
+		if (child == 0) {
+			ret = mount("proc", "/proc", "proc", 0, NULL) ? -ENOSYS : try(c);
+			_exit(write(fds[1], &ret, sizeof(ret)) != sizeof(ret));
+		}
+		waitpid(child, NULL, 0);
+		_exit(0);
+	}
+	close(fds[1]);
+	if (read(fds[0], &ret, sizeof(ret)) != sizeof(ret))
+		ret = -EIO;
+	close(fds[0]);
+	waitpid(child, NULL, 0);
+	return ret;
+}
+
+static int fresh_write(const struct hostile_case *c)
+{
+	return in_fresh_proc(c, write_path);
+}
+
+static int fresh_read(const struct hostile_case *c)
+{
+	return in_fresh_proc(c, read_path);
+}
+
+static int fresh_sweep(const struct hostile_case *c)
+{
+	return in_fresh_proc(c, sweep);
+}
+
+static int fresh_sweep_irqs(const struct hostile_case *c)
+{
+	return in_fresh_proc(c, sweep_irqs);
+}
+
+static int fresh_addresses(const struct hostile_case *c)
+{
+	return in_fresh_proc(c, kernel_addresses);
+}
+
 #define NO_WRITE                                                                                   \
 	{                                                                                          \
 		EACCES, EPERM, EROFS, ENOENT                                                       \
@@ -223,6 +278,10 @@ static int devices_seen(const struct hostile_case *c)
 	{                                                                                          \
 		EACCES, EPERM, ENOENT, ENODATA, ENXIO                                              \
 	}
+#define NO_WRITE_OR_READ                                                                           \
+	{                                                                                          \
+		EACCES, EPERM, EROFS, ENOENT, ENODATA, ENXIO                                       \
+	}
 #define NO_NODE                                                                                    \
 	{                                                                                          \
 		EPERM, EACCES, ENOSYS                                                              \
@@ -230,6 +289,10 @@ static int devices_seen(const struct hostile_case *c)
 #define WRITE(name, path)                                                                          \
 	{                                                                                          \
 		"write_" name, ON_NS, write_path, NO_WRITE, path                                   \
+	}
+#define FRESH(name, function, path)                                                                \
+	{                                                                                          \
+		"fresh_" name, ON_NS, function, NO_WRITE_OR_READ, path                             \
 	}
 #define READ(name, path)                                                                           \
 	{                                                                                          \
@@ -262,6 +325,18 @@ static const struct hostile_case cases[] = {
 	{"sweep_block_queues", ON_NS, sweep_parameters, NO_WRITE, "/sys/block"},
 	{"sweep_sys_kernel", ON_NS, sweep, NO_WRITE, "/sys/kernel"},
 	{"sweep_irqs", ON_NS, sweep_irqs, NO_WRITE, "/proc/irq"},
+	FRESH("write_sysrq", fresh_write, "/proc/sysrq-trigger"),
+	FRESH("write_core_pattern", fresh_write, "/proc/sys/kernel/core_pattern"),
+	FRESH("write_modprobe", fresh_write, "/proc/sys/kernel/modprobe"),
+	FRESH("write_binfmt", fresh_write, "/proc/sys/fs/binfmt_misc/register"),
+	FRESH("sweep_sysctl", fresh_sweep, "/proc/sys"),
+	FRESH("sweep_irqs", fresh_sweep_irqs, "/proc/irq"),
+	FRESH("read_kcore", fresh_read, "/proc/kcore"),
+	FRESH("read_kmsg", fresh_read, "/proc/kmsg"),
+	FRESH("read_timer_list", fresh_read, "/proc/timer_list"),
+	FRESH("read_slabinfo", fresh_read, "/proc/slabinfo"),
+	FRESH("read_pageflags", fresh_read, "/proc/kpageflags"),
+	FRESH("kernel_addresses", fresh_addresses, NULL),
 	READ("kcore", "/proc/kcore"),
 	READ("kmsg", "/dev/kmsg"),
 	READ("proc_kmsg", "/proc/kmsg"),

@@ -16,6 +16,7 @@
 #include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -50,13 +51,26 @@ static bool pipes_stay_small(void)
 	       fcntl(fds[0], F_GETFD, 1 << 20) == FD_CLOEXEC;
 }
 
+static bool core_limit_stays(void)
+{
+	struct rlimit none = {0, 0}, files = {64, 64}, now = {7, 7};
+
+	return setrlimit(RLIMIT_CORE, &none) == 0 && prlimit(0, RLIMIT_CORE, &none, NULL) == 0 &&
+	       syscall(SYS_setrlimit, RLIMIT_CORE, &none) == 0 &&
+	       prlimit(0, RLIMIT_CORE, NULL, &now) == 0 && now.rlim_cur == 1 && now.rlim_max == 1 &&
+	       setrlimit(RLIMIT_NOFILE, &files) == 0 && getrlimit(RLIMIT_NOFILE, &now) == 0 &&
+	       now.rlim_max == 64;
+}
+
 /* In a child under the filter: 0, or the line of what was not as expected. */
 static int try_all(void)
 {
 	struct sock_filter code[CALLS_MAX_CODE];
 	struct sock_fprog filter = {.len = (unsigned short)calls_filter(code), .filter = code};
+	const struct rlimit no_core = {1, 1};
 
-	if (filter.len >= CALLS_MAX_CODE || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	if (filter.len >= CALLS_MAX_CODE || setrlimit(RLIMIT_CORE, &no_core) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter))
 		return __LINE__ & 0xff;
 	for (const struct denied_call *d = calls_denied; d->name; d++)
@@ -77,6 +91,8 @@ static int try_all(void)
 		return __LINE__ & 0xff;
 	if (syscall(470) != -1 || errno != ENOSYS || syscall(0x40000000 | SYS_getpid) != -1 ||
 	    errno != ENOSYS)
+		return __LINE__ & 0xff;
+	if (!core_limit_stays())
 		return __LINE__ & 0xff;
 	if (!pipes_stay_small())
 		return __LINE__ & 0xff;
