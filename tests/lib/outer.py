@@ -47,7 +47,7 @@ MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "tun", "l
            "kvm", "kvm-amd"]
 PROGRAMS = {"cli": ["pillion"], "broker": ["pillion-broker", "pillion-gate"], "exec": ["pillion-exec"],
             "machine": ["pillion-machine", "pillion-forward", "pillion-fusermount"], "vmm": ["pillion-vmm"],
-            "distro": ["pillion-image"], "guest/init": ["pillion-init"], "guest/ggml": ["libggml-pillion.so"]}
+            "disk": ["pillion-image"], "guest/init": ["pillion-init"], "guest/ggml": ["libggml-pillion.so"]}
 
 INIT = """#!/busybox sh
 /busybox mkdir -p /dev /proc /sys /root
@@ -148,7 +148,7 @@ def tool(*args):
     # beside the program it starts, as installed
     programs = VM_CACHE / "programs"
     programs.mkdir(exist_ok=True)
-    for program in (TOOL, host_lib.BUILD / "src" / "distro" / "pillion-image"):
+    for program in (TOOL, host_lib.BUILD / "src" / "disk" / "pillion-image"):
         if not program.exists():
             pytest.fail(f"{program} is not built")
         part = programs / (program.name + ".part")
