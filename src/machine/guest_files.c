@@ -6,10 +6,12 @@
 #include "machine/guest_files.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/own_addrs.h"
 #include "base/path.h"
 #include "base/str.h"
 
@@ -53,7 +55,17 @@ void guest_files_finish(struct guest_files *files)
 	*files = (struct guest_files){0};
 }
 
-char *guest_resolv_conf(const char *forwarder, bool *forward)
+/* Can a machine not reach the server that @line of resolv.conf names? */
+static bool out_of_reach(const struct own_addrs *own, const char *line)
+{
+	char address[64];
+
+	return sscanf(line, "nameserver %63s", address) == 1 &&
+	       (!strncmp(address, "127.", 4) || !strcmp(address, "::1") ||
+		own_addrs_have(own, address));
+}
+
+char *guest_resolv_conf(const struct own_addrs *own, const char *forwarder, bool *forward)
 {
 	_auto_free char *text = NULL;
 	char *out = str_printf("# Written by pillion at each start; [network] "
@@ -68,7 +80,7 @@ char *guest_resolv_conf(const char *forwarder, bool *forward)
 		bool server = !strncmp(line, "nameserver", 10);
 		char *more;
 
-		if (server && (strstr(line, " 127.") || strstr(line, " ::1")))
+		if (server && out_of_reach(own, line))
 			continue;
 		if (!server && strncmp(line, "search", 6) && strncmp(line, "options", 7))
 			continue;

@@ -9,6 +9,8 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
+struct own_addrs;
+
 struct guest_files { /* heap, NULL where this build has none: guest_files_finish() */
 	char *init, *plugin;
 };
@@ -17,8 +19,9 @@ struct guest_files { /* heap, NULL where this build has none: guest_files_finish
 int guest_files_find(struct guest_files *files, struct pil_err *err) PIL_MUST_CHECK;
 void guest_files_finish(struct guest_files *files);
 
-/* The host's resolv.conf without servers on its loopback, which a machine cannot reach; heap.
+/* The host's resolv.conf without servers on its loopback or at its @own addresses, which a machine
+ * cannot reach; heap.
  * @forwarder: the server to name when none is left.  Sets *@forward when it is needed. */
-char *guest_resolv_conf(const char *forwarder, bool *forward);
+char *guest_resolv_conf(const struct own_addrs *own, const char *forwarder, bool *forward);
 
 #endif

@@ -35,6 +35,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/own_addrs.h"
 #include "base/path.h"
 #include "base/proc.h"
 #include "base/str.h"
@@ -77,8 +78,9 @@ struct kvm {
 	struct said said[MACHINE_MAX_SAID]; /* what parts print, by enum part */
 	int say_fd;                         /* the end that passt gets; -1: no network */
 	struct respawn passt_again;
-	bool has_swap;     /* its second disk */
-	bool map_loopback; /* the gateway's address is the host's loopback */
+	bool has_swap;        /* its second disk */
+	struct own_addrs own; /* as pillion-vmm knows them */
+	bool map_loopback;    /* the gateway's address is the host's loopback */
 	struct fs_share shares[MACHINE_MAX_SHARES];
 	const struct machine_spec *spec; /* the supervisor's */
 };
@@ -158,7 +160,7 @@ static int send_options(int fd, const struct kvm *kvm, const struct machine_run 
 	uint32_t prefix;
 	bool forward;
 
-	resolv = guest_resolv_conf(PASST_DNS, &forward);
+	resolv = guest_resolv_conf(&kvm->own, PASST_DNS, &forward);
 	add_valued(&text, &len, "--distro", spec->name);
 	add_valued(&text, &len, "--user", spec->default_user ? spec->default_user : "root");
 	add_valued(&text, &len, "--resolv-conf", resolv);
@@ -404,6 +406,19 @@ static int make_sockets(struct start *s, const struct machine_run *run, struct p
 	return s->life_listen_fd < 0 ? s->life_listen_fd : 0;
 }
 
+/* pillion-vmm keeps the guest from the host's own addresses. */
+static void tell_own_addrs(struct kvm *kvm)
+{
+	struct own_addrs addrs;
+
+	if (!own_addrs_refresh(&kvm->own, &addrs))
+		return;
+	if (send(kvm->net_control_fd, &addrs, sizeof(addrs), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_warn("network: tell pillion-vmm the host's addresses: %s", strerror(errno));
+	else
+		kvm->own = addrs;
+}
+
 /* No network is not worth refusing the machine, as in the sandbox. */
 static void attach_network(struct kvm *kvm, struct start *s)
 {
@@ -414,12 +429,13 @@ static void attach_network(struct kvm *kvm, struct start *s)
 		log_warn("network: %s", err.msg);
 		return;
 	}
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) {
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
 		log_warn("network: %s", strerror(errno));
 		return;
 	}
 	kvm->net_control_fd = pair[0];
 	s->control_fd = pair[1];
+	tell_own_addrs(kvm);
 	kvm->passt = passt_start(kvm->map_loopback, kvm->say_fd, &s->card_fd, &err);
 	if (kvm->passt < 0) {
 		log_warn("network: %s", err.msg);
@@ -436,6 +452,7 @@ static void tend_network(struct kvm *kvm)
 
 	if (kvm->net_control_fd < 0)
 		return;
+	tell_own_addrs(kvm);
 	if (kvm->passt > 0 && proc_wait(kvm->passt, 0) == -ETIMEDOUT)
 		return;
 	kvm->passt = 0;
@@ -577,6 +594,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	for (int i = 0; i < MACHINE_MAX_SAID; i++)
 		kvm->said[i].read_fd = -1;
 	kvm->map_loopback = run->config->host_address_loopback;
+	kvm->own.closed = kvm->map_loopback ? OWN_ADDRS_OPEN : OWN_ADDRS_UNREAD;
 	ret = prepare(&s, run, err);
 	if (!ret)
 		ret = make_swap(kvm, &s, run, err);

@@ -39,6 +39,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/own_addrs.h"
 #include "base/path.h"
 #include "base/proc.h"
 #include "base/str.h"
@@ -60,13 +61,15 @@
 struct ns {
 	pid_t bwrap, pasta; /* pasta: 0 when it has ended */
 	struct respawn pasta_again;
-	pid_t init;        /* as seen from here */
-	bool dns_forward;  /* pasta forwards name queries */
-	bool no_network;   /* none is wanted */
-	bool map_loopback; /* the gateway's address is the host's loopback */
-	int life_fd;       /* closing it ends the machine */
-	struct said said;  /* what pillion-init and pasta print */
-	int say_fd;        /* the end that they get */
+	pid_t init;           /* as seen from here */
+	bool dns_forward;     /* pasta forwards name queries */
+	bool no_network;      /* none is wanted */
+	bool map_loopback;    /* the gateway's address is the host's loopback */
+	struct own_addrs own; /* that its card keeps it from */
+	int card_fd;          /* the card's other end, which pasta has too; -1: none */
+	int life_fd;          /* closing it ends the machine */
+	struct said said;     /* what pillion-init and pasta print */
+	int say_fd;           /* the end that they get */
 	struct bindfs bindfs;
 	struct cgroup group;
 };
@@ -152,10 +155,10 @@ struct start_fds {
 };
 
 static void add_init(struct argv *a, const struct machine_run *run, const struct start_fds *fds,
-		     bool *dns_forward)
+		     struct ns *ns)
 {
 	const struct machine_spec *spec = run->spec;
-	_auto_free char *resolv = guest_resolv_conf(DNS_FORWARD, dns_forward);
+	_auto_free char *resolv = guest_resolv_conf(&ns->own, DNS_FORWARD, &ns->dns_forward);
 
 	argv_add_all(a, (const char *const[]){"--", "/usr/lib/pillion/bin/pillion-init", "--distro",
 					      spec->name, "--user",
@@ -225,7 +228,7 @@ static void build_command(struct argv *a, struct userns_stage *stage, struct ns 
 		argv_add(a, "--seccomp");
 		argv_addf(a, "%d", fds->filter);
 	}
-	add_init(a, run, fds, &ns->dns_forward);
+	add_init(a, run, fds, ns);
 }
 
 /* ---- network ---- */
@@ -287,7 +290,7 @@ static void attach_network(struct ns *ns)
 		argv_add_all(&a, (const char *const[]){"--dns-forward", DNS_FORWARD, NULL});
 	argv_add(&a, "--netns");
 	argv_addf(&a, "/proc/self/fd/%d", net_fd);
-	ns->pasta = tap_spawn_pasta(ns->bwrap, net_fd, a.v, &opts, &err);
+	ns->pasta = tap_spawn_pasta(ns->bwrap, net_fd, &ns->own, a.v, &opts, &ns->card_fd, &err);
 	if (ns->pasta < 0) {
 		log_warn("network: %s", err.msg);
 		ns->pasta = 0;
@@ -307,14 +310,30 @@ static void attach_network(struct ns *ns)
 	}
 }
 
+static void refresh_own_addrs(struct ns *ns)
+{
+	struct own_addrs now;
+	int ret;
+
+	if (ns->no_network || !own_addrs_refresh(&ns->own, &now))
+		return;
+	ret = ns->card_fd < 0 ? 0 : tap_keep_from(ns->card_fd, &now);
+	if (ret)
+		log_warn("network: keep the sandbox from the host's addresses: %s", strerror(-ret));
+	else
+		ns->own = now;
+}
+
 static void tend(void *state)
 {
 	struct ns *ns = state;
 
 	bindfs_tend(&ns->bindfs);
+	refresh_own_addrs(ns);
 	if (ns->no_network || (ns->pasta > 0 && proc_wait(ns->pasta, 0) == -ETIMEDOUT))
 		return;
 	ns->pasta = 0;
+	pil_close_p(&ns->card_fd); /* with which the card goes */
 	if (!respawn_due(&ns->pasta_again, loop_now_ms()))
 		return;
 	log_warn("network: pasta ended; starting another");
@@ -346,6 +365,7 @@ static void stop(void *state, int grace_ms)
 		proc_stop(ns->pasta, grace_ms);
 	said_finish(&ns->said);
 	pil_close_p(&ns->say_fd);
+	pil_close_p(&ns->card_fd);
 	free(ns);
 }
 
@@ -506,10 +526,12 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 
 	if (!ns)
 		return -ENOMEM;
-	ns->life_fd = ns->say_fd = ns->said.read_fd = -1;
+	ns->life_fd = ns->say_fd = ns->said.read_fd = ns->card_fd = -1;
 	ns->bindfs.near_fd = ns->bindfs.far_fd = ns->group.procs_fd = -1;
 	ns->map_loopback = run->config->host_address_loopback;
 	ns->no_network = run->config->no_network;
+	ns->own.closed = ns->map_loopback ? OWN_ADDRS_OPEN : OWN_ADDRS_UNREAD;
+	refresh_own_addrs(ns);
 	ret = open_fds(ns, run, &fds, &ours, err);
 	if (!ret)
 		ret = bring_up(ns, run, &fds, &ours, err);

@@ -13,7 +13,8 @@
  * take is kept as iovecs, buffers included, until it does; the queue waits.
  *
  * What is checked: the peer passes packets on from a process of the host, where an address of
- * loopback is the host's own.  passt before August 2024 does not look, so we do (may_leave()).
+ * loopback is the host's own.  passt before August 2024 does not look, so we do (may_leave()).  Nor
+ * does any passt look whether an address is of one of the host's cards.
  *
  * The peer (passt) has checked what it sends; DATA_VALID spares the guest to do it again. */
 #include "virtio/virtio_net.h"
@@ -24,6 +25,7 @@
 #include <linux/if_ether.h>
 #include <linux/virtio_ids.h>
 #include <linux/virtio_net.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -34,6 +36,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/own_addrs.h"
 #include "virtio/iovs.h"
 #include "virtio/virtio.h"
 
@@ -48,9 +51,10 @@ enum {
 	ETH_TYPE_AT = 12,
 	IP4_HEAD = ETH_HLEN + 20, /* with what is before it; its last field is the destination */
 	IP6_HEAD = ETH_HLEN + 40, /* likewise */
-	HEAD = IP6_HEAD,          /* of a frame: what is looked at */
-	MAX_BUFFERS = 64,         /* of the guest, for one frame */
-	MAX_BATCH = 32,           /* frames in one sendmsg() */
+	IP6_NEXT_AT = ETH_HLEN + 6,
+	HEAD = IP6_HEAD,  /* of a frame: what is looked at */
+	MAX_BUFFERS = 64, /* of the guest, for one frame */
+	MAX_BATCH = 32,   /* frames in one sendmsg() */
 	ATOMIC_BYTES = 32 << 10,
 	STAGING_BYTES = 256 << 10,
 	SOCKET_BUFFER = 1 << 20, /* asked for; the host has its own limit */
@@ -75,6 +79,7 @@ struct net {
 	struct virtio_net_stats stats;
 	struct log_limit limit;
 	struct virtq_chain chain; /* scratch */
+	struct own_addrs own;     /* of the host */
 
 	struct { /* frames on their way out; left == 0: none, and the others are 0 too */
 		size_t left;
@@ -252,9 +257,29 @@ static void to_guest(struct net *n, bool readable)
 
 /* ---- from the guest ---- */
 
+static bool is_own4(const struct own_addrs *own, const uint8_t *to)
+{
+	for (uint32_t i = 0; i < own->n; i++)
+		if (!memcmp(own->at[i], own_addrs_mapped, sizeof(own_addrs_mapped)) &&
+		    !memcmp(own->at[i] + sizeof(own_addrs_mapped), to, 4))
+			return true;
+	return false;
+}
+
+static bool is_own6(const struct own_addrs *own, const uint8_t *to, uint8_t next)
+{
+	if (own->closed && to[0] == 0xfe && (to[1] & 0xc0) == 0x80 && next != IPPROTO_ICMPV6)
+		return true;
+	for (uint32_t i = 0; i < own->n; i++)
+		if (!memcmp(own->at[i], to, OWN_ADDR_BYTES))
+			return true;
+	return false;
+}
+
 /* Whether a frame, of which there are @len bytes or HEAD, may reach the peer: ARP, and IP to others
- * than 0.0.0.0/8, 127.0.0.0/8 and ::/80, which holds ::, ::1 and IPv4 written as IPv6. */
-static bool may_leave(const uint8_t *head, size_t len)
+ * than 0.0.0.0/8, 127.0.0.0/8 and ::/80, which holds ::, ::1 and IPv4 written as IPv6; and what
+ * virtio_net_keep_from() said. */
+static bool may_leave(const struct own_addrs *own, const uint8_t *head, size_t len)
 {
 	static const uint8_t zeroes[10];
 
@@ -262,9 +287,12 @@ static bool may_leave(const uint8_t *head, size_t len)
 	case ETH_P_ARP:
 		return true;
 	case ETH_P_IP:
-		return len >= IP4_HEAD && head[IP4_HEAD - 4] != 0 && head[IP4_HEAD - 4] != 127;
+		return len >= IP4_HEAD && head[IP4_HEAD - 4] != 0 && head[IP4_HEAD - 4] != 127 &&
+		       !is_own4(own, head + IP4_HEAD - 4);
 	case ETH_P_IPV6:
-		return len >= IP6_HEAD && memcmp(head + IP6_HEAD - 16, zeroes, sizeof(zeroes)) != 0;
+		return len >= IP6_HEAD &&
+		       memcmp(head + IP6_HEAD - 16, zeroes, sizeof(zeroes)) != 0 &&
+		       !is_own6(own, head + IP6_HEAD - 16, head[IP6_NEXT_AT]);
 	default: /* nothing the peer knows; a tag could hide one of the above */
 		return false;
 	}
@@ -278,7 +306,7 @@ static bool add_frame(struct net *n, size_t len)
 	size_t head =
 		iovs_read(chain->iov, chain->n_out, HDR, start->head, len < HEAD ? len : HEAD);
 
-	if (!may_leave(start->head, head))
+	if (!may_leave(&n->own, start->head, head))
 		return false;
 	start->len = htonl((uint32_t)len);
 	n->out.heads[n->out.n++] = chain->head;
@@ -509,6 +537,15 @@ int virtio_net_attach(struct virtio_device *dev, int fd, struct pil_err *err)
 	set_link(n, true);
 	to_guest(n, false);
 	return 0;
+}
+
+void virtio_net_keep_from(struct virtio_device *dev, const struct own_addrs *addrs)
+{
+	struct net *n = container_of(dev, struct net, dev);
+
+	n->own = *addrs;
+	if (!n->own.closed || n->own.n > OWN_ADDRS_MAX)
+		n->own.n = 0;
 }
 
 bool virtio_net_link_is_up(const struct virtio_device *dev)

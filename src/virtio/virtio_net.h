@@ -3,7 +3,8 @@
  * virtio_net.h -- the guest's network card: Ethernet frames to and from a stream socket, each with
  * its length in four big-endian bytes before it (what passt and QEMU's "stream" speak).
  *
- * Only ARP and IP leave the guest, and nothing to an address that is the host's own localhost.
+ * Only ARP and IP leave the guest, and nothing to an address that is the host's own: of localhost,
+ * or of its cards, as far as virtio_net_keep_from() was told.
  *
  * When the peer goes away or breaks the protocol the link goes down and frames are dropped; the
  * machine goes on, and virtio_net_attach() brings the link up again. */
@@ -16,6 +17,7 @@
 #include "base/compiler.h"
 
 struct loop;
+struct own_addrs;
 struct pil_err;
 struct virtio_device;
 
@@ -38,6 +40,10 @@ int virtio_net_create(struct virtio_device **out, struct loop *loop, int fd,
 
 /* Takes another stream socket on success, instead of the one before. */
 int virtio_net_attach(struct virtio_device *dev, int fd, struct pil_err *err) PIL_MUST_CHECK;
+
+/* From now on no frame leaves to @addrs, and to link-local addresses of IPv6 only what finds
+ * neighbours (ICMP); unless they are not closed. */
+void virtio_net_keep_from(struct virtio_device *dev, const struct own_addrs *addrs);
 
 bool virtio_net_link_is_up(const struct virtio_device *dev);
 const struct virtio_net_stats *virtio_net_stats(const struct virtio_device *dev);

@@ -13,6 +13,7 @@
 #include "agent/agent.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/own_addrs.h"
 #include "virtio/virtio_balloon.h"
 #include "virtio/virtio_blk.h"
 #include "virtio/virtio_console.h"
@@ -109,18 +110,21 @@ static int add_vsock(const struct place *at, struct options *o, struct pil_err *
 	return ret;
 }
 
-/* The network's other end has been started anew: one byte comes, and with it the new stream. */
+/* Two kinds of messages: one byte, and with it the stream of a network whose other end has been
+ * started anew; or the host's addresses. */
 static void on_net_control(struct loop_source *source, uint32_t events)
 {
 	struct board *board = container_of(source, struct board, net_control);
 	struct pil_err err = {0};
 	int fd = -1, n_fds = 1;
-	char byte;
-	ssize_t n = pil_recv_fds(source->fd, &byte, 1, &fd, &n_fds, 0);
+	struct own_addrs addrs;
+	ssize_t n = pil_recv_fds(source->fd, &addrs, sizeof(addrs), &fd, &n_fds, 0);
 
 	(void)events;
 	if (n <= 0)
 		loop_remove(source);
+	else if (n == (ssize_t)sizeof(addrs))
+		virtio_net_keep_from(board->net, &addrs);
 	else if (n_fds == 1 && virtio_net_attach(board->net, fd, &err)) {
 		log_warn("%s", err.msg);
 		pil_close_p(&fd);

@@ -501,6 +501,56 @@ def test_localhost_of_the_host_is_reached_on_request_only(pil, wanted):
                 assert got.result().returncode != 0
 
 
+OWN = {"198.51.100.7": "32", "2001:db8::7": "128"}  # of nobody: for documentation
+
+
+@contextlib.contextmanager
+def own_addresses():
+    if os.getuid() != 0:
+        pytest.skip("gives the host addresses: run it as root")
+    try:
+        for address, bits in OWN.items():
+            subprocess.run(["ip", "address", "add", f"{address}/{bits}", "dev", "lo"], check=True, capture_output=True)
+        yield
+    finally:
+        for address, bits in OWN.items():
+            subprocess.run(["ip", "address", "del", f"{address}/{bits}", "dev", "lo"], check=False, capture_output=True)
+
+
+def reached(pil, address, port):
+    call = f"timeout {bound(2):.0f} bash -c 'exec 3<>/dev/tcp/{address}/{port} && read x <&3 && echo $x'"
+    return pil.run("--", call).stdout == "hello\n"
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_addresses_of_the_host_are_reached_on_request_only(pil, wanted):
+    """Also those that it gets while the machine runs: a service at [::] would see itself connect, over lo."""
+    pil.configure(f"[experimental]\nhostAddressLoopback={str(wanted).lower()}\n")
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server, \
+            concurrent.futures.ThreadPoolExecutor(1) as pool:
+        def serve():
+            while True:
+                try:
+                    c, _ = server.accept()
+                except OSError:
+                    return
+                with c, contextlib.suppress(OSError):
+                    c.sendall(b"hello\n")
+
+        port = server.getsockname()[1]
+        served = pool.submit(serve)
+        try:
+            pil.ok("-e", "true")
+            with own_addresses():
+                time.sleep(bound(3))  # the supervisor looks every other second
+                assert [reached(pil, a, port) for a in OWN] == [wanted] * 2
+                pil.ok("--terminate", "debian")
+                assert [reached(pil, a, port) for a in OWN] == [wanted] * 2
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            served.result(timeout=10)
+
+
 # Packets to the host's localhost by the card itself: from a bound socket, which anybody may have,
 # and as frames of root's.  Arguments: card, port.
 TO_LOCALHOST = r"""use Socket qw(:DEFAULT inet_pton); my ($card, $port) = @ARGV;
@@ -520,13 +570,18 @@ for my $to ("127.0.0.1", "127.255.255.254", "0.0.0.0") {
 }"""
 
 
+def index_of_card(pil):
+    return pil.run("-e", "sh", "-c", "ip -o link show eth0 | cut -d: -f1").stdout
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_no_packet_of_a_machine_reaches_localhost_of_the_host(pil, again):
     if again:
         pil.ok("-e", "true")
+        before = index_of_card(pil)
         host_lib.signal_all(pid for pid in host_lib.children(pil.supervisor())
                             if host_lib.name_of(pid).startswith(("pasta", "passt")))
-        wait_for("no card", lambda: "eth0" not in pil.ok("-e", "cat", "/proc/net/dev"))
+        wait_for("another card", lambda: index_of_card(pil) not in (before, ""), timeout=20)
         wait_for("a route", lambda: "default" in pil.ok("-e", "ip", "route"), timeout=20)
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

@@ -19,6 +19,7 @@
 
 #include "base/fd.h"
 #include "base/loop.h"
+#include "base/own_addrs.h"
 #include "lib/vdriver.h"
 #include "virtio/virtio_net.h"
 
@@ -440,6 +441,44 @@ static void test_packets_to_the_hosts_localhost_do_not_leave(void **state)
 	assert_int_equal(virtio_net_stats(f->dev)->frames_from_guest, left);
 }
 
+static bool leaves(struct fixture *f, const char *to)
+{
+	size_t len = strchr(to, ':') ? 16 : 4;
+	uint64_t hdr = vdriver_alloc(&f->d, HDR);
+	struct vdriver_buf bufs[2] = {{hdr, HDR, false}, {0, 54, false}};
+	struct vring_used_elem used;
+	uint8_t address[16], got[64];
+
+	assert_int_equal(inet_pton(len == 4 ? AF_INET : AF_INET6, to, address), 1);
+	bufs[1].gpa = packet_to(f, address, len);
+	vdriver_add(&f->d, TX, bufs, 2);
+	vdriver_kick(&f->d, TX);
+	assert_true(vdriver_used(&f->d, TX, &used));
+	return recv(f->peer, got, sizeof(got), MSG_DONTWAIT) == 4 + 54;
+}
+
+static void test_packets_to_the_hosts_own_addresses_do_not_leave(void **state)
+{
+	struct own_addrs own = {.closed = OWN_ADDRS_CLOSED, .n = 2};
+	struct fixture *f = *state;
+
+	memcpy(own.at[0], own_addrs_mapped, sizeof(own_addrs_mapped));
+	assert_int_equal(inet_pton(AF_INET, "192.0.2.7", own.at[0] + sizeof(own_addrs_mapped)), 1);
+	assert_int_equal(inet_pton(AF_INET6, "2001:db8::7", own.at[1]), 1);
+	assert_true(leaves(f, "192.0.2.7") && leaves(f, "2001:db8::7") && leaves(f, "fe80::1"));
+	virtio_net_keep_from(f->dev, &own);
+	assert_false(leaves(f, "192.0.2.7"));
+	assert_false(leaves(f, "2001:db8::7"));
+	assert_false(leaves(f, "fe80::1")); /* it is not ICMP */
+	assert_true(leaves(f, "192.0.2.8") && leaves(f, "2001:db8::8") && leaves(f, "ff02::1"));
+	own.closed = OWN_ADDRS_OPEN;
+	virtio_net_keep_from(f->dev, &own);
+	assert_true(leaves(f, "192.0.2.7") && leaves(f, "2001:db8::7") && leaves(f, "fe80::1"));
+	own = (struct own_addrs){.closed = OWN_ADDRS_CLOSED, .n = OWN_ADDRS_MAX + 1};
+	virtio_net_keep_from(f->dev, &own);
+	assert_true(leaves(f, "192.0.2.7"));
+}
+
 static void test_frames_of_other_kinds_do_not_leave(void **state)
 {
 	/* two tags of VLANs, a pause, an unknown type; the packet within would be one to 127.0.0.1
@@ -702,6 +741,7 @@ int main(void)
 		T(a_reset_does_not_cut_a_frame),
 		T(a_reset_between_frames_leaves_nothing),
 		T(packets_to_the_hosts_localhost_do_not_leave),
+		T(packets_to_the_hosts_own_addresses_do_not_leave),
 		T(frames_of_other_kinds_do_not_leave),
 		T(what_was_checked_is_what_leaves),
 		T(the_link_goes_down_with_its_peer_and_comes_back),
