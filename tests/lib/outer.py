@@ -43,7 +43,7 @@ KERNEL = "bookworm"  # of the outer computer
 SYSTEM = ("bookworm", "python3,passt,e2fsprogs,uidmap,bubblewrap,zstd,iproute2,procps,util-linux,"
           "libarchive13,libjansson4,libsmartcols1,libinih1,libseccomp2,libext2fs2,libcom-err2,"
           "qemu-system-common")
-MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "tun", "loop", "irqbypass",
+MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "tun", "veth", "loop", "irqbypass",
            "kvm", "kvm-amd"]
 PROGRAMS = {"cli": ["pillion"], "broker": ["pillion-broker", "pillion-gate"], "exec": ["pillion-exec"],
             "machine": ["pillion-machine", "pillion-forward", "pillion-fusermount"], "vmm": ["pillion-vmm"],
@@ -120,6 +120,8 @@ while True:
 
 
 ADDRESS = "192.168.77.15"  # of the outer computer
+FAR = "192.168.78.2"  # of another computer, by a cable: make_far()
+IN_FAR = "ip netns exec far "
 # What the parts of slowness.probe() take in there on a quiet host, and how often that is looked at.
 QUIET, FRESH = (0.50, 0.20, 0.03), 60
 PROBE = ("import sys; sys.path.insert(0, '/test'); import slowness as s;"
@@ -400,6 +402,13 @@ class Outer:
             logs = self.run("tail -n 30 /run/*/pillion/machines/*.log; ps -eo pid,ppid,stat,time,args | grep -v ' \\['")
             raise AssertionError(f"{result}{logs.out}")
         return result.out
+
+    def make_far(self):
+        """What a machine reaches by the network, and is not the outer computer itself; IN_FAR runs commands there."""
+        self.ok("mkdir -p /run/netns && ip netns add far && ip link add near type veth peer name eth0 netns far &&"
+                f" ip addr add 192.168.78.1/24 dev near && ip link set near up &&"
+                f" {IN_FAR} sh -c 'ip addr add {FAR}/24 dev eth0; ip link set eth0 up; ip link set lo up;"
+                " ip route add default via 192.168.78.1'")
 
     def close(self):
         if self.qemu:

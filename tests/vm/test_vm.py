@@ -34,6 +34,7 @@ def outer(tiny):
                         files=[tiny, terminal.__file__],
                         distros=(("debian", "debian"), ("bookworm", "bookworm")))
     configure(o, CONFIG)
+    o.make_far()
     yield o
     o.close()
 
@@ -116,8 +117,8 @@ def wait_for(what, condition, timeout):
     return slowness.wait_for(what, condition, timeout, pause=0.3)
 
 
-def wait_for_port(outer, port):
-    wait_for("the port", lambda: f":{port} " in outer.ok("ss -ltn"), 60)
+def wait_for_port(outer, port, where=""):
+    wait_for("the port", lambda: f":{port} " in outer.ok(f"{where}ss -ltn"), 60)
 
 
 def wait_until_gone(outer):
@@ -234,21 +235,21 @@ def test_bulk_data_goes_through_unharmed(outer, machine):
              " cmp /tmp/bulk /tmp/back", 120)
 
 
-def test_network_reaches_a_server_on_the_host(outer, machine):
+def test_network_reaches_a_server(outer, machine):
     outer.ok("mkdir -p /tmp/web && head -c 3M /dev/urandom >/tmp/web/file && cd /tmp/web &&"
-             " (setsid python3 -m http.server 8000 >/dev/null 2>&1 </dev/null & )")
-    wait_for_port(outer, 8000)
+             f" ({outer_lib.IN_FAR} setsid python3 -m http.server 8000 >/dev/null 2>&1 </dev/null & )")
+    wait_for_port(outer, 8000, outer_lib.IN_FAR)
     assert "default" in machine("ip route")
-    got = machine(f"exec 3<>/dev/tcp/{outer_lib.ADDRESS}/8000; printf 'GET /file HTTP/1.0\\r\\n\\r\\n' >&3;"
+    got = machine(f"exec 3<>/dev/tcp/{outer_lib.FAR}/8000; printf 'GET /file HTTP/1.0\\r\\n\\r\\n' >&3;"
                   " cat <&3 | tail -c 3145728 | sha256sum", 120)
     assert got == outer.ok("sha256sum </tmp/web/file")
 
 
 def test_network_comes_back_when_its_server_was_killed(outer, machine):
-    asks = f"timeout {slowness.bound(5):.0f} bash -c 'exec 3<>/dev/tcp/{outer_lib.ADDRESS}/8001; cat <&3'"
-    outer.ok("(setsid perl -e 'use IO::Socket; $l = IO::Socket::INET->new(Listen => 9, LocalPort => 8001, ReuseAddr => 1);"
+    asks = f"timeout {slowness.bound(5):.0f} bash -c 'exec 3<>/dev/tcp/{outer_lib.FAR}/8001; cat <&3'"
+    outer.ok(f"({outer_lib.IN_FAR} setsid perl -e 'use IO::Socket; $l = IO::Socket::INET->new(Listen => 9, LocalPort => 8001, ReuseAddr => 1);"
              " while ($c = $l->accept) { print $c qq(here\n); close $c }' >/dev/null 2>&1 </dev/null &)")
-    wait_for_port(outer, 8001)
+    wait_for_port(outer, 8001, outer_lib.IN_FAR)
     assert machine(asks) == "here\n"
     before = outer.ok(PASST)
     outer.ok(f"kill -9 {before}")
@@ -270,15 +271,19 @@ def test_ports_are_forwarded_both_ways(outer, machine):
     machine("pkill perl")
     wait_for("no port", lambda: ":8911 " not in outer.ok("ss -ltn"), 30)
 
-    refused = f"timeout {slowness.bound(20):.0f} bash -c 'exec 3<>/dev/tcp/10.0.2.2/8912; cat <&3' || echo refused"
-    outer.ok(f"(setsid perl -e {quote(COUNTER)} 127.0.0.1 8912 >/dev/null 2>&1 </dev/null &)")
-    wait_for_port(outer, 8912)
-    assert "refused" in machine(refused)
+    services = {"10.0.2.2": ("127.0.0.1", 8912), outer_lib.ADDRESS: (outer_lib.ADDRESS, 8913)}  # as the machine names them
+    for address, (local, port) in services.items():
+        outer.ok(f"(setsid perl -e {quote(COUNTER)} {local} {port} >/dev/null 2>&1 </dev/null &)")
+        wait_for_port(outer, port)
+        assert "refused" in machine(f"timeout {slowness.bound(10):.0f} bash -c 'exec 3<>/dev/tcp/{address}/{port};"
+                                    " cat <&3' || echo refused")
     outer.ok("pillion --shutdown", 60)
     configure(outer, CONFIG + "[experimental]\nhostAddressLoopback=true\n")
     try:
-        told = "exec 3<>/dev/tcp/10.0.2.2/8912; printf abc >&3; perl -e 'shutdown(STDIN, 1)' <&3; read x <&3; echo $x"
-        assert outer.ok(f"pillion -d debian -- {quote('bash -c ' + quote(told))}", BOOT) == "got 3\n"
+        for address, (_, port) in services.items():
+            told = (f"exec 3<>/dev/tcp/{address}/{port}; printf abc >&3; perl -e 'shutdown(STDIN, 1)' <&3; read x <&3;"
+                    " echo $x")
+            assert outer.ok(f"pillion -d debian -- {quote('bash -c ' + quote(told))}", BOOT) == "got 3\n"
     finally:
         outer.run("pillion --shutdown; pkill perl", 60)
         configure(outer, CONFIG)
