@@ -35,7 +35,7 @@ struct account {
 	uint64_t shared_bytes;          /* of programs' memory that we have mapped */
 	_Atomic(uint64_t) mapped_bytes; /* of their files, see file_map_open() */
 	_Atomic(uint32_t) n_tensors;    /* of graphs */
-	_Atomic(uint32_t) n_buffers;    /* of ggml: each may be a mapping of the process */
+	_Atomic(uint32_t) n_mappings;   /* of this process: buffers, files, memory; see mapping.h */
 	int64_t virtual_us;             /* device time used, kept comparable between machines */
 	int64_t used_us;                /* of the device and, outside of turns, of processors */
 	int64_t active_us;              /* when its last turn ended */

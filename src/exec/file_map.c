@@ -15,6 +15,7 @@
  * pages only, and products that are bound by memory ran at 20 GB/s instead of 34. */
 #include "exec/file_map.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -28,6 +29,7 @@
 #include <linux/magic.h>
 
 #include "base/compiler.h"
+#include "exec/mapping.h"
 
 /* Of file systems that linux/magic.h leaves to their own headers. */
 #define BCACHEFS_MAGIC 0xca451a4e
@@ -37,12 +39,15 @@
 #define MADV_POPULATE_READ 22
 #endif
 
-enum { MAX_MAPS = 1 << 15 }; /* below the kernel's own limit on mappings, 65530 */
+enum { MAX_MAPS = 1 << 16 };
+
+static_assert(MAX_MAPS >= (int)MAPPING_MAX, "there is a slot for each");
 
 struct file_map {
 	char *base;
 	uint64_t len_bytes;       /* of whole pages */
-	_Atomic(uint64_t) *total; /* counted there; NULL: by others */
+	_Atomic(uint32_t) *n;     /* counted there */
+	_Atomic(uint64_t) *total; /* and its bytes there; NULL: by others */
 	unsigned n_users;
 	int slot; /* in the table of the fault handler */
 };
@@ -170,16 +175,20 @@ static void unmap_counted(void *base, uint64_t bytes, _Atomic(uint64_t) *total)
 }
 
 /* @total NULL: memory. */
-static struct file_map *open_map(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
+static struct file_map *open_map(int fd, uint64_t bytes, _Atomic(uint32_t) *n,
+				 _Atomic(uint64_t) *total)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	struct file_map *map = calloc(1, sizeof(*map));
 	void *base;
 
-	if (!map)
+	if (!map || !mapping_take(n)) {
+		free(map);
 		return NULL;
+	}
 	install_handler();
 	map->n_users = 1;
+	map->n = n;
 	map->total = total;
 	map->len_bytes = (bytes + page - 1) & ~(page - 1);
 	base = total ? map_counted(fd, map->len_bytes, total) : map_memory(fd, map->len_bytes);
@@ -191,18 +200,20 @@ static struct file_map *open_map(int fd, uint64_t bytes, _Atomic(uint64_t) *tota
 			return map;
 		unmap_counted(map->base, map->len_bytes, total);
 	}
+	mapping_give(n);
 	free(map);
 	return NULL;
 }
 
-struct file_map *file_map_open(int fd, uint64_t bytes, _Atomic(uint64_t) *total)
+struct file_map *file_map_open(int fd, uint64_t bytes, _Atomic(uint32_t) *n,
+			       _Atomic(uint64_t) *total)
 {
-	return open_map(fd, bytes, total);
+	return open_map(fd, bytes, n, total);
 }
 
-struct file_map *file_map_open_memory(int fd, uint64_t bytes)
+struct file_map *file_map_open_memory(int fd, uint64_t bytes, _Atomic(uint32_t) *n)
 {
-	return open_map(fd, bytes, NULL);
+	return open_map(fd, bytes, n, NULL);
 }
 
 char *file_map_memory(struct file_map *map)
@@ -223,6 +234,7 @@ void file_map_drop(struct file_map *map)
 		return;
 	give_slot(map->slot);
 	unmap_counted(map->base, map->len_bytes, map->total);
+	mapping_give(map->n);
 	free(map);
 }
 

@@ -24,11 +24,13 @@ bool file_map_acceptable(int fd, uint64_t bytes);
 /* A file need not have the bytes it says it has, but each takes one of our addresses. */
 #define FILE_MAP_MAX_BYTES (UINT64_C(4) << 40)
 
-/* Maps the first @bytes of @fd (borrowed).  NULL: no memory.  The caller keeps the mapping, which
- * counts in *@total, at most FILE_MAP_MAX_BYTES, as long as it is there. */
-struct file_map *file_map_open(int fd, uint64_t bytes, _Atomic(uint64_t) *total);
-/* The same for memory, which the caller counts. */
-struct file_map *file_map_open_memory(int fd, uint64_t bytes);
+/* Maps the first @bytes of @fd (borrowed).  NULL: no memory, or too many (mapping.h).  The caller
+ * keeps the mapping, which counts in *@n and in *@total, at most FILE_MAP_MAX_BYTES, as long as it
+ * is there. */
+struct file_map *file_map_open(int fd, uint64_t bytes, _Atomic(uint32_t) *n,
+			       _Atomic(uint64_t) *total);
+/* The same for memory, whose bytes the caller counts. */
+struct file_map *file_map_open_memory(int fd, uint64_t bytes, _Atomic(uint32_t) *n);
 struct file_map *file_map_keep(struct file_map *map);
 void file_map_drop(struct file_map *map); /* the last one unmaps it; NULL is fine */
 

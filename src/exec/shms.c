@@ -77,7 +77,8 @@ static enum wire_status map_file(struct shms *shms, struct shm *shm, int fd)
 	if (!file_map_acceptable(fd, shm->bytes))
 		return WIRE_E_UNSUPPORTED;
 	shm->is_file = true;
-	shm->map = file_map_open(fd, shm->bytes, &shms->account->mapped_bytes);
+	shm->map = file_map_open(fd, shm->bytes, &shms->account->n_mappings,
+				 &shms->account->mapped_bytes);
 	return shm->map ? WIRE_OK : WIRE_E_NO_MEMORY;
 }
 
@@ -87,7 +88,7 @@ static enum wire_status map_memory(struct shms *shms, struct shm *shm, int fd)
 		return WIRE_E_UNSUPPORTED;
 	if (!account_share(shms->device, shms->account, shm->bytes))
 		return WIRE_E_NO_MEMORY;
-	shm->map = file_map_open_memory(fd, shm->bytes);
+	shm->map = file_map_open_memory(fd, shm->bytes, &shms->account->n_mappings);
 	if (!shm->map)
 		account_unshare(shms->device, shms->account, shm->bytes);
 	return shm->map ? WIRE_OK : WIRE_E_NO_MEMORY;

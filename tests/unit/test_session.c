@@ -22,6 +22,7 @@
 #include "exec/file_map.h"
 #include "exec/ggml/buffers.h"
 #include "exec/ggml/session.h"
+#include "exec/mapping.h"
 #include "exec/stream.h"
 #include "in_child.h"
 #include "lib/bound.h"
@@ -230,9 +231,9 @@ static void test_quota_holds_over_all_sessions_of_a_machine(void **state)
 static void test_buffers_of_a_machine_are_bounded_over_its_sessions(void **state)
 {
 	struct peer p[3], other = connect_peer(*state, "other", 0);
-	const uint32_t each = BUFFERS_MAX_OF_MACHINE / 2;
+	const uint32_t each = MAPPING_MAX_OF_MACHINE / 2;
 
-	static_assert(BUFFERS_MAX_OF_MACHINE / 2 <= WIRE_MAX_BUFFERS, "in one session");
+	static_assert(MAPPING_MAX_OF_MACHINE / 2 <= WIRE_MAX_BUFFERS, "in one session");
 	for (int i = 0; i < 3; i++)
 		p[i] = connect_peer(*state, "many", 0);
 	for (int i = 0; i < 2; i++)
@@ -249,6 +250,28 @@ static void test_buffers_of_a_machine_are_bounded_over_its_sessions(void **state
 		close(p[i].fd);
 	close(other.fd);
 	wait_until_gone(*state);
+}
+
+/* Eight of them would reach the kernel's limit, at which the executor ends. */
+static void test_machines_that_act_together_leave_others_mappings(void **state)
+{
+	static _Atomic(uint32_t) own[200]; /* machines */
+	uint32_t all = 0;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(own); i++) {
+		while (mapping_take(&own[i]))
+			all++;
+		assert_true(own[i] <= MAPPING_MAX_OF_MACHINE);
+		if (all + MAPPING_MAX_WHEN_SHORT <= MAPPING_MAX)
+			assert_true(own[i] >= MAPPING_MAX_WHEN_SHORT);
+	}
+	assert_int_equal(all, MAPPING_MAX);
+	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+		for (uint32_t n = own[i]; n > 0; n--)
+			mapping_give(&own[i]);
+	assert_true(mapping_take(&own[0]));
+	mapping_give(&own[0]);
 }
 
 static void test_out_of_range_access_ends_only_that_session(void **state)
@@ -699,12 +722,13 @@ static void test_memory_that_is_not_there_is_a_loss(void **state)
 {
 	int fd = memfd_create("test", MFD_CLOEXEC);
 	unsigned before = file_map_n_lost();
+	_Atomic(uint32_t) n = 0;
 	struct file_map *map;
 	volatile char *p;
 
 	(void)state;
 	assert_int_equal(ftruncate(fd, 65536), 0);
-	map = file_map_open_memory(fd, 65536);
+	map = file_map_open_memory(fd, 65536, &n);
 	assert_non_null(map);
 	p = file_map_memory(map);
 	p[1] = 7;
@@ -1362,6 +1386,7 @@ int main(void)
 		TEST(test_new_memory_is_zero),
 		TEST(test_quota_holds_over_all_sessions_of_a_machine),
 		TEST(test_buffers_of_a_machine_are_bounded_over_its_sessions),
+		TEST(test_machines_that_act_together_leave_others_mappings),
 		TEST(test_out_of_range_access_ends_only_that_session),
 		TEST(test_rows_without_bytes_end_the_session),
 		TEST(test_stale_handle_ends_the_session),

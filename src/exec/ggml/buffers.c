@@ -30,6 +30,7 @@
 
 #include "api/ggml/tensor_ops.h"
 #include "base/log.h"
+#include "exec/mapping.h"
 
 enum {
 	LENT_ALIGNMENT = 32, /* what ggml's CPU back end wants, and GGUF files give */
@@ -78,19 +79,20 @@ static bool give_pages_back(const struct buffers *b, char *start, uint64_t bytes
 static struct ggml_backend_buffer *new_buffer(struct buffers *b,
 					      struct ggml_backend_buffer_type *type, uint64_t bytes)
 {
-	struct ggml_backend_buffer *buffer = NULL;
+	struct ggml_backend_buffer *buffer;
 
-	if (atomic_fetch_add(&b->account->n_buffers, 1) < BUFFERS_MAX_OF_MACHINE)
-		buffer = b->device->host->api.ggml_backend_buft_alloc_buffer(type, bytes);
+	if (!mapping_take(&b->account->n_mappings))
+		return NULL;
+	buffer = b->device->host->api.ggml_backend_buft_alloc_buffer(type, bytes);
 	if (!buffer)
-		atomic_fetch_sub(&b->account->n_buffers, 1);
+		mapping_give(&b->account->n_mappings);
 	return buffer;
 }
 
 static void free_buffer(struct buffers *b, struct ggml_backend_buffer *buffer)
 {
 	b->device->host->api.ggml_backend_buffer_free(buffer);
-	atomic_fetch_sub(&b->account->n_buffers, 1);
+	mapping_give(&b->account->n_mappings);
 }
 
 /* True: there is memory for the weight elsewhere. */

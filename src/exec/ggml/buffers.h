@@ -15,10 +15,6 @@
 #include "exec/ggml/device.h"
 #include "wire/wire.h"
 
-/* Of all sessions of a machine.  Each may take a mapping, and at 65530 of them in a process (or
- * what vm.max_map_count says) no thread starts any more, of whichever machine. */
-enum { BUFFERS_MAX_OF_MACHINE = 8192 };
-
 /* A tensor of weights announced before its data. */
 struct weight {
 	uint64_t offset, bytes;
