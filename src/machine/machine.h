@@ -25,6 +25,7 @@ struct machine_share { /* a host folder seen in the machine */
 	bool writable;
 	bool needed; /* no machine without it */
 	bool direct; /* a sandbox may use the sockets and FIFOs in it */
+	bool plain;  /* direct, but a sandbox with sockets or FIFOs in it is refused */
 };
 #define MACHINE_HOST_FOLDER "/mnt/host" /* folders in there are shares, and nothing else is */
 

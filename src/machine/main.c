@@ -87,7 +87,8 @@ static int add_shares(struct supervisor *s, struct pil_err *err)
 	to[s->spec.n_shares++] =
 		(struct machine_share){.host = str_printf("%s/models", s->dirs.cache),
 				       .guest = strdup("/mnt/models"),
-				       .direct = true /* executors map its files */};
+				       .direct = true /* executors map its files */,
+				       .plain = true};
 	if (path_mkdirs(to->host, 0755))
 		return pil_err_set(err, errno, "make the folder of models");
 	for (int i = 0; i < s->config.n_shares; i++) {

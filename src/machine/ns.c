@@ -480,7 +480,9 @@ static int look_at_shares(const struct machine_spec *spec, struct pil_err *err)
 	int ret = 0;
 
 	for (int i = 0; i < spec->n_shares && !ret; i++) {
-		if (spec->shares[i].direct)
+		if (spec->shares[i].plain)
+			ret = shares_refuse_sockets(spec->shares[i].host, err);
+		else if (spec->shares[i].direct)
 			shares_warn_of_sockets(spec->shares[i].host);
 		else
 			ret = bindfs_usable(&spec->shares[i], err);

@@ -10,10 +10,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -23,7 +25,7 @@
 #include "config/config.h"
 #include "config/state.h"
 
-enum { MAX_LOOKED_AT = 2000, MAX_DEPTH = 2 };
+enum { MAX_LOOKED_AT = 2000, MAX_DEPTH = 2, MAX_ALL = 100000, ALL_DEPTH = 16 };
 
 /* Is @path @folder, or below it?  Both are real paths. */
 static bool lies_in(const char *path, const char *folder)
@@ -128,33 +130,72 @@ int shares_check(const struct config *config, int index, const struct state_dirs
 
 struct look {
 	int left; /* entries */
+	int max_depth;
+	bool all_seen;
 	int found;
 	char first[512];
 };
+
+/* DT_x, also where the file system does not say it. */
+static int type_of(DIR *dir, const struct dirent *e)
+{
+	struct stat st;
+
+	if (e->d_type != DT_UNKNOWN)
+		return e->d_type;
+	return fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) ? DT_UNKNOWN
+									: (int)IFTODT(st.st_mode);
+}
 
 static void look_into(struct look *look, const char *folder, int depth)
 {
 	DIR *dir = opendir(folder);
 
-	for (struct dirent *e = dir ? readdir(dir) : NULL; e && look->left-- > 0;
-	     e = readdir(dir)) {
+	for (struct dirent *e = dir ? readdir(dir) : NULL; e; e = readdir(dir)) {
 		_auto_free char *path = str_printf("%s/%s", folder, e->d_name);
+		int type = type_of(dir, e);
 
-		if (e->d_type == DT_SOCK || e->d_type == DT_FIFO) {
+		if (look->left-- <= 0) {
+			look->all_seen = false;
+			break;
+		}
+		if (type == DT_SOCK || type == DT_FIFO) {
 			if (!look->found++)
 				snprintf(look->first, sizeof(look->first), "%s", path);
-		} else if (e->d_type == DT_DIR && depth < MAX_DEPTH && strcmp(e->d_name, ".") &&
-			   strcmp(e->d_name, "..")) {
-			look_into(look, path, depth + 1);
+		} else if (type == DT_DIR && strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) {
+			if (depth < look->max_depth)
+				look_into(look, path, depth + 1);
+			else
+				look->all_seen = false;
 		}
 	}
 	if (dir)
 		closedir(dir);
 }
 
+int shares_refuse_sockets(const char *folder, struct pil_err *err)
+{
+	struct look look = {.left = MAX_ALL, .max_depth = ALL_DEPTH, .all_seen = true};
+	char safe[sizeof(look.first)];
+
+	look_into(&look, folder, 0);
+	if (!look.all_seen)
+		log_warn("folder '%s' holds too much: it may have sockets, which programs in this "
+			 "sandbox can use",
+			 folder);
+	if (!look.found)
+		return 0;
+	str_escape(safe, sizeof(safe), look.first);
+	pil_err_hint(err, "move it elsewhere, or run the machine as a microVM");
+	return pil_err_say(err, EPERM,
+			   "folder '%s': '%.200s' is a socket or a FIFO, which programs in a "
+			   "sandbox could use",
+			   folder, safe);
+}
+
 void shares_warn_of_sockets(const char *folder)
 {
-	struct look look = {.left = MAX_LOOKED_AT};
+	struct look look = {.left = MAX_LOOKED_AT, .max_depth = MAX_DEPTH};
 	char safe[sizeof(look.first)];
 
 	look_into(&look, folder, 0);

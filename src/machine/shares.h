@@ -17,6 +17,10 @@ struct state_dirs;
 int shares_check(const struct config *config, int index, const struct state_dirs *dirs,
 		 struct pil_err *err) PIL_MUST_CHECK;
 
+/* Refuses, with a hint, a @folder that a sandbox sees as it is, with sockets or FIFOs in it.  Where
+ * it holds more than can be looked at, that is logged.  0 or -EPERM. */
+int shares_refuse_sockets(const char *folder, struct pil_err *err) PIL_MUST_CHECK;
+
 /* Logs the sockets and FIFOs that a sandbox finds in @folder, as far as a short look sees them. */
 void shares_warn_of_sockets(const char *folder);
 

@@ -271,6 +271,28 @@ def test_share_marked_sockets_lets_them_be_used(anyones_own, shared_folder):
     assert "can use its sockets and FIFOs (2" in log and "microVM" in log
 
 
+def test_folder_of_models_with_a_socket_refuses_the_sandbox(anyones_own):
+    """It is bound as it is, so that a program inside could connect."""
+    pil = anyones_own
+    pil.ok("-e", "true")
+    pil.ok("--terminate", "debian")
+    folder = pathlib.Path(pil.env["XDG_CACHE_HOME"]) / "pillion" / "models" / "deep" / "down" / "there"
+    folder.mkdir(parents=True)
+    try:
+        os.mkfifo(folder / "fifo")
+        done = pil.run("-e", "true")
+        assert done.returncode == 1 and "fifo' is a socket or a FIFO" in done.stderr, done
+        (folder / "fifo").unlink()
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(folder / "agent"))
+            done = pil.run("-e", "true")
+            assert done.returncode == 1 and "agent' is a socket or a FIFO" in done.stderr, done
+        (folder / "agent").unlink()
+        pil.ok("-e", "true")
+    finally:
+        subprocess.run(["rm", "-r", folder.parents[1]], check=True)
+
+
 def test_share_whose_server_is_killed_gives_errors_and_says_so(anyones_own, shared_folder):
     folder, _ = shared_folder
     pil = anyones_own
