@@ -10,7 +10,7 @@ MAGIC, VERSION, OPEN = 0x4E4C4950, 1, 2
 WELCOME_BYTES = 48 + 64 + 64 * 16
 F32 = 0
 NODE = 1 | 32  # to be computed
-SOURCES = pathlib.Path(__file__).parents[2] / "src" / "wire"
+SOURCES = pathlib.Path(__file__).parents[2] / "src"
 
 
 def numbers(file, word):
@@ -18,8 +18,8 @@ def numbers(file, word):
     return {name: int(number) for number, name in re.findall(rf"^{word}\((\d+), (\w+)", text, re.M)}
 
 
-OPS = numbers("ops.def", "OP")
-TENSOR_OPS = numbers("tensor_ops.def", "TENSOR_OP")
+OPS = numbers("wire/ops.def", "OP")
+TENSOR_OPS = numbers("api/ggml/tensor_ops.def", "TENSOR_OP")
 NO_ANSWER = {"BUFFER_FREE", "BUFFER_CLEAR", "WEIGHT", "SET", "FILL", "COPY", "GRAPH_DEFINE",
              "GRAPH_PATCH", "GRAPH_RUN", "GRAPH_FREE"}
 
