@@ -31,6 +31,7 @@ NEVER = {
     "mount_namespaces_next": "depends on whether another mount namespace was made later",
     "key_in_named_session": "another session is found by its name alone",
     "read_proc_kmsg": "what one has read is gone for the next",
+    "fresh_read_kmsg": "as read_proc_kmsg",
     "quota": "its root is a tmpfs without quotas",
     "oom_score": "needs CAP_SYS_RESOURCE, which root of a container has not always",
     "raise_files": "as oom_score",
