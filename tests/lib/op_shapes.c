@@ -26,6 +26,7 @@ const struct graph_types op_shapes_types = {
 	.bytes = {4,   2,  18, 20, 0,  0,  22,  24, 34,  36, 84, 110, 144, 176, 210,
 		  292, 66, 74, 98, 50, 18, 110, 82, 136, 1,  2,  4,   8,   8,   56,
 		  2,   0,  0,  0,  54, 66, 0,   0,  0,   17, 36, 18,  18},
+	.bf16_maps = true,
 };
 
 static const uint8_t floats[] = {T_F32, T_F16, T_BF16};
@@ -102,6 +103,7 @@ static const struct shape shapes[] = {
 	{WIRE_T_OUT_PROD, "p:#,Y,C,D f:L,Y,C,D = f:#,L,C,D", ""},
 	{WIRE_T_SCALE, ROWS, "0~2 1~1"},
 	{WIRE_T_SCALE, ROWS, "0~2"},
+	{WIRE_T_SCALE, "b:X,B,C,D = b:X,B,C,D", "0~2"},
 	{WIRE_T_SET, "f:A+3,B+2,C+1,D f:A,B,C,D = f:A+3,B+2,C+1,D",
 	 "0:4(A+3) 1:4(A+3)(B+2) 2:4(A+3)(B+2)(C+1) 3:4"},
 	{WIRE_T_SET, "i:A+3,B+2,C+1,D i:A,B,C,D = i:A+3,B+2,C+1,D",
@@ -230,15 +232,18 @@ static const struct shape shapes[] = {
 	{WIRE_T_DSV4_HC_POST, "f:X,L,1,1 f:X,B,L,1 f:B,L,1,1 = f:X,B,L,1", ""},
 	{WIRE_T_DSV4_HC_POST, "f:X,L,1,1 f:X,B,L,1 f:B,L,1,1 f:B,B,L,1 = f:X,B,L,1", ""},
 	{WIRE_T_UNARY, HALF_MAP, "0:?"},
-	{WIRE_T_UNARY, MAP, "0:4"},
+	{WIRE_T_UNARY, MAP, "0:?"},
 	{WIRE_T_CROSS_ENTROPY_LOSS, "f:X,B,C,D f:X,B,C,D = f:1,1,1,1", ""},
 	{WIRE_T_CROSS_ENTROPY_LOSS_BACK, "f:1,1,1,1 f:X,B,C,D f:X,B,C,D = f:X,B,C,D", ""},
 	{WIRE_T_OPT_STEP_ADAMW, "f:X,B,C,D f:X,B,C,D f:X,B,C,D f:X,B,C,D f:7,1,1,1 = f:X,B,C,D", "",
 	 1},
 	{WIRE_T_OPT_STEP_SGD, "f:X,B,C,D f:X,B,C,D f:2,1,1,1 = f:X,B,C,D", "", 1},
-	{WIRE_T_GLU, "k:X,B,C,D k:X,B,C,D = k:X,B,C,D", "0:1"},
+	{WIRE_T_GLU, "v:X,B,C,D v:X,B,C,D = v:X,B,C,D", "0:1"},
 	{WIRE_T_GLU, "f:X,B,C,D f:X,B,C,D = f:X,B,C,D", "0:A-1"},
-	{WIRE_T_GLU, "k:2X,B,C,D = k:X,B,C,D", "0:2 1:1"},
+	{WIRE_T_GLU, "v:2X,B,C,D = v:X,B,C,D", "0:2 1:1"},
+	{WIRE_T_GLU, "b:2X,B,C,D = b:X,B,C,D", "0:0"},
+	{WIRE_T_GLU, "b:2X,B,C,D = b:X,B,C,D", "0:4"},
+	{WIRE_T_GLU, "b:2X,B,C,D = b:X,B,C,D", "0:5"},
 	{WIRE_T_GLU, "f:2X,B,C,D = f:X,B,C,D", "0:A+1 2~1 3~7"},
 };
 

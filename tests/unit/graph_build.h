@@ -27,6 +27,7 @@ struct build {
 	struct graph_needs needs;
 	struct graph_fault fault;
 	bool accelerator; /* the device is one */
+	bool old_ggml;    /* without kernels for activations in BF16 */
 };
 
 static struct build b;
@@ -136,7 +137,8 @@ static inline uint32_t product(uint32_t w, uint32_t x)
 static inline bool check(void)
 {
 	static uint8_t all[32];
-	struct graph_env env = {.types = &op_shapes_types,
+	struct graph_types old = op_shapes_types;
+	struct graph_env env = {.types = b.old_ggml ? &old : &op_shapes_types,
 				.ops = all,
 				.unary = all,
 				.glu = all,
@@ -144,6 +146,7 @@ static inline bool check(void)
 				.ctx = &b,
 				.accelerator = b.accelerator};
 
+	old.bf16_maps = false;
 	memset(all, 0xff, sizeof(all));
 	b.needs = (struct graph_needs){.index = b.index, .max_index = MAX_INDEX};
 	return graph_check(&env, b.t, b.n, &b.needs, &b.fault);

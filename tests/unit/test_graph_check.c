@@ -490,6 +490,29 @@ static void test_a_product_widens_bf16_for_f32_only(void **state)
 	assert_refused(d, "a type the operation cannot take");
 }
 
+static void test_activations_in_bf16_need_a_ggml_that_computes_them(void **state)
+{
+	uint32_t x, y, d;
+
+	(void)state;
+	x = input(OP_BF16, 64, 8, 1);
+	y = node(WIRE_T_GLU, 32, 8, 1, x, 0);
+	at(y)->type = OP_BF16;
+	strides(at(y));
+	d = node(WIRE_T_SCALE, 32, 8, 1, y, 0);
+	at(d)->type = OP_BF16;
+	strides(at(d));
+	at(y)->params[0] = WIRE_GLU_SWIGLU;
+	assert_passes();
+	at(y)->params[0] = WIRE_GLU_SWIGLU_CLAMP;
+	assert_refused(y, "a type the operation cannot take");
+	at(y)->params[0] = WIRE_GLU_SWIGLU_OAI;
+	assert_refused(y, "a type the operation cannot take");
+	at(y)->params[0] = WIRE_GLU_SWIGLU;
+	b.old_ggml = true;
+	assert_refused(y, "a type the operation cannot take");
+}
+
 static void test_an_outer_product_of_packed_numbers_repeats_nothing(void **state)
 {
 	uint32_t x, y, d;
@@ -786,6 +809,8 @@ int main(void)
 		cmocka_unit_test_setup(test_other_operations_still_want_elements, begin),
 		cmocka_unit_test_setup(test_rows_go_back_for_each_index, begin),
 		cmocka_unit_test_setup(test_a_product_widens_bf16_for_f32_only, begin),
+		cmocka_unit_test_setup(test_activations_in_bf16_need_a_ggml_that_computes_them,
+				       begin),
 		cmocka_unit_test_setup(test_an_outer_product_of_packed_numbers_repeats_nothing,
 				       begin),
 		cmocka_unit_test_setup(test_what_is_copied_does_not_overlap_itself, begin),

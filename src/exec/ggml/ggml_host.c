@@ -25,11 +25,12 @@
 struct known_version {
 	const char *prefix;
 	int n_ops, n_unary, n_glu, n_types;
+	bool bf16_maps;
 };
 static const struct known_version known_versions[] = {
-	{"0.25.", 101, 22, 7, 43},
-	{"0.26.", 101, 22, 7, 43},
-	{"0.27.", 101, 22, 7, 43},
+	{"0.25.", 101, 22, 7, 43, false},
+	{"0.26.", 101, 22, 7, 43, false},
+	{"0.27.", 101, 22, 7, 43, true},
 };
 static_assert(ARRAY_SIZE(known_versions) == GGML_NEWEST_MINOR - GGML_OLDEST_MINOR + 1,
 	      "versions.h");
@@ -146,6 +147,7 @@ int ggml_host_load(struct ggml_host **out, const char *ggml_dir, struct pil_err 
 	map_names(host->glu_to_host, wire_glu_op_str, WIRE_NUM_GLU_OPS, host->api.ggml_glu_op_name,
 		  known->n_glu);
 	map_types(host, known->n_types);
+	host->types.bf16_maps = known->bf16_maps;
 	*out = pil_take_ptr(&host);
 	return 0;
 }

@@ -19,6 +19,7 @@
 
 struct graph_types { /* how the host's ggml lays out its types; block 0: unknown */
 	uint32_t block[WIRE_MAX_TYPES], bytes[WIRE_MAX_TYPES];
+	bool bf16_maps; /* it computes activations in BF16: 0.27 does, an older one may abort */
 };
 
 struct graph_env {

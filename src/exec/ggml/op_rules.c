@@ -309,7 +309,7 @@ static const char *check_unary(const struct op_args *a)
 		NEED(flat_rows(a->src[0]) && flat_rows(a->dst), WRONG_LAYOUT);
 	if (op == WIRE_UNARY_GELU || op == WIRE_UNARY_GELU_QUICK || op == WIRE_UNARY_GELU_ERF ||
 	    op == WIRE_UNARY_SILU)
-		NEED(a->dst->type != OP_BF16, WRONG_TYPE);
+		NEED(a->dst->type != OP_BF16 || a->env->types->bf16_maps, WRONG_TYPE);
 	return NULL;
 }
 
@@ -339,8 +339,10 @@ static const char *check_glu(const struct op_args *a)
 	const struct wire_tensor *x = a->src[0], *y = a->src[1], *d = a->dst;
 	int64_t n = y ? x->ne[0] : x->ne[0] / 2;
 
-	NEED(d->type == x->type && (is_f32(x) || x->type == OP_F16), WRONG_TYPE);
+	NEED(d->type == x->type && is_type(x, FLOATS), WRONG_TYPE);
 	NEED(d->params[0] != WIRE_GLU_SWIGLU_OAI || is_f32(x), WRONG_TYPE);
+	if (d->type == OP_BF16)
+		NEED(a->env->types->bf16_maps && d->params[0] != WIRE_GLU_SWIGLU_CLAMP, WRONG_TYPE);
 	NEED(shape_is(d, n, x->ne[1], x->ne[2], x->ne[3]), WRONG_SHAPE);
 	NEED(packed(a, x) && packed(a, d) && flat_rows(x) && flat_rows(d), WRONG_LAYOUT);
 	if (y) {
@@ -564,11 +566,21 @@ static const char *check_out_prod(const struct op_args *a)
 	return NULL;
 }
 
-static const char *check_scale(const struct op_args *a)
+static const char *check_dense_f32(const struct op_args *a)
 {
 	const char *why = check_unary_f32(a);
 
 	NEED(!why, why);
+	NEED(dense(a, a->src[0]) && dense(a, a->dst), WRONG_LAYOUT);
+	return NULL;
+}
+
+static const char *check_scale(const struct op_args *a)
+{
+	if (a->dst->type != OP_BF16)
+		return check_dense_f32(a);
+	NEED(a->env->types->bf16_maps && a->src[0]->type == OP_BF16, WRONG_TYPE);
+	NEED(same_shape(a->src[0], a->dst), WRONG_SHAPE);
 	NEED(dense(a, a->src[0]) && dense(a, a->dst), WRONG_LAYOUT);
 	return NULL;
 }
@@ -669,7 +681,7 @@ static const char *check_diag(const struct op_args *a)
 
 static const char *check_diag_mask(const struct op_args *a)
 {
-	const char *why = check_scale(a);
+	const char *why = check_dense_f32(a);
 
 	NEED(!why, why);
 	NEED(in_range(a->dst->params[0], 0, 1 << 30), WRONG_PARAM);
@@ -700,7 +712,7 @@ static const char *check_soft_max(const struct op_args *a)
 
 static const char *check_soft_max_back(const struct op_args *a)
 {
-	const char *why = check_scale(a);
+	const char *why = check_dense_f32(a);
 
 	NEED(!why, why);
 	NEED(is_f32(a->src[1]), WRONG_TYPE);
