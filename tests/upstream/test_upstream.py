@@ -20,11 +20,13 @@ AT_ONCE = 2
 ALL = os.environ.get("PILLION_UPSTREAM_ALL") == "1"  # the huge cases as well: an hour
 # programs that say by their exit status whether they are content: (name, arguments, seconds)
 LONG = ["-m", "/tmp/model.gguf", "-ngl", "99"]
+DEVICE = "the device"  # CPU outside, Pillion0 inside
 PROGRAMS = [
     ("test-thread-safety", [*LONG, "-np", "2", "-n", "16", "-c", "512", "-p", "The old car"], 120),
     ("test-llama-context", LONG, 120),
     ("test-model-load-cancel", ["/tmp/model.gguf"], 60),
-    ("test-backend-sampler", ["--model", "/tmp/model.gguf"], 240),
+    # it wants a list of what a back end fuses, which neither the CPU's nor the device's has
+    ("test-fusion", ["--model", "/tmp/model.gguf", "--device", DEVICE], 60),
     ("test-autorelease", ["/tmp/model.gguf"], 60),
     ("test-tiled-mulmat", [], 300),  # tables of the i-quants: 25 s of CPU time, and 8 threads that spin
     # not test-opt: it gives ggml's scheduler every device, and that asserts that the last one is a CPU,
@@ -190,7 +192,20 @@ def test_every_operation_inside_computes_what_the_cpu_computes(pair, cases):
 
 @pytest.mark.parametrize("name,args,seconds", PROGRAMS, ids=[p[0] for p in PROGRAMS])
 def test_a_program_of_upstreams_tests_ends_inside_as_outside(pair, tiny, name, args, seconds):
-    outside = Ended(pair, pair.native(name, *args, model=tiny), seconds)
-    inside = Ended(pair, pair.inside(name, *args, model=tiny), seconds)
+    def on(device):
+        return [device if a == DEVICE else a for a in args]
+    outside = Ended(pair, pair.native(name, *on("CPU"), model=tiny), seconds)
+    inside = Ended(pair, pair.inside(name, *on("Pillion0"), model=tiny), seconds)
     assert not inside.crashed or outside.crashed, inside.last(10)
     assert inside.status == outside.status, (outside.last(5), inside.last(10))
+
+
+def test_each_sampler_of_a_back_end_passes_inside_as_outside(pair, tiny):
+    """One by one: the first that is not content aborts the program."""
+    command = ["test-backend-sampler", "--model", "/tmp/model.gguf", "--test"]
+    names = re.findall(r"^  (\w+)$", Ended(pair, pair.native(*command, "?", model=tiny), 60).said, re.M)
+    assert len(names) >= 15
+    outside = each(names, lambda name: Ended(pair, pair.native(*command, name, model=tiny), 60).status)
+    inside = each(names, lambda name: Ended(pair, pair.inside(*command, name, model=tiny), 60))
+    assert sum(status == 0 for status in outside.values()) >= 10, outside
+    assert not {n: e.last(10) for n, e in inside.items() if e.status != outside[n]}
