@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "base/proc.h"
+#include "base/proc_output.h"
 #include "base/str.h"
 
-enum { MAX_TARGETS = 1 << 20 };
+enum { ASK_MS = 60000 };
 enum { FIELD_RELEASE, FIELD_CODENAME, FIELD_COMPONENT, FIELD_ORIGIN, FIELD_URI, NUM_FIELDS };
 
 static bool split(char *line, char **fields)
@@ -67,54 +67,6 @@ static char *host_codename(void)
 	return str_printf("%.*s", (int)strcspn(at, "\"\n"), at);
 }
 
-/* All that comes out of @fd, at most MAX_TARGETS bytes. */
-static char *read_all_text(int fd)
-{
-	char *text = NULL;
-	size_t len = 0;
-	FILE *out = open_memstream(&text, &len);
-
-	for (char buf[4096]; out && len < MAX_TARGETS;) {
-		ssize_t n = read(fd, buf, sizeof(buf));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		fwrite(buf, 1, (size_t)n, out);
-		fflush(out);
-	}
-	if (out)
-		fclose(out);
-	return text;
-}
-
-static char *capture(char *const *argv, struct pil_err *err)
-{
-	_auto_fd int read_fd = -1;
-	_auto_fd int write_fd = -1;
-	_auto_free char *text = NULL;
-	struct proc_opts opts = {.stdin_fd = -1, .stderr_fd = -1};
-	int fds[2];
-	pid_t pid;
-
-	if (pipe2(fds, O_CLOEXEC)) {
-		pil_err_set(err, errno, "run '%s'", argv[0]);
-		return NULL;
-	}
-	read_fd = fds[0];
-	write_fd = opts.stdout_fd = fds[1];
-	pid = proc_spawn(argv, &opts, err);
-	if (pid < 0)
-		return NULL;
-	pil_close_p(&write_fd);
-	text = read_all_text(read_fd);
-	pil_close_p(&read_fd);
-	if (proc_wait(pid, 60000) == -ETIMEDOUT)
-		proc_stop(pid, 1000);
-	return pil_take_ptr(&text); /* what a failing one printed serves nobody: no entry in it */
-}
-
 char *mirror_find(struct pil_err *err)
 {
 	char *const argv[] = {(char *)"apt-get",
@@ -124,8 +76,10 @@ char *mirror_find(struct pil_err *err)
 			      (char *)"Created-By: Packages",
 			      NULL};
 	_auto_free char *codename = host_codename();
-	_auto_free char *targets = capture(argv, err);
-	char *mirror = targets && codename ? mirror_choose(targets, codename) : NULL;
+	_auto_free char *targets = NULL;
+	/* what a failing one printed serves nobody: no entry in it */
+	int status = proc_output(argv, ASK_MS, &targets, err);
+	char *mirror = status >= 0 && codename ? mirror_choose(targets, codename) : NULL;
 
 	if (!mirror) {
 		pil_err_say(err, ENOENT,
