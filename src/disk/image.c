@@ -37,6 +37,7 @@
 #include "base/str.h"
 #include "config/state.h"
 #include "port/pen.h"
+#include "port/pen_run.h"
 #include "port/userns.h"
 
 #define DISK "/disk"
@@ -45,7 +46,7 @@
 
 #define EXTENDED "root_owner=0:0,discard,lazy_itable_init=1,lazy_journal_init=1"
 
-enum { WORK_TIMEOUT_MS = 30 * 60 * 1000, JOURNAL_MIB = 64, LOCK_TRIES = 20, LOCK_WAIT_MS = 50 };
+enum { JOURNAL_MIB = 64, LOCK_TRIES = 20, LOCK_WAIT_MS = 50 };
 
 enum { /* offsets of the superblock, and flags in it (ext4's disk layout) */
        SUPERBLOCK = 1024,
@@ -71,13 +72,6 @@ enum image_state image_state(const uint8_t *start, size_t bytes)
 		       : IMAGE_UNCLEAN;
 }
 
-/* Binds host path @from to @to; @how is bubblewrap's option. */
-static void bind(struct argv *a, struct userns_stage *stage, const char *how, const char *from,
-		 const char *to)
-{
-	argv_add_all(a, (const char *const[]){how, userns_stage_add(stage, from), to, NULL});
-}
-
 /* Ends the options of the pen with program @name of e2fsprogs, which is not in the PATH of most
  * users. */
 static void add_sbin(struct argv *a, const char *name)
@@ -86,108 +80,6 @@ static void add_sbin(struct argv *a, const char *name)
 
 	argv_add(a, "--");
 	argv_add(a, path_exists(path) ? path : name);
-}
-
-/* The end of what a program said: it may say any amount of anything. */
-struct said {
-	char text[1025];
-	size_t n;
-};
-
-/* Reads until all who write have gone, at most until @end_ms. */
-static void listen_to(struct said *said, int fd, int64_t end_ms)
-{
-	char more[512];
-
-	for (;;) {
-		int64_t left_ms = end_ms - clock_now_ms();
-		struct pollfd p = {.fd = fd, .events = POLLIN};
-		ssize_t n;
-
-		if (left_ms <= 0 || (poll(&p, 1, (int)left_ms) <= 0 && errno != EINTR))
-			return;
-		n = p.revents ? read(fd, more, sizeof(more)) : -1;
-		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
-			return;
-		if (n < 0)
-			continue;
-		if (said->n > sizeof(more)) {
-			memmove(said->text, said->text + said->n - sizeof(more), sizeof(more));
-			said->n = sizeof(more);
-		}
-		memcpy(said->text + said->n, more, (size_t)n);
-		said->n += (size_t)n;
-	}
-}
-
-/* Runs @a, a program in its pen, and returns its exit status; what it says goes to @said. */
-static int run(struct argv *a, struct userns_stage *stage, struct said *said, struct pil_err *err)
-{
-	int64_t end_ms = clock_now_ms() + WORK_TIMEOUT_MS, left_ms;
-	struct proc_opts opts = {.stdin_fd = -1,
-				 .new_session = true,
-				 .die_with_us = true,
-				 .max_address_bytes = PEN_MAX_BYTES};
-	_auto_fd int read_fd = -1;
-	_auto_fd int write_fd = -1;
-	int fds[2], status;
-	pid_t pid;
-
-	if (pipe2(fds, O_CLOEXEC))
-		return pil_err_set(err, errno, "run a program on a disk");
-	read_fd = fds[0];
-	write_fd = opts.stdout_fd = opts.stderr_fd = fds[1];
-	pid = userns_spawn(a->v, stage, USERNS_OWN_PIDS, &opts, err);
-	pil_close_p(&write_fd);
-	if (pid == -ENOENT)
-		pil_err_hint(err, "sudo apt install bubblewrap");
-	if (pid < 0)
-		return pid;
-	listen_to(said, read_fd, end_ms);
-	left_ms = end_ms - clock_now_ms();
-	status = proc_wait(pid, left_ms > 0 ? (int)left_ms : 0);
-	if (status == -ETIMEDOUT)
-		proc_stop(pid, 1000);
-	return status;
-}
-
-/* Cuts the last line off @text and returns it; it lies in @text. */
-static char *cut_last_line(char *text)
-{
-	size_t n = strlen(text);
-	char *line;
-
-	while (n > 0 && text[n - 1] == '\n')
-		text[--n] = '\0';
-	line = strrchr(text, '\n');
-	if (!line)
-		return text;
-	*line = '\0';
-	return line + 1;
-}
-
-/* A program of ours ends with what failed, then perhaps a hint, both fit to be shown; others with
- * what failed, in which names of a guest's files may pose as more lines. */
-static int failed(const char *what, int status, struct said *said, bool ours, struct pil_err *err)
-{
-	char why[480], *line;
-
-	if (status < 0)
-		return status == -ETIMEDOUT
-			       ? pil_err_say(err, ETIMEDOUT, "%s: no end after 30 min", what)
-			       : status;
-	said->text[said->n] = '\0';
-	line = cut_last_line(said->text);
-	if (ours && !strncmp(line, "hint: ", 6)) {
-		pil_err_hint(err, "%s", line + 6);
-		line = cut_last_line(said->text);
-	} else if (strstr(line, "execvp") && strstr(line, "e2fs")) {
-		pil_err_hint(err, "sudo apt install e2fsprogs");
-	} else if (strstr(line, "No space left") || strstr(line, "Disk quota")) {
-		pil_err_hint(err, "is there room? df -h");
-	}
-	str_escape(why, sizeof(why), line);
-	return pil_err_say(err, EIO, "%s: %s", what, why[0] ? why : "failed without a word");
 }
 
 static int fresh_part(const char *dir, char **part, struct pil_err *err)
@@ -211,13 +103,13 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 		      struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	struct said said = {0};
+	struct pen_said said = {0};
 	struct userns_stage stage = {0};
 	int status;
 
 	pen_begin(&a, pen_file_caps);
-	bind(&a, &stage, "--bind", part, PART);
-	bind(&a, &stage, "--ro-bind", rootfs, TREE);
+	pen_bind(&a, &stage, "--bind", part, PART);
+	pen_bind(&a, &stage, "--ro-bind", rootfs, TREE);
 	argv_add_all(&a, (const char *const[]){"--ro-bind-try", "/etc/mke2fs.conf",
 					       "/etc/mke2fs.conf", NULL});
 	add_sbin(&a, "mke2fs");
@@ -228,8 +120,8 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 	argv_addf(&a, "size=%d", JOURNAL_MIB);
 	argv_add_all(&a, (const char *const[]){"-d", TREE, PART "/" IMAGE_NAME, NULL});
 	argv_addf(&a, "%lluk", (unsigned long long)(limit_bytes >> 10));
-	status = run(&a, &stage, &said, err);
-	return status ? failed("make the disk", status, &said, false, err) : 0;
+	status = pen_run(&a, &stage, NULL, &said, err);
+	return status ? pen_failed("make the disk", status, &said, false, err) : 0;
 }
 
 /* Lets pillion-image finish @image by the tree in @folder, or extract it to there. */
@@ -238,21 +130,21 @@ static int run_image_program(bool finish, const char *image, const char *folder,
 {
 	_auto_free char *program = state_find_program("disk", "pillion-image", err);
 	_auto_argv struct argv a = {0};
-	struct said said = {0};
+	struct pen_said said = {0};
 	struct userns_stage stage = {0};
 	int status;
 
 	if (!program)
 		return -ENOENT;
 	pen_begin(&a, pen_file_caps);
-	bind(&a, &stage, "--ro-bind", program, "/pillion-image");
-	bind(&a, &stage, finish ? "--bind" : "--ro-bind", image, DISK);
-	bind(&a, &stage, finish ? "--ro-bind" : "--bind", folder, TREE);
+	pen_bind(&a, &stage, "--ro-bind", program, "/pillion-image");
+	pen_bind(&a, &stage, finish ? "--bind" : "--ro-bind", image, DISK);
+	pen_bind(&a, &stage, finish ? "--ro-bind" : "--bind", folder, TREE);
 	argv_add_all(&a, (const char *const[]){"--", "/pillion-image",
 					       finish ? "finish" : "extract", DISK, TREE, NULL});
-	status = run(&a, &stage, &said, err);
-	return status ? failed(finish ? "complete the disk" : "read the disk", status, &said, true,
-			       err)
+	status = pen_run(&a, &stage, NULL, &said, err);
+	return status ? pen_failed(finish ? "complete the disk" : "read the disk", status, &said,
+				   true, err)
 		      : 0;
 }
 
@@ -343,21 +235,21 @@ static enum image_state state_of(int fd)
 
 static int repair(int fd, const char *image, struct pil_err *err)
 {
-	struct said said = {0};
+	struct pen_said said = {0};
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
 	int status;
 
 	log_info("disk '%s' was in use; looking through it", image);
 	pen_begin(&a, (const char *const[]){"CAP_DAC_OVERRIDE", NULL});
-	bind(&a, &stage, "--bind", image, DISK);
+	pen_bind(&a, &stage, "--bind", image, DISK);
 	add_sbin(&a, "e2fsck");
 	argv_add_all(&a, (const char *const[]){"-p", DISK, NULL});
-	status = run(&a, &stage, &said, err);
+	status = pen_run(&a, &stage, NULL, &said, err);
 	if (status >= 0 && status < 4 && state_of(fd) == IMAGE_CLEAN) /* not bubblewrap's own 1 */
 		return 0;
 	if (status < 4)
-		return failed("look through the disk", status, &said, false, err);
+		return pen_failed("look through the disk", status, &said, false, err);
 	pil_err_hint(err, "a copy first, then: e2fsck -f %.180s", image);
 	return pil_err_say(err, EUCLEAN, "the disk '%s' is damaged and needs your decision", image);
 }
