@@ -87,6 +87,16 @@ int path_remove_tree(const char *path)
 	return remove_at(AT_FDCWD, path, st.st_dev);
 }
 
+int path_empty_folder(const char *path)
+{
+	_auto_fd int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return -errno;
+	return remove_children(pil_take_fd(&fd), st.st_dev);
+}
+
 int path_refuse_links(const char *root, const char *below)
 {
 	_auto_free char *copy = strdup(below);

@@ -16,6 +16,9 @@ int path_mkdirs(const char *path, mode_t mode) PIL_MUST_CHECK;
  */
 int path_remove_tree(const char *path) PIL_MUST_CHECK;
 
+/* Removes in the same way all that is in folder @path, itself no link. */
+int path_empty_folder(const char *path) PIL_MUST_CHECK;
+
 bool path_exists(const char *path);
 
 /* -ELOOP: a component of @below, as seen from folder @root, is a symbolic link.  0: none is, up to

@@ -17,6 +17,7 @@ LAYERS = {
     "api/ggml": "base wire",
     "link": "base wire",
     "config": "base",
+    "archive": "base",
     "tree": "base port config",
     "kit": "base port config tree api/ggml",
     "disk": "base port config tree kit",
