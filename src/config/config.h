@@ -29,6 +29,9 @@ struct config {
 	struct config_share shares[CONFIG_MAX_SHARES]; /* [wsl2] share =
 							  PATH[:rw|:sockets][:unsafe], repeatable */
 	int n_shares;
+	char *distribution_list_url; /* [wsl2] DistributionListUrl; NULL: the list of pillion's own
+				      */
+	char *distribution_list_url_append; /* [wsl2] DistributionListUrlAppend; NULL: none */
 	/* [wsl2], of microVMs */
 	uint64_t memory_bytes; /* memory; 0: half of the host's */
 	unsigned processors;   /* processors; 0: all of the host's */
