@@ -7,6 +7,8 @@
 #ifndef PIL_CLI_H
 #define PIL_CLI_H
 
+#include <stdint.h>
+
 #include "base/compiler.h"
 #include "base/err.h"
 #include "cli/cmd_options.h"
@@ -23,6 +25,13 @@ struct cli {
 #include "cli/options.def"
 #undef CMD
 #undef OPT
+
+struct config;
+
+/* Which version a new distribution has: as @version says, or 0 as the config does, or the best that
+ * this host can do. */
+int cli_choose_version(struct cli *cli, uint64_t *version, const struct config *config,
+		       struct pil_err *err) PIL_MUST_CHECK;
 
 /* --update; --install --no-distribution */
 int cmd_update_kits(struct cli *cli, enum kit_wish wish);

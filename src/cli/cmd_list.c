@@ -10,10 +10,13 @@
 #include <jansson.h>
 
 #include "base/fd.h"
+#include "base/str.h"
 #include "cli/cli.h"
+#include "cli/offers.h"
+#include "config/config.h"
 #include "config/registry.h"
 #include "machine/machine.h"
-#include "tree/recipe.h"
+#include "tree/catalog.h"
 
 struct options {
 	bool running, quiet, verbose, online, json;
@@ -42,13 +45,25 @@ static int parse(int argc, char **argv, struct options *o)
 	return optind < argc ? cli_usage(CMD_LIST, "it takes no names") : 0;
 }
 
-static int list_online(void)
+static int list_online(struct cli *cli, const struct options *o)
 {
-	puts("The following is a list of valid distributions that can be installed.\n"
-	     "Install using 'pillion --install <Distro>'.\n");
-	printf("%-16s%s\n", "NAME", "FRIENDLY NAME");
-	for (const struct recipe *r = recipes_distro; r->name; r++)
-		printf("%-16s%s\n", r->name, r->title);
+	_auto_free char *path = str_printf("%s/config", cli->dirs.config);
+	struct catalog catalog;
+	struct config config;
+	struct pil_err err = {0};
+	int ret = config_load(&config, path, &err);
+
+	if (ret)
+		return cli_fail(&err);
+	ret = catalog_load(&catalog, &cli->dirs, &config, &err);
+	config_finish(&config);
+	if (ret)
+		return cli_fail(&err);
+	if (o->json)
+		offers_print_json(stdout, &catalog);
+	else
+		offers_print(stdout, &catalog);
+	catalog_finish(&catalog);
 	return 0;
 }
 
@@ -151,7 +166,7 @@ int cmd_list(struct cli *cli, int argc, char **argv)
 	if (n)
 		return n;
 	if (o.online)
-		return list_online();
+		return list_online(cli, &o);
 	if (!registry_working(&cli->dirs, &work))
 		work = (struct registry_work){0};
 	n = registry_list(&cli->dirs, &list, &err);

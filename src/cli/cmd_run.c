@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/path.h"
 #include "base/str.h"
 #include "cli/cli.h"
 #include "config/registry.h"
 #include "machine/attach.h"
 #include "machine/machine.h"
+#include "tree/archive.h"
 
 struct options {
 	const char *distro, *user, *cwd;
@@ -88,12 +90,25 @@ static const char *parse(int argc, char **argv, struct options *o)
 	return NULL;
 }
 
+/* What the container image says, where the distribution was made of one. */
+static void load_told(struct cli *cli, const char *distro, struct archive_told *told)
+{
+	_auto_free char *path =
+		str_printf("%s/distros/%s/" ARCHIVE_TOLD_NAME, cli->dirs.data, distro);
+
+	*told = (struct archive_told){0};
+	if (path_exists(path))
+		archive_told_load(told, path);
+}
+
 /* What a terminal program wants to know of the outside. */
-static void collect_env(char **out, size_t max)
+static void collect_env(char **out, size_t max, const struct archive_told *told)
 {
 	static const char *const passed[] = {"TERM", "COLORTERM", "LANG", "LC_ALL"};
 	size_t n = 0;
 
+	for (char *const *e = told->env; *e && n + 1 < max; e++)
+		out[n++] = str_printf("%s", *e);
 	for (size_t i = 0; i < ARRAY_SIZE(passed) && n + 1 < max; i++)
 		if (getenv(passed[i]))
 			out[n++] = str_printf("%s=%s", passed[i], getenv(passed[i]));
@@ -102,10 +117,10 @@ static void collect_env(char **out, size_t max)
 
 static int run_in(struct cli *cli, const char *distro, const struct options *o, struct pil_err *err)
 {
-	char *env[8];
+	char *env[ARCHIVE_MAX_ENV + 8];
+	struct archive_told told;
 	struct attach_opts attach = {
 		.user = o->user,
-		.cwd = o->cwd,
 		.args = (const char *const *)o->command,
 		.env = (const char *const *)env,
 		.shell = !o->exec,
@@ -117,7 +132,9 @@ static int run_in(struct cli *cli, const char *distro, const struct options *o, 
 	};
 	int ret = -EAGAIN;
 
-	collect_env(env, ARRAY_SIZE(env));
+	load_told(cli, distro, &told);
+	attach.cwd = o->cwd ? o->cwd : told.workdir;
+	collect_env(env, ARRAY_SIZE(env), &told);
 	for (int try = 0; ret == -EAGAIN && try < 3; try++) {
 		int fd = machine_connect(&cli->dirs, distro, err);
 
@@ -127,6 +144,7 @@ static int run_in(struct cli *cli, const char *distro, const struct options *o, 
 		machine_explain_end(&cli->dirs, distro, true, err);
 	for (size_t i = 0; env[i]; i++)
 		free(env[i]);
+	archive_told_finish(&told);
 	return ret;
 }
 

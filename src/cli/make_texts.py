@@ -112,7 +112,9 @@ def zsh(commands, what, _):
 
 FISH_VALUES = {"none": "", "distro": "(__pillion_distros)", "flavor": "(__pillion_flavors)", "form": "1 2",
                "shell": "standard login none", "model": "(__pillion_files .gguf)",
-               "picture": "(__pillion_files .png)"}
+               "picture": "(__pillion_files .png)", "archive": "(__pillion_files '')",
+               "folder": "(__fish_complete_directories)", "format": "tar tar.gz tar.xz tar.zst vhd",
+               "bool": "true false"}
 
 
 def fish_option(words, text, more=()):

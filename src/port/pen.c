@@ -11,6 +11,10 @@
 const char *const pen_file_caps[] = {"CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH",
 				     "CAP_FOWNER", "CAP_FSETID",       "CAP_SETFCAP",
 				     NULL};
+const char *const pen_copy_caps[] = {"CAP_CHOWN",           "CAP_DAC_OVERRIDE",
+				     "CAP_DAC_READ_SEARCH", "CAP_FOWNER",
+				     "CAP_FSETID",          "CAP_MKNOD",
+				     "CAP_SETFCAP",         NULL};
 
 void pen_begin(struct argv *a, const char *const *caps)
 {

@@ -23,5 +23,6 @@ void pen_begin(struct argv *a, const char *const *caps);
 
 /* What it takes to act on files of all of the namespace's users. */
 extern const char *const pen_file_caps[];
+extern const char *const pen_copy_caps[]; /* and to make the nodes that a namespace may make */
 
 #endif

@@ -16,6 +16,7 @@
 #include <jansson.h>
 
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/proc.h"
 #include "base/str.h"
 #include "config/state.h"
@@ -27,7 +28,7 @@
 #define IMAGE   "/image"
 #define PROGRAM "/pillion-archive"
 
-enum { RESERVE_MIB = 256 };
+enum { RESERVE_MIB = 256, MAX_TOLD_BYTES = 1 << 20 };
 
 const struct archive_format archive_formats[] = {
 	{"tar", "none"}, {"tar.gz", "gzip"}, {"tar.xz", "xz"}, {"tar.zst", "zstd"}, {0}};
@@ -70,6 +71,33 @@ bool archive_told_parse(const char *text, size_t len, struct archive_told *told)
 	return true;
 }
 
+int archive_told_save(const struct archive_told *told, const char *path, struct pil_err *err)
+{
+	json_auto_t *env = json_array();
+	json_auto_t *root = NULL;
+	_auto_free char *text = NULL;
+	int ret = -ENOMEM;
+
+	for (char *const *e = told->env; *e; e++)
+		json_array_append_new(env, json_string(*e));
+	root = json_pack("{s:i, s:O, s:s}", "uid", (int)told->uid, "env", env, "workdir",
+			 told->workdir ? told->workdir : "");
+	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+	if (text)
+		ret = pil_write_file(path, 0600, text, strlen(text));
+	return ret ? pil_err_set(err, -ret, "write '%s'", path) : 0;
+}
+
+void archive_told_load(struct archive_told *told, const char *path)
+{
+	_auto_free char *text = NULL;
+	ssize_t len = pil_read_file(path, MAX_TOLD_BYTES, &text);
+
+	*told = (struct archive_told){0};
+	if (len >= 0 && !archive_told_parse(text, (size_t)len, told))
+		log_warn("'%s' cannot be read: it is left out", path);
+}
+
 /* What an archive may fill below @folder. */
 static uint64_t room_bytes(const char *folder)
 {
@@ -84,24 +112,17 @@ static uint64_t room_bytes(const char *folder)
 }
 
 /* Begins the pen of pillion-archive, with @rootfs at TREE. */
-static int begin(struct argv *a, struct userns_stage *stage, const char *program,
-		 const char *rootfs, bool write)
+static void begin(struct argv *a, struct userns_stage *stage, const char *program,
+		  const char *rootfs, bool write)
 {
-	const char *caps[16];
-	size_t n = 0;
+	static const char *const
+		caps[] = {"CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER",
+			  "CAP_FSETID", "CAP_MKNOD",        "CAP_SETFCAP",         "CAP_SYS_CHROOT",
+			  NULL}; /* it makes the tree its root folder, then gives the last one up */
 
-	while (pen_file_caps[n]) {
-		caps[n] = pen_file_caps[n];
-		n++;
-	}
-	caps[n++] = "CAP_SYS_CHROOT"; /* it makes the tree its root, then gives that up */
-	if (write)
-		caps[n++] = "CAP_MKNOD"; /* 0,0: whiteouts of overlayfs */
-	caps[n] = NULL;
 	pen_begin(a, caps);
 	pen_bind(a, stage, "--ro-bind", program, PROGRAM);
 	pen_bind(a, stage, write ? "--bind" : "--ro-bind", rootfs, TREE);
-	return 0;
 }
 
 struct progress {
@@ -130,8 +151,7 @@ static int make_root(const char *rootfs, struct pil_err *err)
 	return ret ? pil_err_set(err, -ret, "make folder '%s'", rootfs) : 0;
 }
 
-/* Has the tree what a distribution has? */
-static int check_tree(const char *rootfs, const char *what, struct pil_err *err)
+int archive_check_tree(const char *rootfs, const char *what, struct pil_err *err)
 {
 	static const char *const wanted[] = {"bin", "sbin", "usr", "etc", "lib"};
 
@@ -175,7 +195,7 @@ int archive_unpack(int fd, const char *rootfs, const char *what, struct pil_err 
 	status = pen_run(&a, &stage, &opts, &said, err);
 	if (progress.shown)
 		fprintf(stderr, "\r\033[K");
-	return status ? pen_failed(doing, status, &said, true, err) : check_tree(rootfs, what, err);
+	return status ? pen_failed(doing, status, &said, true, err) : 0;
 }
 
 int archive_unpack_image(const char *folder, const char *tag, const char *rootfs,
@@ -207,7 +227,7 @@ int archive_unpack_image(const char *folder, const char *tag, const char *rootfs
 	else if (!archive_told_parse(said.out ? said.out : "", said.n_out, told))
 		status = pil_err_say(err, EIO, "unpack the image: no answer");
 	else
-		status = check_tree(rootfs, "the image", err);
+		status = archive_check_tree(rootfs, "the image", err);
 	pen_said_finish(&said);
 	return status;
 }

@@ -26,6 +26,15 @@ void archive_told_finish(struct archive_told *told);
 /* Parses what pillion-archive prints of an image; for tests and fuzzing too. */
 bool archive_told_parse(const char *text, size_t len, struct archive_told *told);
 
+#define ARCHIVE_TOLD_NAME "image.json" /* in a distribution's folder */
+int archive_told_save(const struct archive_told *told, const char *path,
+		      struct pil_err *err) PIL_MUST_CHECK;
+/* Nothing where there is none; the caller calls archive_told_finish(). */
+void archive_told_load(struct archive_told *told, const char *path);
+
+/* Has the tree what a distribution has?  @what: how people call it. */
+int archive_check_tree(const char *rootfs, const char *what, struct pil_err *err) PIL_MUST_CHECK;
+
 /* Makes the new folder @rootfs of the archive @fd: tar, or that compressed by gzip, xz or zstd.
  * @what: how people call it.  On failure what is left of @rootfs is the caller's. */
 int archive_unpack(int fd, const char *rootfs, const char *what,

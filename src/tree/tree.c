@@ -711,7 +711,8 @@ int tree_install(const struct state_dirs *dirs, const struct recipe *recipe, con
 	return tree_install_of(dirs, recipe, dir, NULL, err);
 }
 
-int tree_remove(const char *dir, struct pil_err *err)
+/* The trees right in @dir. */
+static int remove_trees(const char *dir, struct pil_err *err)
 {
 	static const char *const trees[] = {"rootfs", "rootfs.part", "rootfs.old", "image.part"};
 	int ret = 0;
@@ -721,9 +722,44 @@ int tree_remove(const char *dir, struct pil_err *err)
 
 		ret = userns_remove_tree(path, err);
 	}
-	if (!ret && (ret = path_remove_tree(dir)))
-		return pil_err_set(err, -ret, "remove '%s'", dir);
 	return ret;
+}
+
+/* Those of the snapshots, each in a folder of its own. */
+static int remove_snapshots(const char *dir, struct pil_err *err)
+{
+	_auto_free char *pattern = str_printf("%s/snapshots/*", dir);
+	glob_t found;
+	int ret = 0;
+
+	if (glob(pattern, GLOB_NOSORT | GLOB_PERIOD, NULL, &found))
+		return 0;
+	for (size_t i = 0; i < found.gl_pathc && !ret; i++) {
+		const char *name = strrchr(found.gl_pathv[i], '/') + 1;
+
+		if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
+			ret = remove_trees(found.gl_pathv[i], err);
+	}
+	globfree(&found);
+	return ret;
+}
+
+int tree_remove(const char *dir, struct pil_err *err)
+{
+	_auto_free char *real = realpath(dir, NULL); /* it may be a link to where the user put it */
+	int ret;
+
+	if (real) {
+		ret = remove_trees(real, err);
+		if (!ret)
+			ret = remove_snapshots(real, err);
+		if (!ret && (ret = path_remove_tree(real)))
+			pil_err_set(err, -ret, "remove '%s'", real);
+		if (ret)
+			return ret;
+	}
+	ret = path_remove_tree(dir);
+	return ret ? pil_err_set(err, -ret, "remove '%s'", dir) : 0;
 }
 
 void tree_sweep(const struct state_dirs *dirs)

@@ -273,7 +273,7 @@ def test_the_manual_page_lists_what_help_lists(empty):
     page = (host_lib.BUILD / "docs" / "man" / "pillion.1.scd").read_text()
     words = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", empty.run("--help").stdout))
     refused = set(re.findall(r'^\t\{"(--[a-z-]+)", "', (host_lib.ROOT / "src/cli/main.c").read_text(), re.M))
-    assert len(words) > 40 and len(refused) > 9
+    assert len(words) > 40
     words |= refused
     assert not [word for word in words if f"*{word}*" not in page]
 
@@ -646,7 +646,7 @@ def test_names_are_the_same_in_any_case(installed):
     assert installed.run("--list", "--quiet").stdout == "debian\n"
 
 
-@pytest.mark.parametrize("word", ["--distribution-id", "--export", "--import", "--mount", "--set-default-version", "--system"])
+@pytest.mark.parametrize("word", ["--distribution-id", "--mount", "--set-default-version", "--system"])
 def test_what_is_not_supported_is_named(empty, word):
     done = empty.run(word, "debian")
     assert done.returncode == 1
@@ -654,10 +654,8 @@ def test_what_is_not_supported_is_named(empty, word):
 
 
 def test_flags_without_a_meaning_are_ignored_with_a_word(empty):
-    done = empty.run("--install", "nix", "--vhd-size", "5GB", "--web-download")
-    assert "--vhd-size has no meaning" in done.stderr and "--web-download has no meaning" in done.stderr
-    done = empty.run("--install", "debian", "--from-file", "x.wsl")
-    assert done.returncode == 1 and "--from-file is not supported" in done.stderr
+    done = empty.run("--install", "nix", "--fixed-vhd", "--web-download")
+    assert "--fixed-vhd has no meaning" in done.stderr and "--web-download has no meaning" in done.stderr
 
 
 @pytest.fixture
