@@ -18,6 +18,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -43,6 +44,7 @@ struct extract {
 	char path[PATH_MAX]; /* of the file at hand, clean */
 	int64_t data_end;    /* where its contents ended in the archive */
 	uint64_t n_files;
+	struct timespec root_times[2]; /* of the root folder, for the end */
 	struct pil_err *err;
 };
 
@@ -273,6 +275,17 @@ static int copy_contents(struct extract *x)
 	}
 }
 
+/* libarchive does not give "." its times. */
+static void note_root_times(struct extract *x, struct archive_entry *e)
+{
+	x->root_times[0] = (struct timespec){archive_entry_atime(e), archive_entry_atime_nsec(e)};
+	x->root_times[1] = (struct timespec){archive_entry_mtime(e), archive_entry_mtime_nsec(e)};
+	if (!archive_entry_mtime_is_set(e))
+		x->root_times[1].tv_nsec = UTIME_OMIT;
+	if (!archive_entry_atime_is_set(e))
+		x->root_times[0].tv_nsec = UTIME_OMIT;
+}
+
 static int make(struct extract *x, struct archive_entry *e)
 {
 	int ret = clear_place(x, e);
@@ -280,6 +293,8 @@ static int make(struct extract *x, struct archive_entry *e)
 	if (ret)
 		return ret;
 	archive_entry_set_pathname(e, x->path[0] ? x->path : ".");
+	if (!x->path[0])
+		note_root_times(x, e);
 	if (archive_write_header(x->out, e) != ARCHIVE_OK)
 		return failed(x, x->out, "make");
 	if (archive_entry_size(e) > 0 && !archive_entry_hardlink(e))
@@ -379,7 +394,10 @@ int extract_run(int fd, enum extract_pass pass, struct extract_limits *limits, s
 
 	if (!x)
 		return pil_err_set(err, ENOMEM, "read the archive");
-	*x = (struct extract){.pass = pass, .limits = limits, .err = err};
+	*x = (struct extract){.pass = pass,
+			      .limits = limits,
+			      .err = err,
+			      .root_times = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}}};
 	ret = open_out(x);
 	if (!ret)
 		ret = open_in(x, fd);
@@ -390,6 +408,8 @@ int extract_run(int fd, enum extract_pass pass, struct extract_limits *limits, s
 	x->path[0] = '\0';
 	if (x->out && archive_write_close(x->out) != ARCHIVE_OK && !ret)
 		ret = failed(x, x->out, "finish the folders");
+	if (!ret && pass != EXTRACT_WHITEOUTS && utimensat(AT_FDCWD, ".", x->root_times, 0))
+		ret = pil_err_set(err, errno, "set the times of the root");
 	archive_write_free(x->out);
 	archive_read_free(x->in);
 	free(x);

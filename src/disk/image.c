@@ -176,8 +176,14 @@ int image_from_tree(const char *dir, uint64_t limit_bytes, struct pil_err *err)
 
 int image_to_tree(const char *dir, struct pil_err *err)
 {
-	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
+
+	return image_to_tree_at(image, dir, err);
+}
+
+int image_to_tree_at(const char *image, const char *dir, struct pil_err *err)
+{
+	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *part = NULL;
 	int ret = fresh_part(dir, &part, err);
 

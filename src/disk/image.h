@@ -29,6 +29,9 @@ int image_from_tree(const char *dir, uint64_t limit_bytes, struct pil_err *err) 
  */
 int image_to_tree(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 
+/* The same of disk @image, elsewhere, to @dir/rootfs. */
+int image_to_tree_at(const char *image, const char *dir, struct pil_err *err) PIL_MUST_CHECK;
+
 /* Opens @dir/disk.ext4 for the one who uses it from now on, alone: the descriptor, or a copy of it
  * in another process, holds the image's lock until it is closed.  -EBUSY while somebody else does.
  * An image that was in use when its machine was killed is repaired as far as that can be done

@@ -145,8 +145,7 @@ int machine_connect(const struct state_dirs *dirs, const char *name, struct pil_
 	return pil_err_say(err, ETIMEDOUT, "start '%s': its agent does not answer", name);
 }
 
-/* The supervisor's pid if it holds its lock, else 0. */
-static pid_t supervisor(const struct state_dirs *dirs, const char *name)
+pid_t machine_supervisor(const struct state_dirs *dirs, const char *name)
 {
 	_auto_free char *lock = str_printf("%s/machines/%s/lock", dirs->runtime, name);
 	_auto_free char *path = str_printf("%s/machines/%s/pid", dirs->runtime, name);
@@ -199,7 +198,7 @@ static char *read_tail(const char *path)
 
 bool machine_running(const struct state_dirs *dirs, const char *name)
 {
-	return supervisor(dirs, name) > 0;
+	return machine_supervisor(dirs, name) > 0;
 }
 
 /* Somebody may start the machine anew meanwhile: that is another one. */
@@ -207,7 +206,7 @@ static bool wait_gone(const struct state_dirs *dirs, const char *name, pid_t pid
 {
 	int64_t due = clock_now_ms() + timeout_ms;
 
-	while (supervisor(dirs, name) == pid) {
+	while (machine_supervisor(dirs, name) == pid) {
 		if (clock_now_ms() > due)
 			return false;
 		poll(NULL, 0, 20);
@@ -238,7 +237,7 @@ void machine_explain_end(const struct state_dirs *dirs, const char *name, bool r
 
 int machine_stop(const struct state_dirs *dirs, const char *name, bool force, struct pil_err *err)
 {
-	pid_t pid = supervisor(dirs, name);
+	pid_t pid = machine_supervisor(dirs, name);
 
 	if (pid <= 0)
 		return 0;

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
@@ -94,6 +95,8 @@ int machine_connect(const struct state_dirs *dirs, const char *name,
 void machine_explain_end(const struct state_dirs *dirs, const char *name, bool ran,
 			 struct pil_err *err);
 
+/* The supervisor's pid if it holds its lock, else 0. */
+pid_t machine_supervisor(const struct state_dirs *dirs, const char *name);
 bool machine_running(const struct state_dirs *dirs, const char *name);
 
 /* Stops it and waits, half a minute at most.  0 also when it does not run. */

@@ -154,6 +154,21 @@ static int take_lock(struct supervisor *s, struct pil_err *err)
 	return ret ? pil_err_set(err, -ret, "write '%s'", pid_path) : 0;
 }
 
+/* Who holds the registry's lock announces what it does, then looks whether the machine runs; we
+ * take the machine's lock, then look here.  So at least one of the two sees the other. */
+static int refuse_while_worked_on(struct supervisor *s, struct pil_err *err)
+{
+	struct registry_work work;
+
+	if (!registry_working(&s->dirs, &work) || strcmp(work.name, s->spec.name) != 0)
+		return 0;
+	pil_err_hint(err, "pillion --list -v shows when it is over");
+	return pil_err_say(err, EBUSY,
+			   "An install, uninstall, or conversion is in progress for this "
+			   "distribution (%s).",
+			   work.state);
+}
+
 static int listen_both(struct supervisor *s, struct pil_err *err)
 {
 	_auto_free char *path = str_printf("%s/agent.sock", s->dir);
@@ -256,6 +271,8 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 		return ret;
 	s->dir = str_printf("%s/machines/%s", s->dirs.runtime, s->spec.name);
 	ret = take_lock(s, err);
+	if (!ret)
+		ret = refuse_while_worked_on(s, err);
 	if (!ret)
 		ret = listen_both(s, err);
 	if (!ret)

@@ -441,11 +441,14 @@ int userns_remove_tree(const char *path, struct pil_err *err)
 	struct userns_stage stage = {0};
 	struct proc_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1};
 	const char *seen;
+	struct stat st;
 	pid_t pid;
 	int status;
 
-	if (!path_exists(path))
+	if (lstat(path, &st))
 		return 0;
+	if (S_ISLNK(st.st_mode)) /* what it leads to is not removed */
+		return unlink(path) ? pil_err_set(err, errno, "remove '%s'", path) : 0;
 	seen = userns_stage_add(&stage, path);
 	/* The folder itself belongs to us: only what is in it needs the namespace. */
 	pid = userns_spawn((char *[]){(char *)"find", (char *)seen, (char *)"-xdev",

@@ -495,3 +495,166 @@ def test_list_that_is_not_as_wsl_wants_it_is_refused_as_a_whole(listed):
         assert ("list.json", None) in listed.server.asked and not listed.names()
     listed.configure("[wsl2]\nDistributionListUrl = ftp://x/y\n")
     assert "'ftp://x/y' is no address" in listed.fails("--list", "--online")
+
+
+# ---- exporting ----
+
+def make_rich(root, ids):
+    """Files with all that an archive has to carry; `ids` maps an id inside to one of the host."""
+    second = 10**9
+    (root / "rich" / "deep").mkdir(parents=True)
+    os.chmod(root / "rich", 0o2750)
+    for name, data in (("plain", b"text"), ("setuid", b"#!"), ("caps", b"\x7fELF"), ("acl", b"a"), ("noted", b"n"),
+                       ("name with \n and ü", b"odd"), ("x" * 250, b"long")):
+        (root / "rich" / name).write_bytes(data)
+    os.link(root / "rich" / "plain", root / "rich" / "deep" / "hard")
+    (root / "rich" / "soft").symlink_to("/" + "y" * 150)
+    os.mkfifo(root / "rich" / "fifo")
+    with open(root / "rich" / "sparse", "wb") as f:
+        f.truncate(1 << 33)
+        f.seek(1 << 32)
+        f.write(b"middle")
+    for path in [root / "rich", *(root / "rich").rglob("*")]:
+        os.chown(path, ids(0), ids(0), follow_symlinks=False)
+    os.chown(root / "rich" / "noted", ids(1000), ids(65535))
+    os.chown(root / "rich" / "soft", ids(33), ids(33), follow_symlinks=False)
+    os.chmod(root / "rich" / "setuid", 0o6755)
+    os.chmod(root / "rich", 0o2750)
+    os.setxattr(root / "rich" / "noted", "user.note", b"\0binary\xff" * 20)
+    os.setxattr(root / "rich" / "caps", "security.capability",
+                bytes.fromhex("01000003" + "0020000000000000" + "00" * 8) + ids(0).to_bytes(4, "little"))
+    entries = [(1, 6, 0xffffffff), (2, 4, ids(1000)), (4, 4, 0xffffffff), (16, 4, 0xffffffff), (32, 0, 0xffffffff)]
+    acl = (2).to_bytes(4, "little") + b"".join(t.to_bytes(2, "little") + p.to_bytes(2, "little") + w.to_bytes(4, "little")
+                                               for t, p, w in entries)
+    os.setxattr(root / "rich" / "acl", "system.posix_acl_access", acl)
+    os.setxattr(root / "rich" / "deep", "system.posix_acl_default", acl)
+    os.utime(root / "rich" / "plain", ns=(second, 1_600_000_000 * second + 123_456_789))
+    os.utime(root / "rich" / "acl", ns=(0, 5_000_000_000 * second + 999_999_999))  # after 2038
+    os.utime(root / "rich" / "soft", ns=(7, 1_500_000_000 * second + 1), follow_symlinks=False)
+    os.utime(root / "rich" / "deep", ns=(0, 1_400_000_000 * second + 42))
+    os.chmod(root, 0o751)
+    os.setxattr(root, "user.root", b"r")
+    os.utime(root, ns=(0, 1_200_000_000 * second + 5))
+    os.utime(root / "rich", ns=(0, 1_300_000_000 * second + 4711))
+
+
+def describe(root):
+    """All that equal trees have in common, by path."""
+    found, first = {}, {}
+    for path in [root, *sorted(root.rglob("*"))]:
+        st = path.lstat()
+        what = [st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns,
+                {a: os.getxattr(path, a, follow_symlinks=False) for a in os.listxattr(path, follow_symlinks=False)}]
+        if stat.S_ISREG(st.st_mode):
+            what += [st.st_size, first.setdefault(st.st_ino, str(path.relative_to(root)))]
+            what.append(path.read_bytes() if st.st_size < 1 << 20 else st.st_blocks < 2048)
+        elif stat.S_ISLNK(st.st_mode):
+            what.append(os.readlink(path))
+        found[str(path.relative_to(root))] = what
+    return found
+
+
+def inside(number):
+    return 0x78000000 + number
+
+
+@pytest.fixture
+def rich(home, made):
+    home.ok("--import", "rich", home.root / "rich", made / "busy.tar", "--version", "1")
+    make_rich(tree_of(home, "rich"), inside)
+    return home
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.xz", "tar.zst"])
+def test_all_that_files_are_made_of_survives_export_and_import(rich, suffix):
+    before = describe(tree_of(rich, "rich"))
+    rich.ok("--export", "rich", rich.root / f"out.{suffix}")
+    assert describe(tree_of(rich, "rich")) == before
+    assert (rich.root / f"out.{suffix}").stat().st_size < 4 << 20  # holes are holes
+    rich.ok("--import", "again", rich.root / "again", rich.root / f"out.{suffix}", "--version", "1")
+    after = describe(tree_of(rich, "again"))
+    assert after.keys() == before.keys()
+    assert {k: (before[k], after[k]) for k in before if before[k] != after[k]} == {}
+
+
+def test_archive_is_one_that_tar_reads(rich):
+    """GNU tar finds the names, owners, links and holes that are there."""
+    archive_bytes = rich.run("--export", "rich", "-", text=False)
+    assert archive_bytes.returncode == 0, archive_bytes.stderr
+    (rich.root / "out.tar").write_bytes(archive_bytes.stdout)
+    (rich.root / "by-tar").mkdir()
+    subprocess.run(["tar", "-C", rich.root / "by-tar", "--numeric-owner", "-xpf", rich.root / "out.tar"], check=True)
+    tree = rich.root / "by-tar" / "rich"
+    assert (tree / "noted").stat().st_uid == 1000 and (tree / "noted").stat().st_gid == 65535
+    assert (tree / "plain").stat().st_nlink == 2 and (tree / "plain").stat().st_mtime_ns == 1_600_000_000_123_456_789
+    assert (tree / "sparse").stat().st_size == 1 << 33 and (tree / "sparse").stat().st_blocks < 2048
+
+
+def test_running_distribution_is_exported_as_it_is_at_one_moment(home, made):
+    """A program moves a file between two folders all the time: an archive has it exactly once."""
+    home.ok("--import", "busy", home.root / "busy", made / "busy.tar", "--version", "1")
+    mover = subprocess.Popen([host_lib.PILLION, "-d", "busy", "-e", "sh", "-c",
+                              "cd /root; touch a1; n=1; while true; do mv a$n b$n; m=$((n + 1)); mv b$n a$m; n=$m; done"],
+                             env=home.env, stdin=subprocess.DEVNULL)
+    try:
+        host_lib.wait_for("the program to begin", lambda: list((tree_of(home, "busy") / "root").glob("a*")), 30)
+        for n in range(3):
+            home.ok("--export", "busy", home.root / "out.tar")
+            with tarfile.open(home.root / "out.tar") as tar:
+                moved = [name for name in tar.getnames() if name.startswith("./root/") and name[7] in "ab"]
+            assert len(moved) == 1, moved
+        assert mover.poll() is None
+        names = {p.name for p in (tree_of(home, "busy") / "root").iterdir()}
+        host_lib.wait_for("the program to go on", lambda: {p.name for p in (tree_of(home, "busy") / "root").iterdir()} != names, 30)
+    finally:
+        home.run("--terminate", "busy")
+        mover.kill()
+        mover.wait()
+
+
+def test_killed_export_lets_the_machine_go_on_and_leaves_no_file(home, made):
+    home.ok("--import", "busy", home.root / "busy", made / "busy.tar", "--version", "1")
+    with open(tree_of(home, "busy") / "big", "wb") as f:
+        for _ in range(64):
+            f.write(os.urandom(1 << 20))
+    home.ok("-d", "busy", "-e", "true")
+    export = subprocess.Popen([host_lib.PILLION, "--export", "busy", home.root / "out.tar.xz"], env=home.env,
+                              stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    host_lib.wait_for("the export to begin", lambda: (home.root / "out.tar.xz.part").exists(), 30)
+    export.kill()
+    export.wait()
+    assert home.ok("-d", "busy", "-e", "echo", "alive") == "alive\n"
+    assert not (home.root / "out.tar.xz").exists()
+
+
+def test_disk_image_of_a_sandbox_is_imported_as_a_sandbox_again(rich):
+    """As a raw image and back: --format vhd, --import-in-place, --import --vhd."""
+    before = describe(tree_of(rich, "rich"))
+    rich.ok("--export", "rich", rich.root / "out.img", "--format", "vhd")
+    assert (rich.root / "out.img").stat().st_blocks * 512 < 64 << 20
+    assert not (rich.distros / "rich" / "disk.ext4").exists()
+    assert describe(tree_of(rich, "rich")) == before
+
+
+def test_formats_that_cannot_be_are_refused(rich):
+    assert "--format is tar" in rich.fails("--export", "rich", rich.root / "x", "--format", "zip")
+    assert "a disk cannot go to standard output" in rich.fails("--export", "rich", "-", "--vhd")
+    assert "There is no distribution with the supplied name." in rich.fails("--export", "nobody", rich.root / "x")
+    assert "No such file" in rich.fails("--export", "rich", "/nowhere/x.tar")
+
+
+def test_machine_does_not_start_while_its_distribution_is_worked_on(home, made):
+    """Who exports a stopped machine reads files that nobody changes."""
+    home.ok("--import", "busy", home.root / "busy", made / "busy.tar", "--version", "1")
+    with open(tree_of(home, "busy") / "big", "wb") as f:
+        for _ in range(64):
+            f.write(os.urandom(1 << 20))
+    export = subprocess.Popen([host_lib.PILLION, "--export", "busy", home.root / "out.tar.xz"], env=home.env,
+                              stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    host_lib.wait_for("the export to begin", lambda: (home.root / "out.tar.xz.part").exists(), 30)
+    said = home.fails("-d", "busy", "-e", "true")
+    assert "An install, uninstall, or conversion is in progress for this distribution (Exporting)." in said
+    assert "Exporting" in home.ok("--list", "--verbose")
+    export.kill()
+    export.wait()
+    home.ok("-d", "busy", "-e", "true")
