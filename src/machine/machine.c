@@ -222,7 +222,7 @@ void machine_explain_end(const struct state_dirs *dirs, const char *name, bool r
 	const char *failure;
 
 	if (ran && machine_running(dirs, name)) /* it still writes what it has been told */
-		wait_gone(dirs, name, supervisor(dirs, name), LAST_WORDS_MS);
+		wait_gone(dirs, name, machine_supervisor(dirs, name), LAST_WORDS_MS);
 	log = read_tail(path);
 	failure = log ? failure_in(log, ran) : NULL;
 	pil_err_hint(err, "see %s", path);
