@@ -30,6 +30,8 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "exec/account.h"
+#include "exec/card.h"
 #include "exec/ggml/device.h"
 #include "exec/ggml/ggml_host.h"
 #include "exec/ggml/session.h"
@@ -53,19 +55,6 @@ static int probe(struct ggml_host *host)
 
 	return pil_write_all(STDOUT_FILENO, devices, sizeof(devices[0]) * (size_t)n) ? EXIT_FAILURE
 										     : 0;
-}
-
-static unsigned machine_sessions(struct gg_device *device, const char *machine)
-{
-	struct account *a;
-	unsigned n = 0;
-
-	pthread_mutex_lock(&device->lock);
-	list_for_each (a, &device->accounts, link)
-		if (!strcmp(a->machine, machine))
-			n = a->n_sessions;
-	pthread_mutex_unlock(&device->lock);
-	return n;
 }
 
 /* Takes @fd, of which the machine's gate has another (host.h): nothing that a guest has queued
@@ -94,7 +83,8 @@ static void open_session(struct gg_device *device, struct control_open *open, in
 	struct pil_err err = {0};
 
 	open->machine[sizeof(open->machine) - 1] = '\0';
-	if (open->max_sessions && machine_sessions(device, open->machine) >= open->max_sessions)
+	if (open->max_sessions &&
+	    account_n_sessions(device->card, open->machine) >= open->max_sessions)
 		refuse(fd, WIRE_E_BUSY);
 	else if (session_start(device, &opts, &err))
 		log_err("%s", err.msg);
@@ -102,7 +92,8 @@ static void open_session(struct gg_device *device, struct control_open *open, in
 
 static void report(struct gg_device *device, int control_fd)
 {
-	struct control_report r = {.kind = CONTROL_REPORT, .n_sessions = session_count(device)};
+	struct control_report r = {.kind = CONTROL_REPORT,
+				   .n_sessions = card_n_sessions(device->card)};
 	size_t free_bytes = 0, total_bytes = 0;
 
 	device->host->api.ggml_backend_dev_memory(device->dev, &free_bytes, &total_bytes);
@@ -137,8 +128,8 @@ static int serve(struct gg_device *device, int control_fd)
 {
 	struct log_limit lost = {0};
 
-	device->turns.stuck_ctx = &control_fd;
-	device->turns.stuck = on_stuck;
+	device->card->stuck_ctx = &control_fd;
+	device->card->stuck = on_stuck;
 	report(device, control_fd);
 	for (;;) {
 		struct control_open open;
@@ -160,7 +151,7 @@ static int serve(struct gg_device *device, int control_fd)
 			pil_close_p(&fds[i]);
 	}
 	close(control_fd);
-	while (session_count(device))
+	while (card_n_sessions(device->card))
 		poll(NULL, 0, 200);
 	return 0;
 }
@@ -203,6 +194,7 @@ int main(int argc, char **argv)
 	uint64_t control_fd = UINT64_MAX, uid = 0;
 	struct ggml_host *host;
 	struct gg_device *device;
+	struct card *card;
 	struct pil_err err = {0};
 	bool want_probe = false;
 	int c;
@@ -237,7 +229,8 @@ int main(int argc, char **argv)
 		log_err("--device and --control-fd are needed");
 		return EXIT_FAILURE;
 	}
-	if (gg_device_open(&device, host, device_name, &err))
+	if (card_create(&card, -1, 0, &err) ||
+	    gg_device_open(&device, host, device_name, card, &err))
 		return fail(&err);
 	return serve(device, (int)control_fd);
 }

@@ -16,15 +16,15 @@
 #error "no file seals"
 #endif
 
-void shms_init(struct shms *shms, struct gg_device *device, struct account *account)
+void shms_init(struct shms *shms, struct account *account)
 {
-	*shms = (struct shms){.device = device, .account = account};
+	*shms = (struct shms){.account = account};
 }
 
 static void drop(struct shms *shms, struct shm *shm)
 {
 	if (shm->map && !shm->is_file)
-		account_unshare(shms->device, shms->account, shm->bytes);
+		account_unshare(shms->account, shm->bytes);
 	file_map_drop(shm->map);
 	*shm = (struct shm){0};
 }
@@ -86,11 +86,11 @@ static enum wire_status map_memory(struct shms *shms, struct shm *shm, int fd)
 {
 	if (!acceptable(fd, shm->bytes))
 		return WIRE_E_UNSUPPORTED;
-	if (!account_share(shms->device, shms->account, shm->bytes))
+	if (!account_share(shms->account, shm->bytes))
 		return WIRE_E_NO_MEMORY;
 	shm->map = file_map_open_memory(fd, shm->bytes, &shms->account->n_mappings);
 	if (!shm->map)
-		account_unshare(shms->device, shms->account, shm->bytes);
+		account_unshare(shms->account, shm->bytes);
 	return shm->map ? WIRE_OK : WIRE_E_NO_MEMORY;
 }
 

@@ -21,12 +21,11 @@ struct shm {
 };
 
 struct shms {
-	struct gg_device *device;
 	struct account *account;
 	struct shm slots[WIRE_MAX_SHM];
 };
 
-void shms_init(struct shms *shms, struct gg_device *device, struct account *account);
+void shms_init(struct shms *shms, struct account *account);
 void shms_finish(struct shms *shms); /* drops what is left */
 
 /* Takes @add with its descriptor (borrowed; kept is what is mapped).  False: the peer broke a rule;

@@ -20,11 +20,10 @@
 #include "base/fd.h"
 #include "exec/account.h"
 
-int stream_init(struct stream *s, int fd, struct gg_device *device, struct account *account)
+int stream_init(struct stream *s, int fd, struct account *account)
 {
 	memset(s, 0, sizeof(*s));
 	s->fd = fd;
-	s->device = device;
 	s->account = account;
 	s->in = malloc(STREAM_IN_BYTES);
 	s->in_cap = s->in ? STREAM_IN_BYTES : 0;
@@ -37,7 +36,7 @@ void stream_finish(struct stream *s)
 		close(s->fds[--s->n_fds]);
 	pil_close_p(&s->fd);
 	if (s->in_cap > STREAM_IN_BYTES)
-		account_unhold(s->device, s->account, s->in_cap - STREAM_IN_BYTES);
+		account_unhold(s->account, s->in_cap - STREAM_IN_BYTES);
 	free(s->in);
 	s->in = NULL;
 	s->in_cap = 0;
@@ -97,11 +96,11 @@ static bool grow(struct stream *s, size_t want)
 	size_t more = want - s->in_cap;
 	uint8_t *bigger;
 
-	if (!account_hold(s->device, s->account, more))
+	if (!account_hold(s->account, more))
 		return false;
 	bigger = realloc(s->in, want);
 	if (!bigger) {
-		account_unhold(s->device, s->account, more);
+		account_unhold(s->account, more);
 		return false;
 	}
 	s->in = bigger;

@@ -19,12 +19,10 @@
 enum { STREAM_MAX_FDS = 8, STREAM_OUT_BYTES = 4096, STREAM_IN_BYTES = 256 << 10 };
 
 struct account;
-struct gg_device;
 
 struct stream {
-	int fd;                   /* owned */
-	struct gg_device *device; /* borrowed, as is @account: what @in takes more is held there */
-	struct account *account;
+	int fd;                  /* owned */
+	struct account *account; /* borrowed: what @in takes more is held there */
 	uint8_t *in;
 	size_t in_cap, in_pos, in_end; /* unread: [in_pos, in_end) */
 	int fds[STREAM_MAX_FDS];       /* received, not claimed yet, oldest first */
@@ -34,7 +32,7 @@ struct stream {
 };
 
 /* Takes @fd; 0 or -errno. */
-int stream_init(struct stream *s, int fd, struct gg_device *device, struct account *account);
+int stream_init(struct stream *s, int fd, struct account *account);
 void stream_finish(struct stream *s);
 
 /* Waits for the next frame header and its fixed part.  1: *@frame is valid by ops.def and *@fixed

@@ -355,6 +355,7 @@ struct gg_device *fake_device_new(void)
 {
 	struct ggml_host *host = calloc(1, sizeof(*host));
 	struct gg_device *device = NULL;
+	struct card *card;
 
 	host->api = (struct ggml_api){
 #define FAKE_ENTRY(ret, name, args) .name = fake_##name,
@@ -371,7 +372,7 @@ struct gg_device *fake_device_new(void)
 		host->types.block[i] = (uint32_t)fake_ggml_blck_size(i);
 		host->types.bytes[i] = (uint32_t)fake_ggml_type_size(i);
 	}
-	if (gg_device_open(&device, host, "Fake", NULL))
+	if (card_create(&card, -1, 0, NULL) || gg_device_open(&device, host, "Fake", card, NULL))
 		abort();
 	return device;
 }
@@ -380,6 +381,7 @@ void fake_device_free(struct gg_device *device)
 {
 	struct ggml_host *host = device->host;
 
+	card_destroy(device->card);
 	gg_device_destroy(device);
 	free(host);
 }

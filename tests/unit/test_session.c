@@ -93,9 +93,9 @@ static void test_session_without_threads_to_compute_with_is_refused(void **state
 
 static void wait_until_gone(struct gg_device *device)
 {
-	for (int i = 0; i < bound_ms(5000) && session_count(device); i++)
+	for (int i = 0; i < bound_ms(5000) && card_n_sessions(device->card); i++)
 		usleep(1000);
-	assert_int_equal(session_count(device), 0);
+	assert_int_equal(card_n_sessions(device->card), 0);
 }
 
 static void send_op(struct peer *p, uint16_t op, const void *fixed, const void *tail,
@@ -140,9 +140,9 @@ static void expect_ended_but(struct peer *p, unsigned n_others)
 	char c;
 
 	assert_int_equal(read(p->fd, &c, 1), 0);
-	for (int i = 0; i < bound_ms(5000) && session_count(p->device) > n_others; i++)
+	for (int i = 0; i < bound_ms(5000) && card_n_sessions(p->device->card) > n_others; i++)
 		usleep(1000);
-	assert_int_equal(session_count(p->device), n_others);
+	assert_int_equal(card_n_sessions(p->device->card), n_others);
 }
 
 static void expect_ended(struct peer *p)
@@ -219,7 +219,8 @@ static void test_quota_holds_over_all_sessions_of_a_machine(void **state)
 	assert_int_equal(alloc(&b, 1, 700 << 10), WIRE_E_NO_MEMORY);
 	assert_int_equal(alloc(&other, 1, 4 << 20), WIRE_OK);
 	close(a.fd);
-	for (int i = 0; i < bound_ms(5000) && session_count(*state) > 2; i++)
+	for (int i = 0;
+	     i < bound_ms(5000) && card_n_sessions(((struct gg_device *)*state)->card) > 2; i++)
 		usleep(1000);
 	assert_int_equal(alloc(&b, 1, 700 << 10), WIRE_OK);
 	close(b.fd);
@@ -937,7 +938,7 @@ static void *send_large_frame(void *arg)
 
 static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 {
-	struct account *account = account_get(*state, "m", 0);
+	struct account *account = account_get(((struct gg_device *)*state)->card, "m", 0);
 	struct wire_frame f;
 	struct stream s;
 	const void *fixed;
@@ -946,7 +947,7 @@ static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(stream_init(&s, pair[0], *state, account), 0);
+	assert_int_equal(stream_init(&s, pair[0], account), 0);
 	before = s.in_cap;
 	assert_int_equal(pthread_create(&sender, NULL, send_large_frame, &pair[1]), 0);
 	assert_int_equal(stream_next(&s, &f, &fixed), 1);
@@ -958,7 +959,7 @@ static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 	assert_int_equal(stream_next(&s, &f, &fixed), 0);
 	assert_int_equal(s.in_cap, before);
 	stream_finish(&s);
-	account_put(*state, account);
+	account_put(account);
 }
 
 /* The header of a frame whose tail is still to come. */
@@ -978,13 +979,14 @@ static void test_frames_are_aligned_wherever_reads_end(void **state)
 	const void *fixed;
 	int pair[2];
 
+	(void)state;
 	for (uint32_t bytes = 1; bytes <= 8; bytes++)
 		for (uint32_t there = 0; there <= wire_padded(bytes); there++) {
 			struct stream s;
 
 			assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
 					 0);
-			assert_int_equal(stream_init(&s, pair[0], *state, NULL), 0);
+			assert_int_equal(stream_init(&s, pair[0], NULL), 0);
 			send_head(pair[1], WIRE_OP_SET, &(struct wire_set){.buffer = 1}, bytes);
 			assert_int_equal(pil_write_all(pair[1], tail, there), 0);
 			assert_int_equal(stream_next(&s, &f, &fixed), 1);
@@ -1069,7 +1071,7 @@ static void test_unfinished_frames_count_in_the_quota(void **state)
 		    4 << 20); /* some have none, and are told with the next answer */
 	for (int i = 0; i < N; i++)
 		close(p[i].fd);
-	for (int i = 0; i < 5000 && session_count(*state) > 1; i++)
+	for (int i = 0; i < 5000 && card_n_sessions(((struct gg_device *)*state)->card) > 1; i++)
 		usleep(1000);
 	assert_int_equal(left_of(&asks), before);
 	close(asks.fd);
@@ -1206,7 +1208,7 @@ static void test_graph_gives_way_when_others_wait_too_long(void **state)
 	struct gg_device *device = *state;
 	struct peer greedy = connect_peer(device, "a", 0), other = connect_peer(device, "b", 0);
 
-	device->turns.max_us = 50000;
+	device->card->turn_max_us = 50000;
 	define_graph(&greedy);
 	define_graph(&other);
 	run_long_graph(&greedy);

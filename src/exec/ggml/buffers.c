@@ -104,7 +104,7 @@ static bool stop_lending(struct buffers *b, struct gg_buffer *buffer, struct wei
 	w->lent = NULL;
 	buffer->n_lent--;
 	b->n_lent--;
-	return device_commit(b->device, w->uncommitted);
+	return account_commit(b->account, w->uncommitted);
 }
 
 static void drop_weight(struct buffers *b, struct gg_buffer *buffer, struct weight *w)
@@ -112,8 +112,8 @@ static void drop_weight(struct buffers *b, struct gg_buffer *buffer, struct weig
 	stop_lending(b, buffer, w);
 	if (w->own_buffer) {
 		free_buffer(b, w->own_buffer);
-		account_refund(b->device, b->account, w->own_extra);
-		account_unhold(b->device, b->account, w->own_held);
+		account_refund(b->account, w->own_extra);
+		account_unhold(b->account, w->own_held);
 	} else if (w->placed) {
 		give_pages_back(b, w->tensor.data, w->bytes);
 	}
@@ -130,12 +130,11 @@ static void release(struct buffers *b, struct gg_buffer *buffer)
 	for (int i = 0; i < DEVICE_MAX_EXTRA; i++) {
 		if (buffer->shadow[i])
 			free_buffer(b, buffer->shadow[i]);
-		account_unhold(b->device, b->account, buffer->shadow_held[i]);
+		account_unhold(b->account, buffer->shadow_held[i]);
 	}
 	free_buffer(b, buffer->plain);
-	account_refund(b->device, b->account, buffer->bytes);
-	account_unhold(b->device, b->account,
-		       BUFFER_HELD_BYTES + buffer->cap_weights * WEIGHT_HELD_BYTES);
+	account_refund(b->account, buffer->bytes);
+	account_unhold(b->account, BUFFER_HELD_BYTES + buffer->cap_weights * WEIGHT_HELD_BYTES);
 	free(buffer->weights);
 	free(buffer);
 }
@@ -181,10 +180,10 @@ enum wire_status buffers_alloc(struct buffers *b, uint32_t handle, uint64_t byte
 	if (handle == 0 || slot >= WIRE_MAX_BUFFERS || b->slots[slot] || bytes == 0 ||
 	    bytes > b->device->max_buffer)
 		return WIRE_E_INVALID;
-	if (!account_hold(b->device, b->account, BUFFER_HELD_BYTES))
+	if (!account_hold(b->account, BUFFER_HELD_BYTES))
 		return WIRE_E_NO_MEMORY;
-	if (!account_charge(b->device, b->account, bytes)) {
-		account_unhold(b->device, b->account, BUFFER_HELD_BYTES);
+	if (!account_charge(b->account, bytes)) {
+		account_unhold(b->account, BUFFER_HELD_BYTES);
 		return WIRE_E_NO_MEMORY;
 	}
 	buffer = calloc(1, sizeof(*buffer));
@@ -192,8 +191,8 @@ enum wire_status buffers_alloc(struct buffers *b, uint32_t handle, uint64_t byte
 		buffer->plain = new_buffer(b, b->device->buft, bytes);
 	if (!buffer || !buffer->plain) {
 		free(buffer);
-		account_refund(b->device, b->account, bytes);
-		account_unhold(b->device, b->account, BUFFER_HELD_BYTES);
+		account_refund(b->account, bytes);
+		account_unhold(b->account, BUFFER_HELD_BYTES);
 		return WIRE_E_NO_MEMORY;
 	}
 	buffer->handle = handle;
@@ -374,11 +373,11 @@ static bool more_weights(struct buffers *b, struct gg_buffer *buffer)
 	uint64_t bytes = (cap - buffer->cap_weights) * WEIGHT_HELD_BYTES;
 	struct weight **more;
 
-	if (cap > WIRE_MAX_TENSORS || !account_hold(b->device, b->account, bytes))
+	if (cap > WIRE_MAX_TENSORS || !account_hold(b->account, bytes))
 		return false;
 	more = reallocarray(buffer->weights, cap, sizeof(*more));
 	if (!more) {
-		account_unhold(b->device, b->account, bytes);
+		account_unhold(b->account, bytes);
 		return false;
 	}
 	buffer->weights = more;
@@ -487,15 +486,15 @@ static struct ggml_backend_buffer *own_room(struct buffers *b, int type, struct 
 	uint64_t extra = bytes - w->bytes;
 	uint64_t kept = w->bytes - whole_pages(b, plain, w->bytes);
 
-	if (w->own_buffer || !account_hold(b->device, b->account, kept))
+	if (w->own_buffer || !account_hold(b->account, kept))
 		return NULL;
-	if (account_charge(b->device, b->account, extra)) {
+	if (account_charge(b->account, extra)) {
 		w->own_buffer = new_buffer(b, b->device->extra[type], bytes);
 		if (!w->own_buffer)
-			account_refund(b->device, b->account, extra);
+			account_refund(b->account, extra);
 	}
 	if (!w->own_buffer) {
-		account_unhold(b->device, b->account, kept);
+		account_unhold(b->account, kept);
 		return NULL;
 	}
 	w->own_extra = extra;
@@ -513,7 +512,7 @@ static bool hold_ends(struct buffers *b, struct gg_buffer *buffer, int type, con
 
 	if (kept > buffer->bytes - *held)
 		kept = buffer->bytes - *held;
-	if (!account_hold(b->device, b->account, kept))
+	if (!account_hold(b->account, kept))
 		return false;
 	*held += kept;
 	return true;
@@ -647,7 +646,7 @@ static bool lend_weight(struct buffers *b, struct gg_buffer *buffer, struct weig
 	w->uncommitted = 0;
 	if (give_pages_back(b, buffer->base + w->offset, w->bytes))
 		w->uncommitted = whole_pages(b, buffer->base + w->offset, w->bytes);
-	device_uncommit(b->device, w->uncommitted);
+	account_uncommit(b->account, w->uncommitted);
 	buffer->n_lent++;
 	b->n_lent++;
 	w->tensor.data = (void *)data; /* nobody writes to it: gg_buffer_own() */

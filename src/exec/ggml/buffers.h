@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "exec/account.h"
 #include "exec/file_map.h"
 #include "exec/ggml/device.h"
 #include "wire/wire.h"

@@ -1,31 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * device.h -- one ggml device, opened: what it can do, and who uses how much (account.h).
+ * device.h -- one ggml device, opened: what it can do.
  *
  * Thread-safe: sessions run in threads of their own and share the device. */
 #ifndef PIL_DEVICE_H
 #define PIL_DEVICE_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "base/list.h"
-#include "exec/account.h"
+#include "exec/card.h"
 #include "exec/ggml/ggml_host.h"
-#include "exec/ggml/turn.h"
 
 enum {
 	DEVICE_MAX_EXTRA = 8,
 	/* malloc() mostly takes fresh pages for what is as large */
 	DEVICE_MMAP_THRESHOLD = 128 << 10,
-	DEVICE_MAX_LEFT = 64, /* accounts without a session */
 };
 
 struct gg_device {
-	struct ggml_host *host; /* borrowed */
+	struct ggml_host *host; /* borrowed, as is @card */
+	struct card *card;
 	struct ggml_backend_device *dev;
 	struct ggml_backend_buffer_type *buft;
 	/* Buffer types in which the device runs matrix products faster than in @buft (AMX,
@@ -38,18 +35,12 @@ struct gg_device {
 	bool host_memory; /* tensors can be read and written through pointers */
 	int n_threads;    /* of a reference device */
 	uint64_t alignment, max_buffer;
-
-	pthread_mutex_t lock; /* all below */
-	struct list accounts; /* account::link */
-	struct turns turns;
-	uint64_t committed_bytes; /* of all accounts: what can come to be used of memory */
-	unsigned n_sessions;
 };
 
-/* Opens the device that @host's ggml calls @name.  Released with gg_device_destroy(), which must
- * not happen while sessions run. */
+/* Opens the device that @host's ggml calls @name, the way to @card (borrowed).  Released with
+ * gg_device_destroy(), which must not happen while sessions run. */
 int gg_device_open(struct gg_device **out, struct ggml_host *host, const char *name,
-		   struct pil_err *err) PIL_MUST_CHECK;
+		   struct card *card, struct pil_err *err) PIL_MUST_CHECK;
 void gg_device_destroy(struct gg_device *device); /* NULL is fine */
 
 #endif

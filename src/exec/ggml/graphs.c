@@ -44,7 +44,7 @@ static void free_storage(struct graphs *g, struct gg_graph *graph)
 	graph->wire = NULL;
 	graph->tensors = NULL;
 	graph->index = NULL;
-	account_unhold(g->device, g->buffers->account, graph->held_bytes);
+	account_unhold(g->buffers->account, graph->held_bytes);
 	graph->held_bytes = 0;
 	g->cap_tensors -= graph->cap_tensors;
 	atomic_fetch_sub(&g->buffers->account->n_tensors, graph->cap_tensors);
@@ -62,7 +62,7 @@ void graphs_finish(struct graphs *g)
 {
 	for (int i = 0; i < WIRE_MAX_GRAPHS; i++)
 		clear(g, &g->slots[i]);
-	account_refund(g->device, g->buffers->account, g->scratch_bytes);
+	account_refund(g->buffers->account, g->scratch_bytes);
 	g->scratch_bytes = 0;
 }
 
@@ -391,7 +391,7 @@ static bool charge_scratch(struct graphs *g, const struct graph_needs *needs)
 
 	if (bytes <= g->scratch_bytes)
 		return true;
-	if (!account_charge(g->device, g->buffers->account, bytes - g->scratch_bytes))
+	if (!account_charge(g->buffers->account, bytes - g->scratch_bytes))
 		return false;
 	g->scratch_bytes = bytes;
 	return true;
@@ -431,11 +431,11 @@ static bool reserve(struct graphs *g, struct gg_graph *graph, uint32_t n)
 	if (n > GRAPHS_MAX_TENSORS - (g->cap_tensors - graph->cap_tensors))
 		return false;
 	free_storage(g, graph);
-	if (!account_hold(g->device, g->buffers->account, bytes))
+	if (!account_hold(g->buffers->account, bytes))
 		return false;
 	if (atomic_fetch_add(n_of_machine, n) > GRAPHS_MAX_OF_MACHINE - n) {
 		atomic_fetch_sub(n_of_machine, n);
-		account_unhold(g->device, g->buffers->account, bytes);
+		account_unhold(g->buffers->account, bytes);
 		return false;
 	}
 	graph->held_bytes = bytes;

@@ -167,7 +167,7 @@ static struct op_cut cut_of(struct runner *r, const struct gg_graph *graph, uint
 
 static void rest(struct runner *r, int64_t *used_us)
 {
-	*used_us += device_turn_yield(r->device, r->turn);
+	*used_us += turn_yield(r->turn);
 }
 
 /* A node that takes more than a slice. */

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "exec/ggml/graphs.h"
-#include "exec/ggml/turn.h"
+#include "exec/turn.h"
 
 enum { RUN_SLICE_US = 100000 };
 

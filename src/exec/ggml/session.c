@@ -5,7 +5,7 @@
  * which the next answer carries.  A handler returns 0, or -errno to end the session: -EPROTO is for
  * a peer that breaks the rules of wire.h, which is counted and logged at most once a second.
  *
- * The only thing sessions share is the device: its memory accounts and the turn to compute, neither
+ * The only thing sessions share is the card: its memory accounts and the turn to compute, neither
  * of which is held while reading from or writing to a peer.  So a stopped peer stops nobody else.
  * A graph that runs is given up when its program has gone, or others have waited for too long,
  * where the back end can be told so.
@@ -94,20 +94,20 @@ static int64_t bill(struct session *s)
 	if (used_us < BILL_US)
 		return cpu_us;
 	s->billed_us = cpu_us;
-	device_bill(s->device, &s->turn, used_us);
+	turn_bill(&s->turn, used_us);
 	return cpu_us;
 }
 
 /* At the end: does not wait. */
 static void bill_rest(struct session *s)
 {
-	device_book(s->device, s->account, thread_cpu_us() - s->billed_us);
+	turn_book(s->account, thread_cpu_us() - s->billed_us);
 }
 
 void session_begin_turn(struct session *s)
 {
 	s->turn_cpu_us = bill(s);
-	device_turn_begin(s->device, &s->turn);
+	turn_begin(&s->turn);
 }
 
 void session_add_used(struct session *s, int64_t used_us)
@@ -117,7 +117,7 @@ void session_add_used(struct session *s, int64_t used_us)
 
 int64_t session_end_turn(struct session *s)
 {
-	int64_t used_us = device_turn_end(s->device, &s->turn);
+	int64_t used_us = turn_end(&s->turn);
 
 	s->billed_us += thread_cpu_us() - s->turn_cpu_us; /* in the turn: booked as device time */
 	session_add_used(s, used_us);
@@ -126,7 +126,7 @@ int64_t session_end_turn(struct session *s)
 
 void session_yield_turn(struct session *s)
 {
-	session_add_used(s, device_turn_yield(s->device, &s->turn));
+	session_add_used(s, turn_yield(&s->turn));
 }
 
 bool session_peer_gone(struct session *s)
@@ -143,7 +143,7 @@ static bool must_stop(void *arg)
 	struct session *s = arg;
 	struct timespec now;
 
-	if (atomic_load_explicit(&s->turn.overdue, memory_order_relaxed))
+	if (turn_is_overdue(&s->turn))
 		return true;
 	if (++s->n_asked % ASKED_PER_LOOK)
 		return s->gone;
@@ -161,7 +161,7 @@ int on_memory(struct session *s, const struct wire_frame *f, const struct wire_e
 	struct wire_memory m;
 
 	(void)c;
-	account_memory(s->device, s->account, &m.free, &m.total);
+	account_memory(s->account, &m.free, &m.total);
 	return session_answer_data(s, f->op, WIRE_OK, 0, &m, sizeof(m));
 }
 
@@ -201,7 +201,7 @@ static void welcome_fill(struct session *s, struct wire_welcome *w)
 		w->flags |= WIRE_WELCOME_REFERENCE | WIRE_WELCOME_PLAIN_SIZE;
 	if (s->shm_ok)
 		w->flags |= WIRE_WELCOME_SHM;
-	account_memory(s->device, s->account, &w->memory_free, &w->memory_total);
+	account_memory(s->account, &w->memory_free, &w->memory_total);
 	graphs_known_ops(d->host, w);
 	for (uint32_t i = 0; i < WIRE_MAX_TYPES; i++)
 		if (d->host->types.block[i])
@@ -338,9 +338,9 @@ static void session_destroy(struct session *s)
 	stream_finish(&s->stream);
 	turn_finish(&s->turn);
 	if (s->scratch)
-		account_unhold(s->device, s->account, WIRE_MAX_DATA);
+		account_unhold(s->account, WIRE_MAX_DATA);
 	free(s->scratch);
-	account_put(s->device, s->account);
+	account_put(s->account);
 	free(s);
 }
 
@@ -355,7 +355,7 @@ static void *session_main(void *arg)
 	bill_rest(s);
 	log_info("session of %s ended%s%s; machine %s has used %lld ms", s->program,
 		 ret ? ": " : "", ret ? strerror(-ret) : "", s->account->machine,
-		 (long long)(account_used_us(s->device, s->account) / 1000));
+		 (long long)(account_used_us(s->account) / 1000));
 	session_destroy(s);
 	return NULL;
 }
@@ -368,14 +368,13 @@ int session_start(struct gg_device *device, const struct session_opts *opts, str
 	pthread_t thread;
 	int ret;
 
-	if (!s || !(s->account = account_get(device, opts->machine, opts->quota_bytes))) {
+	if (!s || !(s->account = account_get(device->card, opts->machine, opts->quota_bytes))) {
 		free(s);
 		close(opts->fd);
 		return pil_err_set(err, ENOMEM, "start session");
 	}
-	account_weigh(device, s->account, opts->weight);
+	account_weigh(s->account, opts->weight);
 	s->device = device;
-	turn_init(&s->turn, s->account);
 	s->followed_cpu = -1;
 	sched_getaffinity(0, sizeof(s->all_cpus), &s->all_cpus);
 	s->shm_ok = opts->shm_ok;
@@ -383,8 +382,10 @@ int session_start(struct gg_device *device, const struct session_opts *opts, str
 	str_escape(s->program, sizeof(s->program), program);
 	buffers_init(&s->buffers, device, s->account);
 	graphs_init(&s->graphs, device, &s->buffers);
-	shms_init(&s->shms, device, s->account);
-	ret = stream_init(&s->stream, opts->fd, device, s->account);
+	shms_init(&s->shms, s->account);
+	ret = stream_init(&s->stream, opts->fd, s->account);
+	if (!ret)
+		ret = turn_init(&s->turn, s->account);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	if (!ret)
@@ -396,14 +397,4 @@ int session_start(struct gg_device *device, const struct session_opts *opts, str
 		return pil_err_set(err, -ret, "start session");
 	}
 	return 0;
-}
-
-unsigned session_count(struct gg_device *device)
-{
-	unsigned n;
-
-	pthread_mutex_lock(&device->lock);
-	n = device->n_sessions;
-	pthread_mutex_unlock(&device->lock);
-	return n;
 }

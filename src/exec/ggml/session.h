@@ -25,7 +25,4 @@ struct session_opts {
 int session_start(struct gg_device *device, const struct session_opts *opts,
 		  struct pil_err *err) PIL_MUST_CHECK;
 
-/* Sessions being served now. */
-unsigned session_count(struct gg_device *device);
-
 #endif

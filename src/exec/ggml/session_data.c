@@ -17,11 +17,11 @@ enum {
 
 static char *scratch(struct session *s)
 {
-	if (s->scratch || !account_hold(s->device, s->account, WIRE_MAX_DATA))
+	if (s->scratch || !account_hold(s->account, WIRE_MAX_DATA))
 		return s->scratch;
 	s->scratch = malloc(WIRE_MAX_DATA);
 	if (!s->scratch)
-		account_unhold(s->device, s->account, WIRE_MAX_DATA);
+		account_unhold(s->account, WIRE_MAX_DATA);
 	return s->scratch;
 }
 

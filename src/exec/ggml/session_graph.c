@@ -183,7 +183,7 @@ int on_graph_run(struct session *s, const struct wire_frame *f, const struct wir
 	session_begin_turn(s);
 	status = runner_run(&s->runner, &s->graphs, &run, part, &used_us, &why);
 	log_refusal(s, "graph run", status == WIRE_E_FAILED ? WIRE_OK : status, why);
-	if (atomic_load(&s->turn.overdue) && log_allowed(&session_errors))
+	if (turn_is_overdue(&s->turn) && log_allowed(&session_errors))
 		log_warn("session of %s: a graph kept others waiting for too long", s->program);
 	session_add_used(s, used_us);
 	s->last_run_us = used_us + session_end_turn(s);

@@ -16,9 +16,9 @@
 #include "exec/ggml/device.h"
 #include "exec/ggml/graphs.h"
 #include "exec/ggml/run.h"
-#include "exec/ggml/turn.h"
 #include "exec/shms.h"
 #include "exec/stream.h"
+#include "exec/turn.h"
 #include "wire/wire.h"
 
 struct session {
