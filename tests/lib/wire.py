@@ -36,11 +36,12 @@ def tensor(op, offset, ne, src=(), params=(), buffer=1):
 class Session:
     """One program's stream to the device."""
 
-    def __init__(self, path, token, timeout=120):
+    def __init__(self, path, token, timeout=120, device=0):
         self.s = socket.socket(socket.AF_UNIX)
         self.s.settimeout(timeout)
         self.s.connect(str(path))
-        self.s.sendall(struct.pack("<IHH32sI64s20x", MAGIC, VERSION, OPEN, token, 0, b"test"))
+        self.s.sendall(struct.pack("<IHH32sI64s20x", MAGIC, VERSION, OPEN, token, device,
+                                   b"test"))
         status = struct.unpack("<IHHII", self.take(16))[2]
         assert status == 0, f"hello: {status}"
         welcome = self.take(WELCOME_BYTES)
