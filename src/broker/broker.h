@@ -35,6 +35,11 @@ int broker_ensure(const struct state_dirs *dirs, struct pil_err *err) PIL_MUST_C
 int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int max,
 		   struct pil_err *err) PIL_MUST_CHECK;
 
+/* The cards of this host, as struct host_way (host.h).  Returns the number of ways or -errno. */
+struct host_way;
+int broker_ways(const struct state_dirs *dirs, struct host_way *out, int max,
+		struct pil_err *err) PIL_MUST_CHECK;
+
 /* Writes a new random token for machine @name to runtime/machines/@name/token (64 hex digits) and
  * into @hex (65 bytes). */
 int broker_token_create(const struct state_dirs *dirs, const char *name, char *hex,

@@ -138,11 +138,11 @@ static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pi
 
 /* ---- asking ---- */
 
-/* One question, within @timeout_ms.  0, or -errno (-ETIMEDOUT: it does not answer). */
-static int ask(int fd, const struct host_request *request, struct host_answer *answer,
-	       int timeout_ms)
+/* One question, within @timeout_ms; @answer begins with struct host_answer's head.  Returns how
+ * many bytes it has, or -errno (-ETIMEDOUT: it does not answer). */
+static ssize_t ask_for(int fd, const struct host_request *request, void *answer, size_t max,
+		       int timeout_ms)
 {
-	const size_t head = offsetof(struct host_answer, devices);
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	ssize_t n = send(fd, request, sizeof(*request), MSG_NOSIGNAL);
 
@@ -150,12 +150,37 @@ static int ask(int fd, const struct host_request *request, struct host_answer *a
 		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	if (poll(&p, 1, timeout_ms) <= 0)
 		return -ETIMEDOUT;
-	n = recv(fd, answer, sizeof(*answer), 0);
-	if (n <= 0)
-		return n < 0 ? -errno : -EPIPE;
+	n = recv(fd, answer, max, 0);
+	return n < 0 ? -errno : n == 0 ? -EPIPE : n;
+}
+
+/* 0, or -errno. */
+static int ask(int fd, const struct host_request *request, struct host_answer *answer,
+	       int timeout_ms)
+{
+	const size_t head = offsetof(struct host_answer, devices);
+	ssize_t n = ask_for(fd, request, answer, sizeof(*answer), timeout_ms);
+
+	if (n < 0)
+		return (int)n;
 	if ((size_t)n < head || answer->kind != request->kind ||
 	    answer->n_devices > WIRE_MAX_DEVICES ||
 	    (size_t)n < head + answer->n_devices * sizeof(answer->devices[0]))
+		return -EPROTO;
+	return 0;
+}
+
+static int ask_ways(int fd, struct host_ways *answer, int timeout_ms)
+{
+	const struct host_request request = {.kind = HOST_WAYS};
+	const size_t head = offsetof(struct host_ways, ways);
+	ssize_t n = ask_for(fd, &request, answer, sizeof(*answer), timeout_ms);
+
+	if (n < 0)
+		return (int)n;
+	if ((size_t)n < head || answer->kind != HOST_WAYS || answer->status != WIRE_OK ||
+	    answer->n_ways > WIRE_MAX_DEVICES ||
+	    (size_t)n < head + answer->n_ways * sizeof(answer->ways[0]))
 		return -EPROTO;
 	return 0;
 }
@@ -250,6 +275,16 @@ int broker_token_create(const struct state_dirs *dirs, const char *name, char *h
 	return ret ? pil_err_set(err, -ret, "write token '%s'", path) : 0;
 }
 
+static void make_printable(struct wire_device *d)
+{
+	d->name[sizeof(d->name) - 1] = '\0';
+	d->description[sizeof(d->description) - 1] = '\0';
+	d->card[sizeof(d->card) - 1] = '\0';
+	str_blank_controls(d->name);
+	str_blank_controls(d->description);
+	str_blank_controls(d->card);
+}
+
 int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int max,
 		   struct pil_err *err)
 {
@@ -272,10 +307,28 @@ int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int m
 	n = (int)answer.n_devices < max ? (int)answer.n_devices : max;
 	for (int i = 0; i < n; i++) {
 		out[i] = answer.devices[i];
-		out[i].name[sizeof(out[i].name) - 1] = '\0';
-		out[i].description[sizeof(out[i].description) - 1] = '\0';
-		str_blank_controls(out[i].name);
-		str_blank_controls(out[i].description);
+		make_printable(&out[i]);
+	}
+	return n;
+}
+
+int broker_ways(const struct state_dirs *dirs, struct host_way *out, int max, struct pil_err *err)
+{
+	struct host_ways answer = {0};
+	_auto_fd int fd = -1;
+	int n, ret = broker_ensure(dirs, err);
+
+	if (ret)
+		return ret;
+	fd = broker_connect(dirs);
+	ret = fd < 0 ? fd : ask_ways(fd, &answer, ANSWER_MS);
+	if (ret)
+		return pil_err_set(err, -ret, "ask the broker for its cards");
+	n = (int)answer.n_ways < max ? (int)answer.n_ways : max;
+	for (int i = 0; i < n; i++) {
+		out[i] = answer.ways[i];
+		out[i].runtime[sizeof(out[i].runtime) - 1] = '\0';
+		make_printable(&out[i].device);
 	}
 	return n;
 }

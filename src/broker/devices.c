@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/str.h"
+#include "broker/cards.h"
 #include "port/device_nodes.h"
 
 enum { PROBE_MS = 30000, CACHE_MAX_BYTES = 64 << 10 };
@@ -62,6 +63,7 @@ static int check(struct wire_device *devices, int n)
 		devices[i].description[sizeof(devices[i].description) - 1] = '\0';
 		str_blank_controls(devices[i].name); /* machines and people print them */
 		str_blank_controls(devices[i].description);
+		cards_name(&devices[i]);
 		devices[i].flags &= WIRE_DEVICE_REFERENCE | WIRE_DEVICE_INTEGRATED;
 		if (devices[i].memory_free > devices[i].memory_total)
 			devices[i].memory_free = devices[i].memory_total;
@@ -161,11 +163,11 @@ static char *make_key(const struct jail *jail)
 
 static json_t *format_device(const struct wire_device *d)
 {
-	return json_pack("{s:i, s:i, s:I, s:I, s:s%, s:s%}", "index", (int)d->index, "flags",
+	return json_pack("{s:i, s:i, s:I, s:I, s:s%, s:s%, s:s}", "index", (int)d->index, "flags",
 			 (int)d->flags, "memory_total", (json_int_t)d->memory_total, "memory_free",
 			 (json_int_t)d->memory_free, "name", d->name,
 			 strnlen(d->name, sizeof(d->name)), "description", d->description,
-			 strnlen(d->description, sizeof(d->description)));
+			 strnlen(d->description, sizeof(d->description)), "card", d->card);
 }
 
 char *devices_format(const char *key, const struct wire_device *devices, int n)
@@ -181,14 +183,14 @@ char *devices_format(const char *key, const struct wire_device *devices, int n)
 
 static bool parse_device(json_t *item, struct wire_device *d)
 {
-	const char *name, *description;
+	const char *name, *description, *card;
 	json_int_t total, free_bytes;
 	int index, flags;
 
 	*d = (struct wire_device){0};
-	if (json_unpack(item, "{s:i, s:i, s:I, s:I, s:s, s:s}", "index", &index, "flags", &flags,
-			"memory_total", &total, "memory_free", &free_bytes, "name", &name,
-			"description", &description) ||
+	if (json_unpack(item, "{s:i, s:i, s:I, s:I, s:s, s:s, s:s}", "index", &index, "flags",
+			&flags, "memory_total", &total, "memory_free", &free_bytes, "name", &name,
+			"description", &description, "card", &card) ||
 	    index < 0 || flags < 0 || total < 0 || free_bytes < 0)
 		return false;
 	d->index = (uint32_t)index;
@@ -197,6 +199,7 @@ static bool parse_device(json_t *item, struct wire_device *d)
 	d->memory_free = (uint64_t)free_bytes;
 	snprintf(d->name, sizeof(d->name), "%s", name);
 	snprintf(d->description, sizeof(d->description), "%s", description);
+	snprintf(d->card, sizeof(d->card), "%s", card);
 	return true;
 }
 

@@ -43,6 +43,7 @@ void executors_init(struct executors *x, struct loop *loop, const struct jail *j
 		x->executor[i] = (struct executor){
 			.table = x,
 			.device = devices[i],
+			.card = cards_get(&x->cards, devices[i].card),
 			.control.fd = -1,
 		};
 		x->executor[i].device.index = (uint32_t)i;
@@ -61,6 +62,7 @@ void executors_finish(struct executors *x)
 {
 	for (int i = 0; i < x->n; i++)
 		let_go(&x->executor[i]);
+	cards_finish(&x->cards);
 }
 
 int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_device *out)
@@ -73,6 +75,27 @@ int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_
 			out[i].memory_free = out[i].memory_total;
 	}
 	return x->n;
+}
+
+int executors_ways(const struct executors *x, struct host_way *out)
+{
+	int n = 0;
+
+	for (int c = 0; c < x->cards.n; c++)
+		for (int i = 0; i < x->n; i++) {
+			const struct executor *e = &x->executor[i];
+
+			if (e->card != &x->cards.rows[c])
+				continue;
+			out[n] = (struct host_way){.device = e->device,
+						   .n_sessions = e->n_sessions,
+						   .held_bytes = ledger_file_held_bytes(
+							   &e->card->ledger)};
+			snprintf(out[n].runtime, sizeof(out[n].runtime), "%s",
+				 x->jail->ggml_dir ? x->jail->ggml_dir : x->jail->root);
+			n++;
+		}
+	return n;
 }
 
 /* It died, or never came up. */
@@ -88,6 +111,8 @@ static void note_failure(struct executor *e)
 
 bool executors_reaped(struct executors *x, pid_t pid, int status)
 {
+	bool had_number = cards_reaped(&x->cards, pid);
+
 	for (int i = 0; i < x->n; i++) {
 		struct executor *e = &x->executor[i];
 
@@ -106,7 +131,7 @@ bool executors_reaped(struct executors *x, pid_t pid, int status)
 		note_failure(e);
 		return true;
 	}
-	return false;
+	return had_number;
 }
 
 /* It has the device to itself for minutes, or an executor to restart for everybody: not again at
@@ -126,6 +151,20 @@ static void note_offender(struct executor *e, const struct control_stuck *said)
 		str_escape(name, sizeof(name), machine);
 		log_warn("executor of %s: a graph of machine '%s' did not end", e->device.name,
 			 name);
+	}
+}
+
+/* Its executors have been killed. */
+static void end_card(struct executors *x, const struct cards_row *card)
+{
+	for (int i = 0; i < x->n; i++) {
+		struct executor *e = &x->executor[i];
+
+		if (e->card != card || e->control.fd < 0)
+			continue;
+		let_go(e);
+		e->pid = 0;
+		note_failure(e);
 	}
 }
 
@@ -157,26 +196,35 @@ static void control_ready(struct loop_source *source, uint32_t events)
 	e->device.memory_free = said.report.memory_free;
 	if (said.report.n_sessions)
 		e->used_ms = clock_now_ms();
+	if (cards_judge(e->card, said.report.n_faults))
+		end_card(e->table, e->card);
 }
 
 static int spawn(struct executor *e, int control_fd)
 {
+	struct pil_err err = {0};
+	struct ledger_file *ledger = &e->card->ledger;
+	int number = cards_join(e->card, &err);
+	const int keep_fds[] = {control_fd, ledger->fd};
 	_auto_free char *fd_text = str_printf("%d", control_fd);
+	_auto_free char *ledger_text = str_printf("%d:%d", ledger->fd, number);
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = -1,
 				 .stderr_fd = -1,
 				 .new_session = true,
-				 .keep_fds = &control_fd,
-				 .n_keep_fds = 1};
-	const char *const args[] = {"--device", e->device.name, "--control-fd", fd_text, NULL};
-	struct pil_err err = {0};
-	pid_t pid = jail_spawn(e->table->jail, args, &opts, &err);
+				 .keep_fds = keep_fds,
+				 .n_keep_fds = ARRAY_SIZE(keep_fds)};
+	const char *const args[] = {"--device", e->device.name, "--control-fd",
+				    fd_text,    "--ledger",     ledger_text,
+				    NULL};
+	pid_t pid = number < 0 ? number : jail_spawn(e->table->jail, args, &opts, &err);
 
 	if (pid < 0) {
 		if (log_allowed(&e->complaints))
 			log_err("%s", err.msg);
 		return (int)pid;
 	}
+	ledger_file_take(ledger, number, pid);
 	e->pid = pid;
 	return 0;
 }
@@ -261,6 +309,7 @@ void executors_tick(struct executors *x, int64_t idle_ms)
 	const struct control_open query = {.kind = CONTROL_QUERY};
 	int64_t now = clock_now_ms();
 
+	cards_check(&x->cards);
 	for (int i = 0; i < x->n; i++) {
 		struct executor *e = &x->executor[i];
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * executors.h -- the table of devices and the executor process of each.  Nothing here blocks. */
+ * executors.h -- the table of devices, the executor process of each, and the card that it leads to.
+ * Nothing here blocks. */
 #ifndef PIL_EXECUTORS_H
 #define PIL_EXECUTORS_H
 
@@ -10,6 +11,8 @@
 #include "base/backoff.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "broker/cards.h"
+#include "broker/host.h"
 #include "broker/jail.h"
 #include "wire/control.h"
 #include "wire/wire.h"
@@ -17,6 +20,7 @@
 struct executor {
 	struct executors *table;
 	struct wire_device device;   /* as machines see it; index = position in the table */
+	struct cards_row *card;      /* that it leads to; shared with others that do */
 	pid_t pid;                   /* of bwrap; 0: not running */
 	struct loop_source control;  /* fd -1: it gets no more sessions */
 	int64_t started_ms, used_ms; /* when it began; last had work */
@@ -34,6 +38,7 @@ struct executor {
 struct executors {
 	const struct jail *jail;
 	struct loop *loop;
+	struct cards cards;
 	struct executor executor[WIRE_MAX_DEVICES];
 	int n;
 };
@@ -45,6 +50,9 @@ void executors_finish(struct executors *x); /* they leave after their last sessi
 
 /* The table as a machine with @quota_bytes (0: none) sees it, into @out (WIRE_MAX_DEVICES). */
 int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_device *out);
+
+/* The cards and what leads to them, into @out (WIRE_MAX_DEVICES). */
+int executors_ways(const struct executors *x, struct host_way *out);
 
 /* Hands the descriptors of HOST_OPEN (host.h; borrowed) to the executor of device @index, starting
  * it if it is not there. */

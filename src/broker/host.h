@@ -19,6 +19,7 @@ enum host_kind {
 	 * Until then the sender keeps its own copy, so that nobody but it or the session ever
 	 * drops the last reference of what a guest has queued there. */
 	HOST_OPEN,
+	HOST_WAYS, /* the cards, and what leads to them; for the host itself */
 };
 enum { HOST_FDS = 2 };
 
@@ -36,6 +37,23 @@ struct host_answer {     /* HOST_OPEN: the program has been answered */
 	uint32_t n_devices;
 	uint32_t reserved;
 	struct wire_device devices[WIRE_MAX_DEVICES]; /* only so many are sent */
+};
+
+/* One way to a card: an API, by a runtime.  Those of one card follow each other. */
+struct host_way {
+	struct wire_device device; /* with the card, and the device's place in the table */
+	uint64_t held_bytes;       /* of the card, by all machines, whichever way */
+	uint32_t n_sessions;       /* of this way */
+	uint32_t reserved;
+	char runtime[160]; /* where its libraries are from */
+};
+static_assert(sizeof(struct host_way) == sizeof(struct wire_device) + 176, "host_way");
+
+struct host_ways { /* the answer to HOST_WAYS */
+	uint32_t kind, status;
+	uint32_t n_ways;
+	uint32_t reserved;
+	struct host_way ways[WIRE_MAX_DEVICES]; /* only so many are sent */
 };
 
 #endif

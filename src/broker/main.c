@@ -217,6 +217,18 @@ static bool serve(struct broker *b, struct host_request *r, const int *fds, int 
 	return true;
 }
 
+/* False: it has gone. */
+static bool list_ways(struct broker *b, int fd)
+{
+	struct host_ways a = {.kind = HOST_WAYS};
+	size_t len = offsetof(struct host_ways, ways);
+
+	b->used_ms = loop_now_ms();
+	a.n_ways = (uint32_t)executors_ways(&b->executors, a.ways);
+	len += a.n_ways * sizeof(a.ways[0]);
+	return send(fd, &a, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
+}
+
 static void peer_ready(struct loop_source *source, uint32_t events)
 {
 	struct peer *p = container_of(source, struct peer, source);
@@ -230,6 +242,11 @@ static void peer_ready(struct loop_source *source, uint32_t events)
 	(void)events;
 	if (n == -EAGAIN)
 		return;
+	if (n == (ssize_t)sizeof(r) && r.kind == HOST_WAYS && !n_fds) {
+		if (!list_ways(p->broker, source->fd))
+			peer_destroy(p);
+		return;
+	}
 	ok = n == (ssize_t)sizeof(r) && serve(p->broker, &r, fds, n_fds, &a);
 	while (n_fds > 0) /* the gate has its own: we are never the last to close one */
 		close(fds[--n_fds]);
@@ -527,12 +544,13 @@ static int list(struct pil_err *err)
 	for (int i = 0; i < n; i++) {
 		char name[WIRE_MAX_NAME * 4], description[sizeof(devices[i].description) * 4];
 
-		printf("%u\t%s\t%s\t%" PRIu64 "\t%" PRIu64 "\t%s\n", devices[i].index,
+		printf("%u\t%s\t%s\t%" PRIu64 "\t%" PRIu64 "\t%s\t%s\n", devices[i].index,
 		       str_escape_controls(name, sizeof(name), devices[i].name),
 		       devices[i].flags & WIRE_DEVICE_REFERENCE ? "reference device" : "device",
 		       devices[i].memory_total, devices[i].memory_free,
 		       str_escape_controls(description, sizeof(description),
-					   devices[i].description));
+					   devices[i].description),
+		       devices[i].card);
 	}
 	state_dirs_finish(&dirs);
 	return n < 0 ? n : 0;

@@ -3,7 +3,9 @@
  * pillion-exec: one device, served.  Started by the broker inside the jail (src/broker/jail.c):
  *
  *   pillion-exec [--as UID] [--ggml-dir DIR] --probe     struct wire_device[] on standard output
- *   pillion-exec [--as UID] [--ggml-dir DIR] --device NAME --control-fd FD
+ *   pillion-exec [--as UID] [--ggml-dir DIR] --device NAME --control-fd FD [--ledger FD:NUMBER]
+ *
+ * --ledger: the ledger of the device's card, and our number in it (exec/ledger.h).
  *
  * It depends on libc alone, so that it runs in any runtime root as new as the host's libc.
  *
@@ -35,6 +37,7 @@
 #include "exec/ggml/device.h"
 #include "exec/ggml/ggml_host.h"
 #include "exec/ggml/session.h"
+#include "exec/turn.h"
 #include "port/device_nodes.h"
 #include "wire/control.h"
 
@@ -93,9 +96,11 @@ static void open_session(struct gg_device *device, struct control_open *open, in
 static void report(struct gg_device *device, int control_fd)
 {
 	struct control_report r = {.kind = CONTROL_REPORT,
-				   .n_sessions = card_n_sessions(device->card)};
+				   .n_sessions = card_n_sessions(device->card),
+				   .n_faults = card_n_faults(device->card)};
 	size_t free_bytes = 0, total_bytes = 0;
 
+	turn_look(device->card);
 	device->host->api.ggml_backend_dev_memory(device->dev, &free_bytes, &total_bytes);
 	r.memory_free = free_bytes;
 	r.memory_total = total_bytes;
@@ -179,6 +184,39 @@ static void spare_gpu_drivers(void)
 	setenv("VK_LOADER_LAYERS_DISABLE", "*", 1);
 }
 
+struct ledger_opts {
+	int fd; /* -1: this executor is the card's only one */
+	uint32_t number;
+};
+
+/* "FD:NUMBER" */
+static bool parse_ledger(const char *text, struct ledger_opts *out)
+{
+	char fd_text[8] = "";
+	size_t len = strcspn(text, ":");
+	uint64_t fd, number;
+
+	if (len >= sizeof(fd_text) || text[len] != ':')
+		return false;
+	memcpy(fd_text, text, len);
+	if (!str_to_u64(fd_text, 1024, &fd) ||
+	    !str_to_u64(text + len + 1, LEDGER_EXECUTORS - 1, &number))
+		return false;
+	*out = (struct ledger_opts){(int)fd, (uint32_t)number};
+	return true;
+}
+
+static int open_device(struct gg_device **out, struct ggml_host *host, const char *name,
+		       const struct ledger_opts *ledger, struct pil_err *err)
+{
+	struct card *card;
+	int ret = card_create(&card, ledger->fd, ledger->number, err);
+
+	if (ledger->fd >= 0)
+		close(ledger->fd);
+	return ret ? ret : gg_device_open(out, host, name, card, err);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -187,6 +225,7 @@ int main(int argc, char **argv)
 		{"probe", no_argument, NULL, 'p'},
 		{"device", required_argument, NULL, 'd'},
 		{"control-fd", required_argument, NULL, 'c'},
+		{"ledger", required_argument, NULL, 'l'},
 		{0},
 	};
 	const struct rlimit no_core = {0, 0};
@@ -194,7 +233,7 @@ int main(int argc, char **argv)
 	uint64_t control_fd = UINT64_MAX, uid = 0;
 	struct ggml_host *host;
 	struct gg_device *device;
-	struct card *card;
+	struct ledger_opts ledger = {.fd = -1};
 	struct pil_err err = {0};
 	bool want_probe = false;
 	int c;
@@ -210,6 +249,8 @@ int main(int argc, char **argv)
 		else if (c == 'd')
 			device_name = optarg;
 		else if (c == 'c' && !str_to_u64(optarg, 1024, &control_fd))
+			return EXIT_FAILURE;
+		else if (c == 'l' && !parse_ledger(optarg, &ledger))
 			return EXIT_FAILURE;
 		else if (c == '?')
 			return EXIT_FAILURE;
@@ -229,8 +270,7 @@ int main(int argc, char **argv)
 		log_err("--device and --control-fd are needed");
 		return EXIT_FAILURE;
 	}
-	if (card_create(&card, -1, 0, &err) ||
-	    gg_device_open(&device, host, device_name, card, &err))
+	if (open_device(&device, host, device_name, &ledger, &err))
 		return fail(&err);
 	return serve(device, (int)control_fd);
 }

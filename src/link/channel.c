@@ -609,6 +609,7 @@ int channel_list(const struct channel_target *target, struct wire_device *device
 	for (uint32_t i = 0; i < *n; i++) {
 		devices[i].name[sizeof(devices[i].name) - 1] = '\0';
 		devices[i].description[sizeof(devices[i].description) - 1] = '\0';
+		devices[i].card[sizeof(devices[i].card) - 1] = '\0';
 	}
 	return 0;
 }

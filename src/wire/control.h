@@ -25,10 +25,10 @@ enum control_kind {
 
 struct control_open {
 	uint32_t kind;         /* CONTROL_OPEN or CONTROL_QUERY */
-	uint32_t max_sessions; /* of this machine on this device */
+	uint32_t max_sessions; /* of this machine on this card */
 	struct wire_hello hello;
 	char machine[CONTROL_NAME_BYTES];
-	uint64_t quota_bytes; /* 0: the whole device */
+	uint64_t quota_bytes; /* of the card; 0: all of it */
 	uint32_t shm_ok;
 	uint32_t weight; /* of its turns, 1 to 1000; 100 is normal */
 };
@@ -39,8 +39,10 @@ struct control_report {
 	uint32_t n_sessions; /* alive now */
 	uint64_t memory_total;
 	uint64_t memory_free;
+	uint32_t n_faults; /* that it found in the card's ledger, see ledger_end::n_faults */
+	uint32_t reserved;
 };
-static_assert(sizeof(struct control_report) == 24, "control_report");
+static_assert(sizeof(struct control_report) == 32, "control_report");
 
 /* The executor ends itself, since a graph of this machine does not end while others wait. */
 struct control_stuck {

@@ -37,6 +37,7 @@ enum {
 	WIRE_MAX_NAME = 64,   /* GGML_MAX_NAME */
 	WIRE_MAX_TYPES = 64,
 	WIRE_MAX_DEVICES = 16,
+	WIRE_CARD_BYTES = 32,
 
 	WIRE_MAX_BUFFERS = 4096, /* slots per session */
 	WIRE_MAX_GRAPHS = 64,
@@ -123,8 +124,11 @@ struct wire_device {
 	uint64_t memory_free;
 	char name[WIRE_MAX_NAME]; /* as ggml calls it outside: "CPU", "Vulkan0" */
 	char description[128];    /* for people */
+	/* What it is a way to: a PCI address, "cpu", or its own name.  Devices of one card share
+	 * its memory and its time. */
+	char card[WIRE_CARD_BYTES];
 };
-static_assert(sizeof(struct wire_device) == 216, "wire_device");
+static_assert(sizeof(struct wire_device) == 248, "wire_device");
 
 struct wire_type { /* how this executor's ggml lays out tensor type @type */
 	uint32_t type;

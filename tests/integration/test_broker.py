@@ -34,7 +34,7 @@ LIST, OPEN = 1, 2
 PING = 1  # on the broker's own socket
 OK, E_VERSION, E_TOKEN, E_NO_DEVICE, E_EXECUTOR, E_BUSY, E_NO_MEMORY, E_FAILED, E_UNSUPPORTED, E_INVALID, E_SETTINGS, E_NO_BROKER = range(12)
 MEMORY, BUFFER_ALLOC, FENCE = 1, 4, 22
-DEVICE = struct.Struct("<IIQQ64s128s")
+DEVICE = struct.Struct("<IIQQ64s128s32s")
 WELCOME_BYTES = 48 + 64 + 64 * 16
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")

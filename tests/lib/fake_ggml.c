@@ -177,6 +177,13 @@ static void fake_ggml_backend_dev_memory(struct ggml_backend_device *d, size_t *
 	*free_bytes = *total = fake_memory_bytes;
 }
 
+static void fake_ggml_backend_dev_get_props(struct ggml_backend_device *d,
+					    struct ggml_device_props *props)
+{
+	(void)d;
+	*props = (struct ggml_device_props){0};
+}
+
 static int fake_ggml_backend_dev_type(struct ggml_backend_device *d)
 {
 	(void)d;

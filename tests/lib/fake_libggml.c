@@ -4,7 +4,10 @@
  * the names of the real functions.  Its environment decides what there is:
  *
  *   FAKE_GGML_GPU=1      a GPU "Fake1" beside the CPU "Fake"
+ *   FAKE_GGML_TWIN=1     that second device is of the CPU, too
+ *   FAKE_GGML_CARD=ID    all devices are on this card
  *   FAKE_GGML_DIES=1     opening a device ends the process
+ *   FAKE_GGML_MS=N       a graph takes as long, without the processor
  *   FAKE_GGML_STUCK=1    a graph of a single node is computed for ever
  *   FAKE_GGML_LINE=TEXT  written to standard error when loaded */
 #include "fake_ggml.c"
@@ -15,7 +18,7 @@
 
 static size_t lib_ggml_backend_dev_count(void)
 {
-	return getenv("FAKE_GGML_GPU") ? 2 : 1;
+	return getenv("FAKE_GGML_GPU") || getenv("FAKE_GGML_TWIN") ? 2 : 1;
 }
 
 static struct ggml_backend_device *lib_ggml_backend_dev_get(size_t i)
@@ -28,7 +31,16 @@ static struct ggml_backend_device *lib_ggml_backend_dev_get(size_t i)
 /* The GPU comes second, so that the order the broker gives is its own. */
 static int lib_ggml_backend_dev_type(struct ggml_backend_device *d)
 {
-	return d == lib_ggml_backend_dev_get(0) ? GGML_DEVICE_CPU : GGML_DEVICE_GPU;
+	bool gpu = d != lib_ggml_backend_dev_get(0) && !getenv("FAKE_GGML_TWIN");
+
+	return gpu ? GGML_DEVICE_GPU : GGML_DEVICE_CPU;
+}
+
+static void lib_ggml_backend_dev_get_props(struct ggml_backend_device *d,
+					   struct ggml_device_props *props)
+{
+	(void)d;
+	*props = (struct ggml_device_props){.device_id = getenv("FAKE_GGML_CARD")};
 }
 
 static const char *lib_ggml_backend_dev_name(struct ggml_backend_device *d)
@@ -46,6 +58,10 @@ lib_ggml_backend_dev_buffer_type(struct ggml_backend_device *d)
 
 static int lib_ggml_backend_graph_compute(struct ggml_backend *b, struct ggml_cgraph *g)
 {
+	const char *ms = getenv("FAKE_GGML_MS");
+
+	if (ms)
+		usleep((useconds_t)strtoul(ms, NULL, 10) * 1000);
 	while (getenv("FAKE_GGML_STUCK") && g->n_nodes == 1)
 		usleep(10000);
 	return fake_ggml_backend_graph_compute(b, g);
@@ -60,6 +76,7 @@ static void lib_ggml_backend_load_all_from_path(const char *path)
 #define fake_ggml_backend_dev_count          lib_ggml_backend_dev_count
 #define fake_ggml_backend_dev_get            lib_ggml_backend_dev_get
 #define fake_ggml_backend_dev_type           lib_ggml_backend_dev_type
+#define fake_ggml_backend_dev_get_props      lib_ggml_backend_dev_get_props
 #define fake_ggml_backend_dev_name           lib_ggml_backend_dev_name
 #define fake_ggml_backend_dev_buffer_type    lib_ggml_backend_dev_buffer_type
 #define fake_ggml_backend_load_all_from_path lib_ggml_backend_load_all_from_path

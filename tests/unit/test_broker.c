@@ -25,6 +25,7 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "broker/cards.h"
 #include "broker/devices.h"
 #include "broker/filter.h"
 #include "broker/hello.h"
@@ -199,8 +200,12 @@ static const struct wire_device cpu = {.index = 0,
 				       .memory_total = 9ull << 33,
 				       .memory_free = 5,
 				       .name = "CPU",
-				       .description = "a \"processor\" \xc3\xa9"};
-static const struct wire_device gpu = {.index = 3, .memory_total = 1, .name = "GPU"};
+				       .description = "a \"processor\" \xc3\xa9",
+				       .card = "cpu"};
+static const struct wire_device gpu = {.index = 3,
+				       .memory_total = 1,
+				       .name = "GPU",
+				       .card = "0000:01:00.0"};
 
 static void test_devices_cache_gives_back_what_was_put_in(void **state)
 {
@@ -224,9 +229,9 @@ static void test_devices_cache_of_another_key_or_malformed_is_refused(void **sta
 		"{\"key\":\"key\",\"devices\":{}}",
 		"{\"key\":\"key\",\"devices\":[1]}",
 		"{\"key\":\"key\",\"devices\":[{\"index\":0,\"flags\":0,\"memory_total\":-1,"
-		"\"memory_free\":0,\"name\":\"a\",\"description\":\"\"}]}",
+		"\"memory_free\":0,\"name\":\"a\",\"description\":\"\",\"card\":\"a\"}]}",
 		"{\"key\":\"key\",\"devices\":[{\"index\":0,\"flags\":0,\"memory_total\":1,"
-		"\"memory_free\":0,\"name\":\"\",\"description\":\"\"}]}",
+		"\"memory_free\":0,\"name\":\"\",\"description\":\"\",\"card\":\"a\"}]}",
 		"{\"key\":\"key\",\"devices\":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}",
 	};
 	struct wire_device out[WIRE_MAX_DEVICES];
@@ -250,6 +255,50 @@ static void test_reference_device_is_listed_alone_or_last_on_request(void **stat
 	assert_string_equal(both[0].name, "GPU");
 	assert_int_equal(devices_select(alone, 1, false), 1);
 	assert_int_equal(devices_select(alone, 0, true), 0);
+}
+
+static const char *card_of(const char *name, uint32_t flags, const char *claimed)
+{
+	static struct wire_device d;
+
+	d = (struct wire_device){.flags = flags};
+	snprintf(d.name, sizeof(d.name), "%s", name);
+	snprintf(d.card, sizeof(d.card), "%s", claimed);
+	cards_name(&d);
+	return d.card;
+}
+
+static void test_card_is_an_address_or_the_cpu_or_the_device_alone(void **state)
+{
+	static const char *const bad[] = {
+		"", "0000:01:00", "0000:01:00.00", "0000:01:0g.0", "0000.01:00.0", "GPU-2f1c"};
+
+	(void)state;
+	assert_string_equal(card_of("CUDA0", 0, "0000:C1:0a.0"), "0000:c1:0a.0");
+	assert_string_equal(card_of("Vulkan0", 0, "0000:c1:0A.0"), "0000:c1:0a.0");
+	assert_string_equal(card_of("CPU", WIRE_DEVICE_REFERENCE, "0000:01:00.0"), "cpu");
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_string_equal(card_of("Vulkan0", 0, bad[i]), "Vulkan0");
+}
+
+static void test_devices_of_one_card_share_its_row(void **state)
+{
+	struct cards cards = {0};
+	struct cards_row *row = cards_get(&cards, "0000:01:00.0");
+
+	(void)state;
+	assert_ptr_not_equal(cards_get(&cards, "cpu"), row);
+	assert_ptr_equal(cards_get(&cards, "0000:01:00.0"), row);
+	for (int i = 2; i < WIRE_MAX_DEVICES; i++)
+		assert_non_null(cards_get(&cards, (char[]){(char)('a' + i), '\0'}));
+	assert_null(cards_get(&cards, "one more"));
+	assert_int_equal(cards_join(row, NULL), 0);
+	ledger_file_take(&row->ledger, 0, 1234567);
+	assert_int_equal(cards_join(row, NULL), 1);
+	assert_false(cards_reaped(&cards, 7654321));
+	assert_true(cards_reaped(&cards, 1234567));
+	assert_int_equal(cards_join(row, NULL), 1); /* nobody has cleared number 0 yet */
+	cards_finish(&cards);
 }
 
 /* ---- the filter ---- */
@@ -367,6 +416,8 @@ int main(void)
 		cmocka_unit_test(test_devices_cache_gives_back_what_was_put_in),
 		cmocka_unit_test(test_devices_cache_of_another_key_or_malformed_is_refused),
 		cmocka_unit_test(test_reference_device_is_listed_alone_or_last_on_request),
+		cmocka_unit_test(test_card_is_an_address_or_the_cpu_or_the_device_alone),
+		cmocka_unit_test(test_devices_of_one_card_share_its_row),
 		cmocka_unit_test(test_filter_stops_what_leads_out_and_lets_threads_and_jits_work),
 		cmocka_unit_test(test_filter_names_no_call_that_leads_out),
 	};

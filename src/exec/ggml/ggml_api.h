@@ -74,6 +74,14 @@ enum ggml_tensor_flag {
 	GGML_FLAG_LOSS = 8,
 	GGML_FLAG_COMPUTE = 16
 };
+struct ggml_device_props {
+	const char *name, *description;
+	size_t memory_free, memory_total;
+	int type;
+	const char *device_id; /* a PCI address; NULL: it has none, or does not say */
+	bool caps[5];
+	char room[128]; /* for what a newer one has more */
+};
 enum { GGML_USAGE_ANY, GGML_USAGE_WEIGHTS, GGML_USAGE_COMPUTE };
 enum {
 	GGML_T_F32 = 0,
@@ -107,6 +115,8 @@ enum {
 	FN(const char *, ggml_backend_dev_description, (struct ggml_backend_device *))             \
 	FN(void, ggml_backend_dev_memory, (struct ggml_backend_device *, size_t *, size_t *))      \
 	FN(int, ggml_backend_dev_type, (struct ggml_backend_device *))                             \
+	FN(void, ggml_backend_dev_get_props,                                                       \
+	   (struct ggml_backend_device *, struct ggml_device_props *))                             \
 	FN(struct ggml_backend_reg *, ggml_backend_dev_backend_reg,                                \
 	   (struct ggml_backend_device *))                                                         \
 	FN(struct ggml_backend *, ggml_backend_dev_init,                                           \

@@ -161,6 +161,7 @@ int ggml_host_devices(struct ggml_host *host, struct wire_device *out, int max)
 	for (size_t i = 0; i < count && n < max; i++) {
 		struct ggml_backend_device *dev = api->ggml_backend_dev_get(i);
 		struct wire_device *d = &out[n];
+		struct ggml_device_props props = {0};
 		size_t free_bytes = 0, total_bytes = 0;
 		int type = api->ggml_backend_dev_type(dev);
 
@@ -174,6 +175,9 @@ int ggml_host_devices(struct ggml_host *host, struct wire_device *out, int max)
 			d->flags |= WIRE_DEVICE_REFERENCE;
 		if (type == GGML_DEVICE_IGPU)
 			d->flags |= WIRE_DEVICE_INTEGRATED;
+		api->ggml_backend_dev_get_props(dev, &props);
+		if (props.device_id) /* the broker gives the others a name */
+			snprintf(d->card, sizeof(d->card), "%s", props.device_id);
 		snprintf(d->name, sizeof(d->name), "%s", api->ggml_backend_dev_name(dev));
 		snprintf(d->description, sizeof(d->description), "%s",
 			 api->ggml_backend_dev_description(dev));

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two executors of one card, with a real broker and in their real jails: what a machine gets of the
+card does not depend on how many ways lead to it.
+
+The ggml is the one made for tests, with two devices that are the same card.
+"""
+import os
+import pathlib
+import shutil
+import signal
+import struct
+import threading
+import time
+
+import pytest
+
+from host import bound
+from test_broker import OK, wait_for, world  # noqa: F401
+import wire
+
+MIB = 1 << 20
+QUOTA = 8
+
+pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
+
+
+@pytest.fixture
+def twins(world):  # noqa: F811
+    world.configure("env = FAKE_GGML_TWIN=1\nenv = FAKE_GGML_MS=20\nreference = always\n")
+    world.broker()
+    world.settings("one", f"[accel]\nquota = {QUOTA}M\n")
+    return world
+
+
+def session(world, device, token=None):  # noqa: F811
+    token = token or world.token
+    s = wire.Session(world.gate(token), token, bound(30), device)
+    assert s.status == OK
+    return s
+
+
+def fill(s, handles, together=None):
+    """Allocates by the MiB until that is refused."""
+    if together:
+        together.wait(bound(10))
+    while s.ask("BUFFER_ALLOC", struct.pack("<IIQ", len(handles) + 1, 0, MIB))[0] == OK:
+        handles.append(len(handles) + 1)
+
+
+def drain(s, handles):
+    for handle in handles:
+        s.send("BUFFER_FREE", struct.pack("<II", handle, 0))
+    s.ask("FENCE")
+    handles.clear()
+
+
+def memory(s):
+    """free and total, in MiB"""
+    return [n // MIB for n in struct.unpack("<QQ", s.ask("MEMORY")[3])]
+
+
+def in_threads(*calls):
+    threads = [threading.Thread(target=f, args=args) for f, *args in calls]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(bound(60))
+        assert not t.is_alive()
+
+
+def test_two_ways_to_a_card_have_an_executor_each_and_one_quota(twins):
+    a, b = session(twins, 0), session(twins, 1)
+    assert len(twins.executors()) == 2
+    held = [], []
+    for _ in range(20):
+        together = threading.Barrier(2)
+        in_threads((fill, a, held[0], together), (fill, b, held[1], together))
+        assert len(held[0]) + len(held[1]) == QUOTA
+        assert memory(a) == memory(b) == [0, QUOTA]
+        drain(a, held[0])
+        fill(b, held[1])
+        assert len(held[1]) == QUOTA
+        drain(b, held[1])
+    assert memory(a) == memory(b) == [QUOTA, QUOTA]
+
+
+def test_what_a_killed_executor_held_is_there_for_the_other(twins):
+    for _ in range(3):
+        a, b = session(twins, 0), session(twins, 1)
+        held = [], []
+        fill(a, held[0])
+        assert memory(b) == [0, QUOTA]
+        mine, = [p for p in twins.executors()
+                 if b"Fake" in (pathlib.Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0"))]
+        os.kill(mine, signal.SIGKILL)
+        assert wait_for(lambda: memory(b) == [QUOTA, QUOTA])
+        fill(b, held[1])
+        assert len(held[1]) == QUOTA
+        a.close()
+        b.close()
+        time.sleep(2.1)  # one that lived for long is started anew at once
+
+
+def hog(s, until, counts, name):
+    s.alloc(4096)
+    s.define(1, wire.tensor("NONE", 0, (8,)), wire.tensor("SQR", 64, (8,), (1,)))
+    while time.monotonic() < until:
+        assert s.run(1)[0] == OK
+        counts[name] = counts.get(name, 0) + 1
+
+
+def test_a_second_way_to_a_card_does_not_double_a_machines_share(twins):
+    other = twins.machine("other", bytes(range(1, 33)))
+    until, counts = time.monotonic() + bound(4), {}
+    in_threads((hog, session(twins, 0), until, counts, "first way"),
+               (hog, session(twins, 1), until, counts, "second way"),
+               (hog, session(twins, 0, other), until, counts, "other"))
+    share = (counts["first way"] + counts["second way"]) / sum(counts.values())
+    assert 0.35 < share < 0.6, counts  # two thirds where each executor gives turns of its own
+    assert min(counts.values()) > 10, counts
+
+
+def test_turn_of_a_killed_executor_goes_to_who_waits_elsewhere(twins):
+    a, b = session(twins, 0), session(twins, 1, twins.machine("other", bytes(range(1, 33))))
+    for s in a, b:
+        s.alloc(4096)
+        s.define(1, wire.tensor("NONE", 0, (8,)), wire.tensor("SQR", 64, (8,), (1,)))
+        assert s.run(1)[0] == OK
+    for _ in range(50):
+        a.start(1)
+    mine, = [p for p in twins.executors()
+             if b"Fake" in (pathlib.Path(f"/proc/{p}/cmdline").read_bytes().split(b"\0"))]
+    os.kill(mine, signal.SIGKILL)
+    start = time.monotonic()
+    assert b.run(1)[0] == OK
+    assert time.monotonic() - start < bound(5)
