@@ -5,6 +5,7 @@
  * as JSON. */
 #include <getopt.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <jansson.h>
 
@@ -12,6 +13,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "broker/broker.h"
+#include "broker/host.h"
 #include "cli/cli.h"
 #include "config/registry.h"
 #include "machine/huge_pages.h"
@@ -24,9 +26,9 @@ struct report {
 	const struct machine_ops *backend;
 	char why[256];
 	struct huge_pages huge_pages;
-	struct wire_device devices[WIRE_MAX_DEVICES];
-	int n_devices;
-	struct pil_err device_err;
+	struct host_way ways[WIRE_MAX_DEVICES]; /* to cards; those of one card follow each other */
+	int n_ways;
+	struct pil_err way_err;
 };
 
 static void gather(struct cli *cli, struct report *r)
@@ -43,27 +45,73 @@ static void gather(struct cli *cli, struct report *r)
 	else /* the best there is; or why it is not */
 		machine_backends[0]->usable(&cli->dirs, r->why, sizeof(r->why));
 	huge_pages_look(&r->huge_pages);
-	r->n_devices = broker_devices(&cli->dirs, r->devices, WIRE_MAX_DEVICES, &r->device_err);
+	r->n_ways = broker_ways(&cli->dirs, r->ways, WIRE_MAX_DEVICES, &r->way_err);
+}
+
+static bool is_reference(const struct wire_device *d)
+{
+	return d->flags & WIRE_DEVICE_REFERENCE;
+}
+
+/* Are there several ways to the card of way @at? */
+static bool is_shared(const struct report *r, int at)
+{
+	const char *card = r->ways[at].device.card;
+
+	return (at && !strcmp(r->ways[at - 1].device.card, card)) ||
+	       (at + 1 < r->n_ways && !strcmp(r->ways[at + 1].device.card, card));
 }
 
 static void print_devices(const struct report *r)
 {
-	char size[32], name[sizeof(r->devices[0].description) * 4];
+	char size[32], name[sizeof(r->ways[0].device.description) * 4];
 
-	if (r->n_devices < 0)
-		printf("Devices: none, because: %s\n", r->device_err.msg);
-	if (r->n_devices < 0 && r->device_err.hint[0])
-		printf("  hint: %s\n", r->device_err.hint);
-	for (int i = 0; i < r->n_devices; i++) {
-		const struct wire_device *d = &r->devices[i];
+	if (r->n_ways < 0)
+		printf("Devices: none, because: %s\n", r->way_err.msg);
+	if (r->n_ways < 0 && r->way_err.hint[0])
+		printf("  hint: %s\n", r->way_err.hint);
+	for (int i = 0; i < r->n_ways; i++) {
+		const struct wire_device *d = &r->ways[i].device;
 
-		bool reference = d->flags & WIRE_DEVICE_REFERENCE;
-
-		printf("Device %d: %s%s, %s\n", i, reference ? "reference device (host CPU): " : "",
+		printf("Device %u: %s%s, %s", d->index,
+		       is_reference(d) ? "reference device (host CPU): " : "",
 		       str_escape_controls(name, sizeof(name),
-					   reference ? d->description : d->name),
+					   is_reference(d) ? d->description : d->name),
 		       str_bytes(size, sizeof(size), d->memory_total));
+		if (is_shared(r, i))
+			printf(", a way to card %s", d->card);
+		putchar('\n');
 	}
+}
+
+static json_t *json_of_way(const struct host_way *w)
+{
+	return json_pack("{s:i, s:s, s:s, s:s, s:i}", "index", (int)w->device.index, "api", "ggml",
+			 "name", w->device.name, "runtime", w->runtime, "sessions",
+			 (int)w->n_sessions);
+}
+
+/* One row per card, with what leads to it. */
+static json_t *json_of_cards(const struct report *r)
+{
+	json_t *cards = json_array(), *ways = NULL;
+
+	for (int i = 0; i < r->n_ways; i++) {
+		const struct wire_device *d = &r->ways[i].device;
+
+		if (!i || strcmp(d->card, r->ways[i - 1].device.card)) {
+			ways = json_array();
+			json_array_append_new(cards,
+					      json_pack("{s:s, s:s, s:b, s:I, s:I, s:o}", "id",
+							d->card, "description", d->description,
+							"reference", is_reference(d), "memory",
+							(json_int_t)d->memory_total, "held",
+							(json_int_t)r->ways[i].held_bytes, "ways",
+							ways));
+		}
+		json_array_append_new(ways, json_of_way(&r->ways[i]));
+	}
+	return cards;
 }
 
 static int print_json(const struct report *r)
@@ -71,20 +119,22 @@ static int print_json(const struct report *r)
 	json_t *devices = json_array();
 	json_t *root;
 
-	for (int i = 0; i < r->n_devices; i++)
+	for (int i = 0; i < r->n_ways; i++) {
+		const struct wire_device *d = &r->ways[i].device;
+
 		json_array_append_new(devices,
-				      json_pack("{s:s, s:s, s:b, s:I}", "name", r->devices[i].name,
-						"description", r->devices[i].description,
-						"reference",
-						(r->devices[i].flags & WIRE_DEVICE_REFERENCE) != 0,
-						"memory", (json_int_t)r->devices[i].memory_total));
-	root = json_pack("{s:s?, s:i, s:s, s:s, s:b, s:{s:b, s:b, s:s}, s:o}",
+				      json_pack("{s:s, s:s, s:b, s:I, s:s}", "name", d->name,
+						"description", d->description, "reference",
+						is_reference(d), "memory",
+						(json_int_t)d->memory_total, "card", d->card));
+	}
+	root = json_pack("{s:s?, s:i, s:s, s:s, s:b, s:{s:b, s:b, s:s}, s:o, s:o}",
 			 "defaultDistribution", r->have_default ? r->def.name : NULL,
 			 "defaultVersion", r->backend ? (int)r->backend->version : 0, "backend",
 			 r->backend ? r->backend->title : "none", "reason", r->why, "runtimeKit",
 			 r->have_kit, "hugePages", "memory", r->huge_pages.own, "sharedMemory",
-			 r->huge_pages.shared, "command", r->huge_pages.command, "devices",
-			 devices);
+			 r->huge_pages.shared, "command", r->huge_pages.command, "devices", devices,
+			 "cards", json_of_cards(r));
 	json_dumpf(root, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(root);
