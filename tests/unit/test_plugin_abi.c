@@ -192,6 +192,22 @@ static void test_descriptions_hide_kinds_of_devices(void **state)
 	assert_string_equal(dev.description, "reference device (host CPU: Some CPU)");
 }
 
+static void test_programs_are_told_the_address_of_the_card(void **state)
+{
+	struct wire_device info = {.card = "0000:01:00.0"};
+	struct ggml_backend_dev_props props;
+	static struct gdev dev;
+
+	(void)state;
+	gdev_init(&dev, 0, &info);
+	atomic_store(&dev.no_answer, true); /* of a broker: there is none */
+	dev.abi.iface.get_props(&dev.abi, &props);
+	assert_string_equal(props.device_id, "0000:01:00.0");
+	strcpy(dev.info.card, "cpu");
+	dev.abi.iface.get_props(&dev.abi, &props);
+	assert_null(props.device_id);
+}
+
 static void test_buffer_types_fit_both_generations(void **state)
 {
 	static const enum abi_generation generations[] = {ABI_V2, ABI_V3};
@@ -227,6 +243,7 @@ int main(void)
 		cmocka_unit_test(test_unary_parameters_are_translated),
 		cmocka_unit_test(test_nbytes_agrees_with_ggml),
 		cmocka_unit_test(test_descriptions_hide_kinds_of_devices),
+		cmocka_unit_test(test_programs_are_told_the_address_of_the_card),
 		cmocka_unit_test(test_buffer_types_fit_both_generations),
 	};
 

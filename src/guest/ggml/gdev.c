@@ -195,6 +195,8 @@ static void dev_get_props(struct ggml_backend_device *abi, struct ggml_backend_d
 	props->name = dev->name;
 	props->description = dev->description;
 	props->type = ABI_DEVICE_GPU;
+	if (strchr(dev->info.card, ':')) /* programs use one card once, whichever ways there are */
+		props->device_id = dev->info.card;
 	dev_get_memory(abi, &props->memory_free, &props->memory_total);
 	props->caps.async = true;
 	props->caps.host_buffer = true;
