@@ -24,6 +24,8 @@ static void publish(const struct account *a, struct ledger_machine *m)
 	struct card *card = a->card;
 	struct ledger_holding *own = &m->of[card->ledger.executor];
 
+	if (ledger_n_machines(&card->ledger) <= a->row)
+		LEDGER_SET(card->ledger.map->n_machines, a->row + 1);
 	LEDGER_SET(own->charged_bytes, a->used_bytes);
 	LEDGER_SET(own->n_sessions, a->n_sessions);
 	LEDGER_SET(m->weight, a->weight);
@@ -54,7 +56,8 @@ struct ledger_machine *account_row_locked(struct account *a)
 		m = find_row(a);
 		publish(a, m);
 	} else if (LEDGER_GET(own->charged_bytes) != a->used_bytes ||
-		   LEDGER_GET(own->n_sessions) != a->n_sessions) {
+		   LEDGER_GET(own->n_sessions) != a->n_sessions ||
+		   ledger_n_machines(&card->ledger) <= a->row) {
 		ledger_note_fault(&card->ledger);
 		publish(a, m);
 	}

@@ -14,6 +14,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "exec/ledger.h"
 
 struct turn;
@@ -35,6 +36,7 @@ struct card {
 	uint64_t committed_bytes; /* what this executor's sessions can come to use of memory */
 	unsigned n_sessions;      /* of this executor */
 	struct turn *running;     /* one of this executor's, whose turn it is */
+	struct log_limit complaints;
 	struct ledger_end ledger;
 };
 

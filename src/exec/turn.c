@@ -61,20 +61,22 @@ static struct ledger_machine *row_of(const struct turn *turn)
 	return account_row_locked(turn->account);
 }
 
-static void write_entry(const struct turn *turn)
-{
-	struct ledger_turn *t = entry_of(turn);
-
-	LEDGER_SET(t->executor, turn->card->ledger.executor);
-	LEDGER_SET(t->machine, turn->account->row);
-	LEDGER_SET(t->state, turn->state);
-}
-
 static uint32_t n_turns(const struct card *card)
 {
 	uint32_t n = LEDGER_GET(card->ledger.map->n_turns);
 
 	return n < LEDGER_TURNS ? n : LEDGER_TURNS;
+}
+
+static void write_entry(const struct turn *turn)
+{
+	struct ledger_turn *t = entry_of(turn);
+
+	if (n_turns(turn->card) <= turn->slot)
+		LEDGER_SET(map_of(turn)->n_turns, turn->slot + 1);
+	LEDGER_SET(t->executor, turn->card->ledger.executor);
+	LEDGER_SET(t->machine, turn->account->row);
+	LEDGER_SET(t->state, turn->state);
 }
 
 int turn_init(struct turn *turn, struct account *account)
@@ -89,8 +91,6 @@ int turn_init(struct turn *turn, struct account *account)
 	while (i < n && LEDGER_GET(map->turns[i].state) != LEDGER_TURN_FREE)
 		i++;
 	if (i < LEDGER_TURNS) {
-		if (i == n)
-			LEDGER_SET(map->n_turns, n + 1);
 		turn->slot = i;
 		turn->account = account;
 		turn->card = card;
@@ -308,7 +308,8 @@ static void take_away(struct card *card, uint32_t i)
 {
 	struct ledger *map = card->ledger.map;
 
-	log_warn("a turn of another executor does not end: it is taken away");
+	if (log_allowed(&card->complaints))
+		log_warn("a turn of another executor does not end: it is taken away");
 	ledger_note_fault(&card->ledger);
 	LEDGER_SET(map->turns[i].state, LEDGER_TURN_IDLE);
 	LEDGER_SET(map->running, 0);
@@ -373,7 +374,8 @@ static bool granted(struct turn *turn, int64_t now)
 	    LEDGER_GET(t->executor) != turn->card->ledger.executor) {
 		if (LEDGER_GET(t->state) != LEDGER_TURN_WAITS ||
 		    LEDGER_GET(t->executor) != turn->card->ledger.executor ||
-		    LEDGER_GET(t->machine) != turn->account->row) {
+		    LEDGER_GET(t->machine) != turn->account->row ||
+		    n_turns(turn->card) <= turn->slot) {
 			ledger_note_fault(&turn->card->ledger);
 			write_entry(turn);
 		}
