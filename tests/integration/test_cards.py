@@ -4,18 +4,21 @@ card does not depend on how many ways lead to it.
 
 The ggml is the one made for tests, with two devices that are the same card.
 """
+import contextlib
+import json
 import os
 import pathlib
 import shutil
 import signal
 import struct
+import subprocess
 import threading
 import time
 
 import pytest
 
 from host import bound
-from test_broker import OK, wait_for, world  # noqa: F401
+from test_broker import BUILD, OK, wait_for, world  # noqa: F401
 import wire
 
 MIB = 1 << 20
@@ -85,7 +88,7 @@ def test_two_ways_to_a_card_have_an_executor_each_and_one_quota(twins):
 
 
 def test_what_a_killed_executor_held_is_there_for_the_other(twins):
-    for _ in range(3):
+    for _ in range(2):
         a, b = session(twins, 0), session(twins, 1)
         held = [], []
         fill(a, held[0])
@@ -99,6 +102,29 @@ def test_what_a_killed_executor_held_is_there_for_the_other(twins):
         a.close()
         b.close()
         time.sleep(2.1)  # one that lived for long is started anew at once
+
+
+def test_status_has_a_row_per_card_and_what_leads_to_it(twins):
+    a, b = session(twins, 0), session(twins, 1)
+    for s, mib in (a, 2), (b, 3):
+        s.alloc(mib * MIB)
+    done = subprocess.run([BUILD / "src" / "cli" / "pillion", "--status", "--json"], env=twins.env, text=True,
+                          capture_output=True, timeout=bound(30))
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    card, = status["cards"]
+    assert (card["id"], card["reference"], card["held"]) == ("cpu", True, 5 * MIB)
+    assert [(w["index"], w["api"], w["name"]) for w in card["ways"]] == [(0, "ggml", "Fake"), (1, "ggml", "Fake1")]
+    assert all(w["runtime"] == str(twins.ggml) for w in card["ways"])
+    assert [d["card"] for d in status["devices"]] == ["cpu", "cpu"]
+
+
+def test_devices_of_one_address_are_one_card_and_others_are_their_own(world):  # noqa: F811
+    world.configure("env = FAKE_GGML_GPU=1\nenv = FAKE_GGML_CARD=0000:C1:00.0\nreference = always\n")
+    world.broker()
+    done = world.list()
+    assert [line.split("\t")[1::5] for line in done.stdout.splitlines()] == [["Fake1", "0000:c1:00.0"],
+                                                                            ["Fake", "cpu"]]
 
 
 def hog(s, until, counts, name):
@@ -134,3 +160,37 @@ def test_turn_of_a_killed_executor_goes_to_who_waits_elsewhere(twins):
     start = time.monotonic()
     assert b.run(1)[0] == OK
     assert time.monotonic() - start < bound(5)
+
+
+def test_executor_that_writes_over_the_ledger_harms_nobody_for_long(world):  # noqa: F811
+    world.configure("env = FAKE_GGML_TWIN=1\nenv = FAKE_GGML_HOSTILE=1\nreference = always\n")
+    world.broker()
+    world.settings("one", f"[accel]\nquota = {QUOTA}M\n")
+    victim = session(world, 0)
+    hostile = session(world, 1, world.machine("hostile", bytes(range(1, 33))))
+    x = [wire.tensor("NONE", 0, (8,)), wire.tensor("SQR", 64, (8,), (1,)),
+         wire.tensor("SQR", 128, (8,), (1,))]
+    for s, n in (victim, 3), (hostile, 2):
+        s.alloc(4096)
+        s.define(1, *x[:n])
+    done, end = 0, time.monotonic() + bound(20)
+    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        while time.monotonic() < end:  # it goes on until the broker ends all executors of the card
+            hostile.start(1)
+            held = [1]
+            fill(victim, held)
+            assert len(held) <= QUOTA
+            drain(victim, held[1:])
+            assert victim.run(1)[0] == OK
+            done += 1
+            hostile.answer()
+    assert time.monotonic() < end and done > 0
+    assert wait_for(lambda: "writes over the ledger of the others" in world.log())
+    assert wait_for(lambda: world.ping())
+
+    def works():
+        with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError, AssertionError):
+            held = []
+            fill(session(world, 0), held)
+            return len(held) == QUOTA
+    assert wait_for(works, 30)

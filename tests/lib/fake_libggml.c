@@ -8,6 +8,7 @@
  *   FAKE_GGML_CARD=ID    all devices are on this card
  *   FAKE_GGML_DIES=1     opening a device ends the process
  *   FAKE_GGML_MS=N       a graph takes as long, without the processor
+ *   FAKE_GGML_HOSTILE=1  a graph of a single node writes over the ledger of the card
  *   FAKE_GGML_STUCK=1    a graph of a single node is computed for ever
  *   FAKE_GGML_LINE=TEXT  written to standard error when loaded */
 #include "fake_ggml.c"
@@ -56,10 +57,31 @@ lib_ggml_backend_dev_buffer_type(struct ggml_backend_device *d)
 	return fake_ggml_backend_dev_buffer_type(d);
 }
 
+/* What a vendor's library could do once a guest has taken it over.  The lock is left free, so that
+ * a test need not wait for those who lose patience with it. */
+static void scribble(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long start, end;
+	char line[512];
+
+	while (maps && fgets(line, sizeof(line), maps)) {
+		if (!strstr(line, "pillion-ledger") || sscanf(line, "%lx-%lx", &start, &end) != 2)
+			continue;
+		for (uint32_t *word = (uint32_t *)start; word < (uint32_t *)end; word++)
+			*word = (uint32_t)random() * 2654435761u;
+		*(uint32_t *)start = 0;
+	}
+	if (maps)
+		fclose(maps);
+}
+
 static int lib_ggml_backend_graph_compute(struct ggml_backend *b, struct ggml_cgraph *g)
 {
 	const char *ms = getenv("FAKE_GGML_MS");
 
+	if (getenv("FAKE_GGML_HOSTILE") && g->n_nodes == 1)
+		scribble();
 	if (ms)
 		usleep((useconds_t)strtoul(ms, NULL, 10) * 1000);
 	while (getenv("FAKE_GGML_STUCK") && g->n_nodes == 1)
