@@ -590,15 +590,15 @@ void turn_book(struct account *account, int64_t used_us)
 void turn_look(struct card *card)
 {
 	struct turn *running;
-	int64_t lasted_us;
+	int64_t lasted_us = 0;
 
 	card_lock(card);
 	running = card->running;
-	lasted_us = running ? clock_now_us() - running->started_us : 0;
-	if (LEDGER_GET(card->ledger.map->n_waiting) && lasted_us >= card->turn_max_us) {
+	if (running && LEDGER_GET(card->ledger.map->n_waiting))
+		lasted_us = clock_now_us() - running->started_us;
+	if (running && lasted_us >= card->turn_max_us)
 		atomic_store_explicit(&running->overdue, true, memory_order_relaxed);
-		if (lasted_us >= card->turn_max_us + card->turn_grace_us && card->stuck)
-			card->stuck(card->stuck_ctx, running->account->machine);
-	}
+	if (running && lasted_us >= card->turn_max_us + card->turn_grace_us && card->stuck)
+		card->stuck(card->stuck_ctx, running->account->machine);
 	card_unlock(card);
 }
