@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/fake_exec.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -184,12 +185,16 @@ static void *serve(void *arg)
 	size_t have = 0, cap = 64 << 20;
 	uint8_t *in = malloc(cap);
 	int fds[4], n_fds = 0, n_frames = 0;
+	sigset_t pipe_signal = {0};
 	struct wire_welcome w;
+	bool gone;
 
 	fake_exec_welcome(&w, x->flags);
-	if (pil_write_all(x->fd, &w, sizeof(w)))
-		x->bad = true;
-	for (;;) {
+	/* a program may go at any time; that it takes care itself is for the tests to see */
+	sigaddset(&pipe_signal, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &pipe_signal, NULL);
+	gone = pil_write_all(x->fd, &w, sizeof(w)) != 0;
+	while (!gone) {
 		struct wire_frame f;
 		int room = 4 - n_fds;
 		size_t need = sizeof(f);

@@ -393,7 +393,7 @@ static void complain(struct cgraphs *g, const struct ggml_tensor *bad)
 			"of a kind it knows",
 			bad->name);
 	else
-		log_err("cannot run a graph: it is too large");
+		log_err("cannot run a graph: it is too large, or there is no memory to tell it");
 }
 
 int cgraphs_run(struct cgraphs *graphs, struct channel *chan, const struct ggml_cgraph *cgraph,

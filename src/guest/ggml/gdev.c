@@ -56,7 +56,12 @@ static void open_channel(struct gdev *dev)
 	}
 	if (getenv("PILLION_NO_SHM"))
 		chan->welcome.flags &= ~(uint32_t)WIRE_WELCOME_SHM;
-	query_init(&dev->query, &gplugin.opmap, &chan->welcome);
+	if (!query_init(&dev->query, &gplugin.opmap, &chan->welcome)) {
+		dev->open_failed = true;
+		log_err("%s: open a session: no memory", dev->name);
+		channel_destroy(chan);
+		return;
+	}
 	atomic_store(&dev->chan, chan);
 }
 

@@ -248,7 +248,7 @@ uint32_t query_uses(const struct query *q, const char *name)
 
 /* ---- life ---- */
 
-void query_init(struct query *q, const struct opmap *map, const struct wire_welcome *welcome)
+bool query_init(struct query *q, const struct opmap *map, const struct wire_welcome *welcome)
 {
 	memset(q, 0, sizeof(*q));
 	for (uint32_t i = 0; i < welcome->n_types; i++) {
@@ -260,8 +260,10 @@ void query_init(struct query *q, const struct opmap *map, const struct wire_welc
 	}
 	q->supports = calloc(QUERY_ENTRIES, sizeof(*q->supports));
 	q->sizes = calloc(QUERY_ENTRIES, sizeof(*q->sizes));
-	if (!q->supports || !q->sizes)
-		abort();
+	if (q->supports && q->sizes)
+		return true;
+	query_finish(q);
+	return false;
 }
 
 void query_finish(struct query *q)

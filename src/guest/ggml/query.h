@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "api/ggml/tensor_ops.h"
+#include "base/compiler.h"
 #include "guest/ggml/abi.h"
 #include "wire/wire.h"
 
@@ -38,8 +39,9 @@ struct query {
 	uint32_t n_uses, max_uses;
 };
 
-/* Compares the executor's table of types with the program's. */
-void query_init(struct query *q, const struct opmap *map, const struct wire_welcome *welcome);
+/* Compares the executor's table of types with the program's.  False: there is no memory. */
+bool query_init(struct query *q, const struct opmap *map,
+		const struct wire_welcome *welcome) PIL_MUST_CHECK;
 void query_finish(struct query *q);
 
 /* QUERY_YES and QUERY_OFFLOAD bits for @op. */
