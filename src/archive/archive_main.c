@@ -25,6 +25,7 @@
 #include "archive/layers.h"
 #include "archive/pack.h"
 #include "base/fd.h"
+#include "base/report.h"
 #include "base/str.h"
 
 enum { MAX_MEMORY_BYTES = 1500 << 20, MAX_FILES = 20 << 20 };
@@ -113,6 +114,7 @@ int main(int argc, char **argv)
 {
 	struct pil_err err = {0};
 	char safe[2 * sizeof(err.msg)];
+	int report_fd = report_take_fd(&argc, argv);
 	int ret = pil_err_say(&err, EINVAL, "usage: pillion-archive unpack|layers|pack TREE ...");
 
 	setlocale(LC_CTYPE, "C.UTF-8"); /* names in archives are UTF-8, or bytes */
@@ -126,8 +128,7 @@ int main(int argc, char **argv)
 		ret = pil_err_set(&err, errno, "write");
 	if (!ret)
 		return EXIT_SUCCESS;
+	report_send(report_fd, &err);
 	fprintf(stderr, "%s\n", str_escape_controls(safe, sizeof(safe), err.msg));
-	if (err.hint[0])
-		fprintf(stderr, "hint: %s\n", str_escape_controls(safe, sizeof(safe), err.hint));
 	return EXIT_FAILURE;
 }

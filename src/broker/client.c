@@ -30,6 +30,7 @@
 #include "base/loop.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "base/report.h"
 #include "base/str.h"
 #include "base/unixsock.h"
 #include "broker/host.h"
@@ -58,33 +59,7 @@ int broker_connect(const struct state_dirs *dirs)
 	return unixsock_connect_as(path, SOCK_SEQPACKET | SOCK_NONBLOCK);
 }
 
-/* What the broker said last, after @from in its log: the reason why it did not start. */
-static int start_failed(const char *log_path, off_t from, int status, struct pil_err *err)
-{
-	_auto_free char *text = NULL;
-	ssize_t len = pil_read_file(log_path, LOG_MAX_BYTES * 2, &text);
-	char *save = NULL;
-
-	pil_err_say(err, EIO, "start broker: it ended with status %d", status);
-	pil_err_hint(err, "see %s", log_path);
-	if (len < from)
-		return -EIO;
-	for (char *line = strtok_r(text + from, "\n", &save); line;
-	     line = strtok_r(NULL, "\n", &save)) {
-		static const char said[] = "pillion-broker: err: ", hint[] = "hint: ";
-
-		if (strncmp(line, said, sizeof(said) - 1))
-			continue;
-		line += sizeof(said) - 1;
-		if (strncmp(line, hint, sizeof(hint) - 1))
-			pil_err_say(err, EIO, "start broker: %s", line);
-		else
-			pil_err_hint(err, "%s", line + sizeof(hint) - 1);
-	}
-	return -EIO;
-}
-
-static int open_log(const struct state_dirs *dirs, off_t *size, struct pil_err *err)
+static int open_log(const struct state_dirs *dirs, struct pil_err *err)
 {
 	_auto_free char *path = str_printf("%s/broker.log", dirs->runtime);
 	_auto_fd int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -92,48 +67,60 @@ static int open_log(const struct state_dirs *dirs, off_t *size, struct pil_err *
 
 	if (fd < 0 || fstat(fd, &st))
 		return pil_err_set(err, errno, "start broker: open '%s'", path);
-	if (st.st_size > LOG_MAX_BYTES && ftruncate(fd, 0) == 0)
-		st.st_size = 0;
-	*size = st.st_size;
+	if (st.st_size > LOG_MAX_BYTES && ftruncate(fd, 0))
+		log_dbg("cannot cut the broker's log: %s", strerror(errno));
 	return pil_take_fd(&fd);
 }
 
-static pid_t spawn(int log_fd, struct pil_err *err)
+/* @report_fd: where it says why it does not start; -1: nowhere. */
+static pid_t spawn(const struct state_dirs *dirs, int report_fd, struct pil_err *err)
 {
 	_auto_free char *program = state_find_program("broker", "pillion-broker", err);
-	char *argv[] = {program, (char *)"--detach", NULL};
+	_auto_fd int log_fd = program ? open_log(dirs, err) : -ENOENT;
+	_auto_argv struct argv a = {0};
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = log_fd,
 				 .stderr_fd = log_fd,
+				 .keep_fds = &report_fd,
+				 .n_keep_fds = 1,
 				 .new_session = true};
 
-	return program ? proc_spawn(argv, &opts, err) : -ENOENT;
+	if (log_fd < 0)
+		return log_fd;
+	argv_add_all(&a, (const char *const[]){program, "--detach", NULL});
+	if (report_fd >= 0) {
+		argv_add(&a, "--report-fd");
+		argv_addf(&a, "%d", report_fd);
+	}
+	return proc_spawn(a.v, &opts, err);
 }
 
 pid_t broker_spawn(const struct state_dirs *dirs, struct pil_err *err)
 {
-	off_t size;
-	_auto_fd int log_fd = open_log(dirs, &size, err);
-
-	return log_fd < 0 ? log_fd : spawn(log_fd, err);
+	return spawn(dirs, -1, err);
 }
 
 static int start_broker(const struct state_dirs *dirs, int64_t due_ms, struct pil_err *err)
 {
-	_auto_free char *log_path = str_printf("%s/broker.log", dirs->runtime);
-	off_t size = 0;
-	_auto_fd int log_fd = open_log(dirs, &size, err);
-	pid_t pid = log_fd < 0 ? log_fd : spawn(log_fd, err);
+	_auto_fd int write_fd = -1;
+	_auto_fd int read_fd = report_open(&write_fd, err);
+	pid_t pid = read_fd < 0 ? read_fd : spawn(dirs, write_fd, err);
 	int status;
 
 	if (pid < 0)
 		return (int)pid;
+	pil_close_p(&write_fd);
 	status = proc_wait(pid, loop_left_ms(due_ms)); /* it detaches once it serves */
 	if (status == -ETIMEDOUT) {
 		proc_stop(pid, 0);
 		return status;
 	}
-	return status ? start_failed(log_path, size, status, err) : 0;
+	if (!status)
+		return 0;
+	pil_err_say(err, EIO, "it ended with status %d", status);
+	pil_err_hint(err, "see %s/broker.log", dirs->runtime);
+	report_receive(read_fd, err);
+	return pil_err_prefix(err, "start broker");
 }
 
 /* ---- asking ---- */

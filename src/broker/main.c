@@ -46,6 +46,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/report.h"
 #include "base/str.h"
 #include "base/unixsock.h"
 #include "broker/broker.h"
@@ -562,6 +563,7 @@ int main(int argc, char **argv)
 		{"detach", no_argument, NULL, 'd'},
 		{"idle-ms", required_argument, NULL, 'i'},
 		{"list", no_argument, NULL, 'l'},
+		{"report-fd", required_argument, NULL, 'r'},
 		{0},
 	};
 	struct broker b = {.idle.expired = idle_expired,
@@ -573,7 +575,8 @@ int main(int argc, char **argv)
 			   .idle_ms = IDLE_MS};
 	char idle_text[24];
 	char *const again[] = {argv[0], (char *)"--idle-ms", idle_text, NULL};
-	uint64_t idle_ms;
+	uint64_t idle_ms, fd;
+	int report_fd = -1;
 	struct pil_err err = {0};
 	bool want_detach = false, want_list = false;
 	int c, ret, ready_fd = -1;
@@ -588,6 +591,8 @@ int main(int argc, char **argv)
 			want_list = true;
 		else if (c == 'i' && str_to_u64(optarg, 86400000, &idle_ms) && idle_ms >= 100)
 			b.idle_ms = (int64_t)idle_ms;
+		else if (c == 'r' && str_to_u64(optarg, INT32_MAX, &fd))
+			report_fd = (int)fd;
 		else
 			return EXIT_FAILURE;
 	}
@@ -604,7 +609,10 @@ int main(int argc, char **argv)
 		ret = pil_err_set(&err, errno, "begin anew");
 	}
 	if (ret < 0) {
-		log_err("%s", err.msg[0] ? err.msg : strerror(-ret));
+		if (!err.msg[0])
+			pil_err_set(&err, -ret, "serve");
+		log_err("%s", err.msg);
+		report_send(report_fd, &err);
 		if (err.hint[0])
 			log_err("hint: %s", err.hint);
 	}

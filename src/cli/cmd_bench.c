@@ -21,6 +21,7 @@
 #include "config/registry.h"
 #include "config/state.h"
 #include "kit/native_kit.h"
+#include "machine/backend.h"
 #include "machine/machine.h"
 #include "wire/wire.h"
 
@@ -243,7 +244,7 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 	_auto_free char *machine_pid = NULL;
 	const char *pid_files[] = {broker_pid, NULL, NULL};
 	_auto_free char *rootfs = NULL;
-	const struct machine_ops *backend;
+	const struct backend *backend;
 	struct bench_report report;
 	struct distro distro;
 	int ret = r->distro ? registry_find(dirs, r->distro, &distro, err)
@@ -251,7 +252,7 @@ static int bench(struct request *r, const struct state_dirs *dirs, const struct 
 
 	if (ret)
 		return ret;
-	backend = machine_backend(dirs, distro.version, err);
+	backend = backend_choose(dirs, distro.version, err);
 	if (!backend)
 		return -err->code;
 	ret = broker_ensure(dirs, err);

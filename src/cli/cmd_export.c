@@ -15,6 +15,7 @@
 #include "cli/cli.h"
 #include "config/config.h"
 #include "config/registry.h"
+#include "config/work.h"
 #include "disk/export.h"
 #include "machine/freeze.h"
 #include "tree/archive.h"
@@ -122,7 +123,7 @@ static int export(struct cli *cli, const struct options *o, const struct config 
 
 	if (ret)
 		return ret;
-	registry_announce(lock_fd, "Exporting", distro.name, distro.version);
+	work_announce(lock_fd, "Exporting", distro.name, distro.version);
 	fprintf(stderr, "Export in progress, this may take a few minutes.\n");
 	ret = write_it(cli, o, &distro, config, part, err);
 	if (!ret && part && rename(part, o->file))

@@ -17,6 +17,7 @@
 #include "config/config.h"
 #include "disk/install.h"
 #include "disk/source.h"
+#include "machine/backend.h"
 #include "machine/machine.h"
 #include "tree/catalog.h"
 #include "tree/recipe.h"
@@ -160,11 +161,11 @@ static int unknown_flavor(const struct catalog *catalog)
 int cli_choose_version(struct cli *cli, uint64_t *version, const struct config *config,
 		       struct pil_err *err)
 {
-	const struct machine_ops *backend;
+	const struct backend *backend;
 
 	if (!*version)
 		*version = config->default_version;
-	backend = machine_backend(&cli->dirs, (unsigned)*version, err);
+	backend = backend_choose(&cli->dirs, (unsigned)*version, err);
 	if (!backend)
 		return -ENOTSUP;
 	*version = backend->version;

@@ -15,6 +15,7 @@
 #include "cli/offers.h"
 #include "config/config.h"
 #include "config/registry.h"
+#include "config/work.h"
 #include "machine/machine.h"
 #include "tree/catalog.h"
 
@@ -73,7 +74,7 @@ struct row {
 	bool is_default;
 };
 
-static const char *state_of(struct cli *cli, const char *name, const struct registry_work *work)
+static const char *state_of(struct cli *cli, const char *name, const struct work *work)
 {
 	if (!strcmp(name, work->name))
 		return work->state;
@@ -82,7 +83,7 @@ static const char *state_of(struct cli *cli, const char *name, const struct regi
 
 /* The installed ones, and the one that is not yet or not any more; returns how many. */
 static int make_rows(struct cli *cli, const struct distro *list, int n, const char *default_name,
-		     const struct registry_work *work, struct row *rows)
+		     const struct work *work, struct row *rows)
 {
 	bool listed = !work->name[0];
 
@@ -157,7 +158,8 @@ int cmd_list(struct cli *cli, int argc, char **argv)
 {
 	_auto_free struct distro *list = NULL;
 	_auto_free struct row *rows = NULL;
-	struct registry_work work = {0};
+	_auto_free char *lock = registry_lock_path(&cli->dirs);
+	struct work work = {0};
 	struct distro def = {0};
 	struct pil_err err = {0};
 	struct options o;
@@ -167,8 +169,8 @@ int cmd_list(struct cli *cli, int argc, char **argv)
 		return n;
 	if (o.online)
 		return list_online(cli, &o);
-	if (!registry_working(&cli->dirs, &work))
-		work = (struct registry_work){0};
+	if (!work_find(lock, &work))
+		work = (struct work){0};
 	n = registry_list(&cli->dirs, &list, &err);
 	if (n < 0)
 		return cli_fail(&err);

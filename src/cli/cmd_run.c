@@ -14,6 +14,7 @@
 #include "cli/cli.h"
 #include "config/registry.h"
 #include "machine/attach.h"
+#include "machine/ending.h"
 #include "machine/machine.h"
 #include "tree/archive.h"
 
@@ -141,7 +142,7 @@ static int run_in(struct cli *cli, const char *distro, const struct options *o, 
 		ret = fd < 0 ? fd : machine_attach(fd, &attach, err);
 	}
 	if (ret == -ECONNRESET)
-		machine_explain_end(&cli->dirs, distro, true, err);
+		ending_explain(&cli->dirs, distro, true, err);
 	for (size_t i = 0; env[i]; i++)
 		free(env[i]);
 	archive_told_finish(&told);

@@ -10,7 +10,9 @@
 #include "cli/cli.h"
 #include "config/config.h"
 #include "config/registry.h"
+#include "config/work.h"
 #include "disk/form.h"
+#include "machine/backend.h"
 #include "machine/machine.h"
 
 static int change(struct cli *cli, const char *name, unsigned version, struct pil_err *err)
@@ -36,7 +38,7 @@ static int change(struct cli *cli, const char *name, unsigned version, struct pi
 		return 0;
 	}
 	if (!ret)
-		registry_announce(lock_fd, "Converting", distro.name, version);
+		work_announce(lock_fd, "Converting", distro.name, version);
 	if (!ret)
 		ret = form_change(&cli->dirs, &distro, version, &config, err);
 	if (!ret)
@@ -58,7 +60,7 @@ int cmd_set_version(struct cli *cli, int argc, char **argv)
 	if (version == 3) /* as some call the microVM */
 		version = 2;
 	if (registry_find(&cli->dirs, argv[1], &distro, &err) || /* before we wait */
-	    !machine_backend(&cli->dirs, (unsigned)version, &err) ||
+	    !backend_choose(&cli->dirs, (unsigned)version, &err) ||
 	    change(cli, argv[1], (unsigned)version, &err))
 		return cli_fail(&err);
 	return 0;

@@ -18,12 +18,13 @@
 #include "config/registry.h"
 #include "machine/huge_pages.h"
 #include "machine/kvm_probe.h"
+#include "machine/backend.h"
 #include "machine/machine.h"
 
 struct report {
 	struct distro def;
 	bool have_default, have_kit;
-	const struct machine_ops *backend;
+	const struct backend *backend;
 	char why[256];
 	struct huge_pages huge_pages;
 	struct host_way ways[WIRE_MAX_DEVICES]; /* to cards; those of one card follow each other */
@@ -39,11 +40,11 @@ static void gather(struct cli *cli, struct report *r)
 	kvm_probe_forget(&cli->dirs); /* who asks wants to know how it is now */
 	r->have_default = registry_default(&cli->dirs, &r->def, &err) == 0;
 	r->have_kit = path_exists(stamp);
-	r->backend = machine_backend(&cli->dirs, 0, &err);
+	r->backend = backend_choose(&cli->dirs, 0, &err);
 	if (!r->backend)
 		snprintf(r->why, sizeof(r->why), "%.250s", err.msg);
 	else /* the best there is; or why it is not */
-		machine_backends[0]->usable(&cli->dirs, r->why, sizeof(r->why));
+		backends[0]->usable(&cli->dirs, r->why, sizeof(r->why));
 	huge_pages_look(&r->huge_pages);
 	r->n_ways = broker_ways(&cli->dirs, r->ways, WIRE_MAX_DEVICES, &r->way_err);
 }
@@ -160,8 +161,8 @@ int cmd_status(struct cli *cli, int argc, char **argv)
 	if (r.backend)
 		printf("Default Version: %u\n", r.backend->version);
 	printf("Machine back end: %s%s, because: %s\n", r.backend ? r.backend->title : "none",
-	       !r.backend || r.backend == machine_backends[0] ? "" : " (shared kernel)", r.why);
-	if (r.backend == machine_backends[0])
+	       !r.backend || r.backend == backends[0] ? "" : " (shared kernel)", r.why);
+	if (r.backend == backends[0])
 		printf("Huge pages: %s\n", r.huge_pages.text);
 	printf("Runtime kit: %s\n", r.have_kit ? "installed" : "not installed (pillion --update)");
 	print_devices(&r);

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "cli/cli.h"
 #include "config/registry.h"
+#include "config/work.h"
 #include "machine/machine.h"
 #include "tree/tree.h"
 
@@ -27,7 +28,7 @@ int cmd_unregister(struct cli *cli, int argc, char **argv)
 	if (lock_fd < 0 || registry_find(&cli->dirs, argv[1], &distro, &err))
 		return cli_fail(&err);
 	dir = str_printf("%s/distros/%s", cli->dirs.data, distro.name);
-	registry_announce(lock_fd, "Uninstalling", distro.name, distro.version);
+	work_announce(lock_fd, "Uninstalling", distro.name, distro.version);
 	puts("Unregistering.");
 	fflush(stdout);
 	/* Forgotten first: were we killed in the middle, the rest is a folder to clean up. */

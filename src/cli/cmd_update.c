@@ -15,12 +15,13 @@
 #include "disk/form.h"
 #include "kit/kernel.h"
 #include "kit/runtime_kit.h"
+#include "machine/backend.h"
 #include "machine/machine.h"
 
 /* Do microVMs run here, or are there any? */
 static unsigned needed_version(const struct state_dirs *dirs)
 {
-	const struct machine_ops *ops = machine_backend(dirs, 0, NULL);
+	const struct backend *ops = backend_choose(dirs, 0, NULL);
 	_auto_free struct distro *list = NULL;
 	int n = registry_list(dirs, &list, NULL);
 	unsigned version = ops ? ops->version : 1;

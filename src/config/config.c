@@ -106,13 +106,9 @@ static bool set_swap(struct config *c, const char *value)
 
 static bool set_reclaim(struct config *c, const char *value)
 {
-	static const char *const names[] = {[CONFIG_RECLAIM_DISABLED] = "disabled",
-					    [CONFIG_RECLAIM_GRADUAL] = "gradual",
-					    [CONFIG_RECLAIM_DROP_CACHE] = "dropCache"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-		if (!strcasecmp(value, names[i])) {
-			c->auto_memory_reclaim = (enum config_reclaim)i;
+	for (int i = 0; i < INIT_NUM_RECLAIMS; i++)
+		if (!strcasecmp(value, init_reclaim_str[i])) {
+			c->auto_memory_reclaim = (enum init_reclaim)i;
 			return true;
 		}
 	return false;
@@ -394,7 +390,7 @@ int config_load(struct config *config, const char *path, struct pil_err *err)
 				  .localhost_forwarding = true,
 				  .system_call_filter = true,
 				  .default_disk_bytes = 1ull << 40,
-				  .auto_memory_reclaim = CONFIG_RECLAIM_GRADUAL};
+				  .auto_memory_reclaim = INIT_RECLAIM_GRADUAL};
 	return load_file(config, path, false, err);
 }
 

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "agent/init_options.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "config/state.h"
@@ -44,11 +45,7 @@ struct config {
 	bool host_address_loopback;  /* hostAddressLoopback: the host's localhost, at the gateway */
 	bool nested_virtualization;  /* nestedVirtualization, default false */
 	uint64_t default_disk_bytes; /* defaultVhdSize: what a disk can grow to, default 1 TB */
-	enum config_reclaim {
-		CONFIG_RECLAIM_DISABLED,   /* freed memory stays with the machine */
-		CONFIG_RECLAIM_GRADUAL,    /* it goes back to the host, and so do caches, slowly */
-		CONFIG_RECLAIM_DROP_CACHE, /* all caches at once, when it has nothing to do */
-	} auto_memory_reclaim;             /* autoMemoryReclaim, default gradual */
+	enum init_reclaim auto_memory_reclaim; /* autoMemoryReclaim, default gradual */
 
 	char *ggml_dir;        /* [accel] ggml_dir: host folder with libggml; NULL: the kit's */
 	bool reference_always; /* [accel] reference = always: list the CPU beside a GPU */

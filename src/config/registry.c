@@ -74,28 +74,9 @@ int registry_lock(const struct state_dirs *dirs, struct pil_err *err)
 	return fd;
 }
 
-void registry_announce(int lock_fd, const char *state, const char *name, unsigned version)
+char *registry_lock_path(const struct state_dirs *dirs)
 {
-	if (ftruncate(lock_fd, 0) || dprintf(lock_fd, "%s %s %u\n", state, name, version) < 0)
-		log_dbg("lock: %s", strerror(errno)); /* only --list would have told of it */
-}
-
-bool registry_working(const struct state_dirs *dirs, struct registry_work *out)
-{
-	_auto_free char *path = str_printf("%s/install.lock", dirs->data);
-	_auto_free char *text = NULL;
-
-	return registry_locked(dirs) && pil_read_file(path, 256, &text) > 0 &&
-	       sscanf(text, "%15s %64s %u", out->state, out->name, &out->version) == 3 &&
-	       str_is_name(out->name);
-}
-
-bool registry_locked(const struct state_dirs *dirs)
-{
-	_auto_free char *path = str_printf("%s/install.lock", dirs->data);
-	_auto_fd int fd = path_exists(path) ? state_lock(path, 0, NULL) : -ENOENT;
-
-	return fd == -EWOULDBLOCK;
+	return str_printf("%s/install.lock", dirs->data);
 }
 
 /* How the installed @name was spelled at first; heap, NULL: not installed. */

@@ -21,17 +21,7 @@ struct distro {
 
 /* Held while distributions or kits are made or removed: a descriptor, waited for ten minutes. */
 int registry_lock(const struct state_dirs *dirs, struct pil_err *err) PIL_MUST_CHECK;
-bool registry_locked(const struct state_dirs *dirs); /* by anybody, just now */
-
-/* What the holder of the lock is doing to a distribution, which may not be listed yet or any more:
- * the lock's own content, so that it ends with its holder. */
-struct registry_work {
-	char state[16]; /* "Installing", "Uninstalling", "Converting" */
-	char name[STR_MAX_NAME + 1];
-	unsigned version;
-};
-void registry_announce(int lock_fd, const char *state, const char *name, unsigned version);
-bool registry_working(const struct state_dirs *dirs, struct registry_work *out);
+char *registry_lock_path(const struct state_dirs *dirs); /* heap; see work.h */
 
 /* Upper and lower case are the same, as in wsl; @out has the name as it was first given.  -ENOENT
  * with the exact text of wsl in the message. */

@@ -32,7 +32,7 @@ static int prepare_work(struct export *e, struct pil_err *err)
 		return pil_err_set(err, -ret, "make folder '%s'", e->work);
 	if (e->running)
 		return copy_file(disk, seen, err);
-	e->disk_fd = image_open(e->dir, err);
+	e->disk_fd = image_open(disk, err);
 	return e->disk_fd < 0 ? e->disk_fd : 0;
 }
 
@@ -67,11 +67,12 @@ int export_archive(struct export *e, int fd, const char *filter, struct pil_err 
 	_auto_free char *rootfs =
 		str_printf("%s/rootfs", e->distro->version == 2 ? e->work : e->dir);
 	_auto_free char *disk = str_printf("%s/" IMAGE_NAME, e->dir);
+	_auto_free char *copied = str_printf("%s/" IMAGE_NAME, e->work);
 	_auto_fd int copy_fd = -1;
 	int ret = 0;
 
 	if (e->distro->version == 2 && e->running) {
-		copy_fd = image_open(e->work, err); /* repairs it */
+		copy_fd = image_open(copied, err); /* repairs it */
 		ret = copy_fd < 0 ? copy_fd : image_to_tree(e->work, err);
 	} else if (e->distro->version == 2) {
 		ret = image_to_tree_at(disk, e->work, err);

@@ -65,7 +65,7 @@ int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned v
 		ret = image_from_tree(dir, config->default_disk_bytes, err);
 	} else if (!there) {
 		fprintf(stderr, "Reading the disk of '%s' ...\n", distro->name);
-		disk_fd = image_open(dir, err);
+		disk_fd = image_open(disk, err);
 		ret = disk_fd < 0 ? disk_fd : image_to_tree(dir, err);
 	}
 	if (ret < 0)

@@ -121,7 +121,7 @@ static int make_image(const char *rootfs, const char *part, uint64_t limit_bytes
 	argv_add_all(&a, (const char *const[]){"-d", TREE, PART "/" IMAGE_NAME, NULL});
 	argv_addf(&a, "%lluk", (unsigned long long)(limit_bytes >> 10));
 	status = pen_run(&a, &stage, NULL, &said, err);
-	return status ? pen_failed("make the disk", status, &said, false, err) : 0;
+	return status ? pen_failed("make the disk", status, &said, err) : 0;
 }
 
 /* Lets pillion-image finish @image by the tree in @folder, or extract it to there. */
@@ -131,6 +131,7 @@ static int run_image_program(bool finish, const char *image, const char *folder,
 	_auto_free char *program = state_find_program("disk", "pillion-image", err);
 	_auto_argv struct argv a = {0};
 	struct pen_said said = {0};
+	struct pen_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .reports = true};
 	struct userns_stage stage = {0};
 	int status;
 
@@ -142,9 +143,9 @@ static int run_image_program(bool finish, const char *image, const char *folder,
 	pen_bind(&a, &stage, finish ? "--ro-bind" : "--bind", folder, TREE);
 	argv_add_all(&a, (const char *const[]){"--", "/pillion-image",
 					       finish ? "finish" : "extract", DISK, TREE, NULL});
-	status = pen_run(&a, &stage, NULL, &said, err);
+	status = pen_run(&a, &stage, &opts, &said, err);
 	return status ? pen_failed(finish ? "complete the disk" : "read the disk", status, &said,
-				   true, err)
+				   err)
 		      : 0;
 }
 
@@ -199,9 +200,10 @@ int image_to_tree_at(const char *image, const char *dir, struct pil_err *err)
 	return ret;
 }
 
-/* @dir is named as its distribution is. */
-static void hint_lost(const char *dir, struct pil_err *err)
+/* The folder of a distribution's disk is named as the distribution. */
+static void hint_lost(const char *image, struct pil_err *err)
 {
+	_auto_free char *dir = str_printf("%.*s", (int)(strrchr(image, '/') - image), image);
 	const char *slash = strrchr(dir, '/');
 
 	pil_err_hint(err,
@@ -255,19 +257,18 @@ static int repair(int fd, const char *image, struct pil_err *err)
 	if (status >= 0 && status < 4 && state_of(fd) == IMAGE_CLEAN) /* not bubblewrap's own 1 */
 		return 0;
 	if (status < 4)
-		return pen_failed("look through the disk", status, &said, false, err);
+		return pen_failed("look through the disk", status, &said, err);
 	pil_err_hint(err, "a copy first, then: e2fsck -f %.180s", image);
 	return pil_err_say(err, EUCLEAN, "the disk '%s' is damaged and needs your decision", image);
 }
 
-int image_open(const char *dir, struct pil_err *err)
+int image_open(const char *image, struct pil_err *err)
 {
-	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
 	_auto_fd int fd = open(image, O_RDWR | O_CLOEXEC);
 	int ret;
 
 	if (fd < 0) {
-		hint_lost(dir, err);
+		hint_lost(image, err);
 		return pil_err_set(err, errno, "open the disk '%s'", image);
 	}
 	ret = lock(fd, image, err);
@@ -277,7 +278,7 @@ int image_open(const char *dir, struct pil_err *err)
 	case IMAGE_CLEAN:
 		break;
 	case IMAGE_NOT_EXT4:
-		hint_lost(dir, err);
+		hint_lost(image, err);
 		return pil_err_say(err, EUCLEAN, "the disk '%s' is not an ext4 image", image);
 	case IMAGE_UNCLEAN:
 		ret = repair(fd, image, err);

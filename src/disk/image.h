@@ -32,11 +32,11 @@ int image_to_tree(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 /* The same of disk @image, elsewhere, to @dir/rootfs. */
 int image_to_tree_at(const char *image, const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 
-/* Opens @dir/disk.ext4 for the one who uses it from now on, alone: the descriptor, or a copy of it
+/* Opens the disk @image for the one who uses it from now on, alone: the descriptor, or a copy of it
  * in another process, holds the image's lock until it is closed.  -EBUSY while somebody else does.
  * An image that was in use when its machine was killed is repaired as far as that can be done
  * without questions; -EUCLEAN with what to do otherwise. */
-int image_open(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
+int image_open(const char *image, struct pil_err *err) PIL_MUST_CHECK;
 
 /* What the first 4 KiB of an image say of it; for tests and fuzzing too. */
 enum image_state { IMAGE_CLEAN, IMAGE_UNCLEAN, IMAGE_NOT_EXT4 };

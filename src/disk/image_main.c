@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * pillion-image extract|finish IMAGE FOLDER -- started by image.c, as uid 0 of the user namespace
- * that owns the folder, in a pen where image and folder are all there is. */
+ * pillion-image extract|finish IMAGE FOLDER [--report-fd N] -- started by image.c, as uid 0 of the
+ * user namespace that owns the folder, in a pen where image and folder are all there is.  Why it
+ * failed it says on descriptor N (report.h). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/report.h"
 #include "base/str.h"
 #include "disk/image_files.h"
 
@@ -29,6 +31,7 @@ int main(int argc, char **argv)
 {
 	struct image_files *files = NULL;
 	struct pil_err err = {0};
+	int report_fd = report_take_fd(&argc, argv);
 	bool finish = argc == 4 && !strcmp(argv[1], "finish");
 	char safe[2 * sizeof(err.msg)];
 	int ret, closed;
@@ -44,10 +47,8 @@ int main(int argc, char **argv)
 		ret = finish ? image_files_finish(files, &err) : image_files_extract(files, &err);
 	closed = image_files_close(files, ret ? NULL : &err);
 	if (ret || closed) {
+		report_send(report_fd, &err);
 		fprintf(stderr, "%s\n", str_escape_controls(safe, sizeof(safe), err.msg));
-		if (err.hint[0])
-			fprintf(stderr, "hint: %s\n",
-				str_escape_controls(safe, sizeof(safe), err.hint));
 		return EXIT_FAILURE;
 	}
 	return EXIT_SUCCESS;

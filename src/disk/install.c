@@ -17,6 +17,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "config/config.h"
+#include "config/work.h"
 #include "disk/form.h"
 #include "kit/runtime_kit.h"
 #include "tree/tree.h"
@@ -123,7 +124,7 @@ int install_distro(const struct install *i, struct pil_err *err)
 	ret = install_check_name(i->dirs, i->name, err); /* it may have come while we waited */
 	if (ret)
 		return ret;
-	registry_announce(lock_fd, "Installing", i->name, i->version);
+	work_announce(lock_fd, "Installing", i->name, i->version);
 	tree_sweep(i->dirs);
 	ret = make(i, dir, &distro, err);
 	if (ret) {

@@ -236,7 +236,7 @@ static int make_of_disk(const struct source *s, const char *dir, struct distro *
 	if (ret)
 		return ret;
 	distro->version = 2;
-	fd = image_open(dir, err); /* is it one, and is it whole? */
+	fd = image_open(disk, err); /* is it one, and is it whole? */
 	if (fd == -EUCLEAN)
 		pil_err_hint(err, "a raw image of an ext4 file system is needed: "
 				  "qemu-img convert -O raw FILE.vhdx FILE");

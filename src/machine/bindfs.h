@@ -11,17 +11,17 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "machine/machine.h"
+#include "machine/spec.h"
 
 struct userns_stage;
 
 struct bindfs {
 	char *folder; /* where they are mounted; the host sees an empty one */
 	int n;
-	const struct machine_share *share[MACHINE_MAX_SHARES];
-	char *place[MACHINE_MAX_SHARES];      /* in the folder */
-	const char *seen[MACHINE_MAX_SHARES]; /* the same, in the namespace of the sandbox */
-	pid_t pid[MACHINE_MAX_SHARES];        /* of its server; 0: none */
+	const struct machine_share *share[SPEC_MAX_SHARES];
+	char *place[SPEC_MAX_SHARES];      /* in the folder */
+	const char *seen[SPEC_MAX_SHARES]; /* the same, in the namespace of the sandbox */
+	pid_t pid[SPEC_MAX_SHARES];        /* of its server; 0: none */
 	int near_fd, far_fd; /* the sandbox's child sends descriptors by the far one */
 };
 

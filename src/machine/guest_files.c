@@ -38,9 +38,14 @@ int guest_files_find(struct guest_files *files, struct pil_err *err)
 {
 	*files = (struct guest_files){
 		.init = find_guest_file("guest/init/pillion-init", "bin/pillion-init"),
-		.plugin =
-			find_guest_file("guest/ggml/libggml-pillion.so", "lib/libggml-pillion.so"),
 	};
+	for (int i = 0; i < EXPOSED_NUM; i++) {
+		_auto_free char *built =
+			str_printf("guest/%s/%s", exposed[i].api, exposed[i].plugin);
+		_auto_free char *installed = str_printf("lib/%s", exposed[i].plugin);
+
+		files->plugins[i] = find_guest_file(built, installed);
+	}
 	if (files->init)
 		return 0;
 	guest_files_finish(files);
@@ -51,7 +56,8 @@ int guest_files_find(struct guest_files *files, struct pil_err *err)
 void guest_files_finish(struct guest_files *files)
 {
 	free(files->init);
-	free(files->plugin);
+	for (int i = 0; i < EXPOSED_NUM; i++)
+		free(files->plugins[i]);
 	*files = (struct guest_files){0};
 }
 

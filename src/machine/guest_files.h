@@ -6,13 +6,14 @@
 
 #include <stdbool.h>
 
+#include "agent/exposed.h"
 #include "base/compiler.h"
 #include "base/err.h"
 
 struct own_addrs;
 
 struct guest_files { /* heap, NULL where this build has none: guest_files_finish() */
-	char *init, *plugin;
+	char *init, *plugins[EXPOSED_NUM];
 };
 
 /* Beside this program in the build tree, or installed.  -ENOENT without pillion-init. */

@@ -15,7 +15,7 @@
  *
  * All processes end with us: SIGKILL when the supervisor dies.  What the guest had synced is on the
  * disk by then; its journal is replayed at the next start. */
-#include "machine/machine.h"
+#include "machine/backend.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +31,8 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/exposed.h"
+#include "agent/init_options.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -40,14 +42,15 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/unixsock.h"
-#include "config/config.h"
 #include "disk/image.h"
 #include "kit/kernel.h"
+#include "machine/ending.h"
 #include "machine/guest_files.h"
 #include "machine/kvm_probe.h"
 #include "machine/passt.h"
 #include "machine/respawn.h"
 #include "machine/said.h"
+#include "machine/spec.h"
 #include "machine/swap.h"
 #include "machine/virtiofsd.h"
 
@@ -75,13 +78,13 @@ struct kvm {
 						* another: of the wall clock */
 	bool clock_repeat;                     /* it has been told once; see host_clock.c */
 	int net_control_fd; /* pillion-vmm takes new streams of the network there; -1: no card */
-	struct said said[MACHINE_MAX_SAID]; /* what parts print, by enum part */
+	struct said said[BACKEND_MAX_SAID]; /* what parts print, by enum part */
 	int say_fd;                         /* the end that passt gets; -1: no network */
 	struct respawn passt_again;
 	bool has_swap;        /* its second disk */
 	struct own_addrs own; /* as pillion-vmm knows them */
 	bool map_loopback;    /* the gateway's address is the host's loopback */
-	struct fs_share shares[MACHINE_MAX_SHARES];
+	struct fs_share shares[SPEC_MAX_SHARES];
 	const struct machine_spec *spec; /* the supervisor's */
 };
 
@@ -103,11 +106,11 @@ static uint64_t host_memory_mib(void)
 	return sysinfo(&info) ? 1024 : (uint64_t)info.totalram * info.mem_unit >> 20;
 }
 
-static int memory_mib(const struct config *c, uint64_t *out, struct pil_err *err)
+static int memory_mib(const struct machine_spec *spec, uint64_t *out, struct pil_err *err)
 {
 	uint64_t host = host_memory_mib();
 
-	*out = c->memory_bytes ? c->memory_bytes >> 20 : host / 2;
+	*out = spec->memory_bytes ? (uint64_t)spec->memory_bytes >> 20 : host / 2;
 	if (*out >= MIN_MEMORY_MIB && *out <= host)
 		return 0;
 	pil_err_hint(err, "memory = in the config sets it");
@@ -116,9 +119,9 @@ static int memory_mib(const struct config *c, uint64_t *out, struct pil_err *err
 			   (unsigned long long)*out, (unsigned long long)host, MIN_MEMORY_MIB);
 }
 
-static unsigned n_processors(const struct machine_run *run)
+static unsigned n_processors(const struct backend_run *run)
 {
-	unsigned wanted = run->config->processors, n;
+	unsigned wanted = (unsigned)run->spec->processors, n;
 	struct kvm_verdict verdict;
 
 	kvm_probe(run->dirs, &verdict);
@@ -130,66 +133,56 @@ static unsigned n_processors(const struct machine_run *run)
 
 /* ---- the life connection ---- */
 
-static void add_option(char **text, size_t *len, const char *option)
+/* As agent.h has it: how many bytes, and the strings of @a, each with its NUL. */
+static int send_strings(int fd, const struct argv *a)
 {
-	size_t n = strlen(option) + 1;
+	struct iovec iov[2] = {{.iov_len = sizeof(uint32_t)}};
+	_auto_free char *text = NULL;
+	uint32_t len = 0;
+	char *end;
 
-	*text = realloc(*text, *len + n);
-	if (!*text)
-		abort();
-	memcpy(*text + *len, option, n);
-	*len += n;
+	for (size_t i = 0; i < a->n; i++)
+		len += (uint32_t)strlen(a->v[i]) + 1;
+	end = text = malloc(len + 1);
+	if (!text)
+		return -ENOMEM;
+	for (size_t i = 0; i < a->n; i++)
+		end = stpcpy(end, a->v[i]) + 1;
+	iov[0].iov_base = &len;
+	iov[1] = (struct iovec){text, len};
+	return pil_sendv_all(fd, iov, 2);
 }
 
-static void add_valued(char **text, size_t *len, const char *name, const char *value)
-{
-	add_option(text, len, name);
-	add_option(text, len, value);
-}
-
-/* pillion-init's command line; see src/guest/init/main.c. */
-static int send_options(int fd, const struct kvm *kvm, const struct machine_run *run)
+/* Tells pillion-init what is on its command line in a sandbox. */
+static int send_options(int fd, const struct kvm *kvm, const struct backend_run *run)
 {
 	const struct machine_spec *spec = run->spec;
-	_auto_free char *text = NULL;
-	_auto_free char *idle = str_printf("%lld", (long long)spec->idle_ms);
 	_auto_free char *net =
 		str_printf("%s/%d,%s,%d", PASST_ADDRESS, PASST_PREFIX, PASST_GATEWAY, PASST_MTU);
+	_auto_argv struct argv a = {0};
+	_auto_argv struct argv mounts = {0};
 	_auto_free char *resolv = NULL;
-	size_t len = 0;
-	uint32_t prefix;
+	struct init_options o;
 	bool forward;
 
-	resolv = guest_resolv_conf(&kvm->own, PASST_DNS, &forward);
-	add_valued(&text, &len, "--distro", spec->name);
-	add_valued(&text, &len, "--user", spec->default_user ? spec->default_user : "root");
-	add_valued(&text, &len, "--resolv-conf", resolv);
-	if (!run->config->no_network)
-		add_valued(&text, &len, "--net", net);
-	add_valued(&text, &len, "--token", run->token);
-	if (spec->idle_ms >= 0)
-		add_valued(&text, &len, "--idle-ms", idle);
-	if (kvm->has_swap)
-		add_option(&text, &len, "--swap");
-	if (run->config->auto_memory_reclaim != CONFIG_RECLAIM_DISABLED)
-		add_valued(&text, &len, "--reclaim",
-			   run->config->auto_memory_reclaim == CONFIG_RECLAIM_DROP_CACHE
-				   ? "dropCache"
-				   : "gradual");
-	if (run->forward_fd >= 0)
-		add_option(&text, &len, "--forward");
+	spec_init_options(spec, &o);
+	o.resolv_conf = resolv = guest_resolv_conf(&kvm->own, PASST_DNS, &forward);
+	o.net = spec->network ? net : NULL;
+	o.token = run->token;
+	o.swap = kvm->has_swap;
+	o.reclaim = spec->reclaim;
+	o.forward = run->forward_fd >= 0;
 	for (int i = 0; i < spec->n_shares; i++) {
 		const struct machine_share *share = &spec->shares[i];
-		_auto_free char *mount = str_printf("%s:%s%s", kvm->shares[i].tag, share->guest,
-						    share->writable ? "" : ":ro");
 
-		if (kvm->shares[i].socket)
-			add_valued(&text, &len, "--mount", mount);
+		if (!kvm->shares[i].socket)
+			continue;
+		argv_addf(&mounts, "%s:%s%s", kvm->shares[i].tag, share->guest,
+			  share->writable ? "" : ":ro");
+		o.mounts[mounts.n - 1] = mounts.v[mounts.n - 1];
 	}
-	prefix = (uint32_t)len;
-	struct iovec iov[] = {{&prefix, sizeof(prefix)}, {text, len}};
-
-	return pil_sendv_all(fd, iov, 2);
+	init_options_add(&a, &o);
+	return send_strings(fd, &a);
 }
 
 /* Waits until the guest calls; returns its connection.  Its monitor's end ends the waiting.  What
@@ -245,14 +238,14 @@ static void start_finish(struct start *s)
 }
 
 static void build_command(struct argv *a, const struct start *s, const struct kvm *kvm,
-			  const struct machine_run *run)
+			  const struct backend_run *run)
 {
-	const struct config *c = run->config;
+	const struct machine_spec *spec = run->spec;
 
 	argv_add_all(a, (const char *const[]){s->program, "--kernel", s->kernel.vmlinux, "--initrd",
 					      s->kernel.initramfs, "--cmdline", NULL});
-	argv_addf(a, "%s%s%s", KERNEL_COMMAND_LINE, c->kernel_command_line ? " " : "",
-		  c->kernel_command_line ? c->kernel_command_line : "");
+	argv_addf(a, "%s%s%s", KERNEL_COMMAND_LINE, spec->kernel_options ? " " : "",
+		  spec->kernel_options ? spec->kernel_options : "");
 	argv_add(a, "--memory");
 	argv_addf(a, "%llu", (unsigned long long)s->memory_mib);
 	argv_add(a, "--cpus");
@@ -283,23 +276,27 @@ static void build_command(struct argv *a, const struct start *s, const struct kv
 	}
 	argv_add(a, "--vsock-connect");
 	argv_addf(a, "%d:%s", LIFE_VSOCK_PORT, s->life_path);
-	argv_add(a, "--vsock-connect");
-	argv_addf(a, "%d:%s", BROKER_VSOCK_PORT, s->broker_path);
+	if (run->token) {
+		argv_add(a, "--vsock-connect");
+		argv_addf(a, "%d:%s", BROKER_VSOCK_PORT, s->broker_path);
+	}
 	argv_add(a, "--console-fd");
 	argv_addf(a, "%d", s->console_fd);
+	argv_add(a, "--report-fd");
+	argv_addf(a, "%d", run->report_fd);
 	if (s->begin_ns)
 		argv_addf(a, "--boot-timer=%lld", (long long)s->begin_ns);
-	if (c->nested_virtualization)
+	if (spec->nested)
 		argv_add(a, "--nested");
-	if (c->auto_memory_reclaim == CONFIG_RECLAIM_DISABLED)
+	if (spec->reclaim == INIT_RECLAIM_DISABLED)
 		argv_add(a, "--keep-memory");
 }
 
-static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struct machine_run *run,
+static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struct backend_run *run,
 		       struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	int keep[7], n_keep = 0;
+	int keep[8], n_keep = 0;
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = s->say_fd,
 				 .stderr_fd = s->say_fd,
@@ -318,6 +315,7 @@ static pid_t spawn_vmm(const struct start *s, const struct kvm *kvm, const struc
 		keep[n_keep++] = s->control_fd;
 	}
 	keep[n_keep++] = s->console_fd;
+	keep[n_keep++] = run->report_fd;
 	opts.n_keep_fds = n_keep;
 	build_command(&a, s, kvm, run);
 	return proc_spawn(a.v, &opts, err);
@@ -349,53 +347,58 @@ static void stop(void *state, int grace_ms)
 		proc_stop(kvm->passt, grace_ms);
 	said_finish(&kvm->said[PART_NETWORK]);
 	pil_close_p(&kvm->say_fd);
-	for (int i = 0; i < MACHINE_MAX_SHARES; i++)
+	for (int i = 0; i < SPEC_MAX_SHARES; i++)
 		fs_share_stop(&kvm->shares[i]);
 	free(kvm);
 }
 
-static int prepare(struct start *s, const struct machine_run *run, struct pil_err *err)
+static int prepare(struct start *s, const struct backend_run *run, struct pil_err *err)
 {
 	struct guest_files files;
-	struct initramfs_file in_initramfs[3] = {0};
+	struct initramfs_file in_initramfs[EXPOSED_NUM + 2] = {0};
 	int ret = guest_files_find(&files, err);
 
 	if (ret)
 		return ret;
 	in_initramfs[0] = (struct initramfs_file){files.init, "init", 0755};
-	in_initramfs[1] = (struct initramfs_file){files.plugin,
-						  "usr/lib/pillion/lib/libggml-pillion.so", 0644};
+	for (int i = 0; i < EXPOSED_NUM; i++) /* a path without its first slash */
+		in_initramfs[i + 1] =
+			(struct initramfs_file){files.plugins[i], exposed[i].place + 1, 0644};
 	s->program = state_find_program("vmm", "pillion-vmm", err);
-	s->disk = str_printf("%s/" IMAGE_NAME, run->spec->dir);
+	s->disk = strdup(run->spec->disk);
 	s->life_path = str_printf("%s/vm/life.sock", run->dir);
 	s->broker_path = str_printf("%s/guest/broker.sock", run->dir);
 	ret = s->program ? 0 : -ENOENT;
 	if (!ret)
-		ret = memory_mib(run->config, &s->memory_mib, err);
+		ret = memory_mib(run->spec, &s->memory_mib, err);
 	if (!ret) {
-		s->disk_fd = image_open(run->spec->dir, err);
+		s->disk_fd = image_open(run->spec->disk, err);
 		ret = s->disk_fd < 0 ? s->disk_fd : 0;
 	}
 	if (!ret)
-		ret = kernel_prepare(run->dirs, run->config->kernel, in_initramfs, &s->kernel, err);
+		ret = kernel_prepare(run->dirs, run->spec->kernel, in_initramfs, &s->kernel, err);
 	guest_files_finish(&files);
 	return ret;
 }
 
 /* A quarter of the memory, unless the config says otherwise. */
-static int make_swap(struct kvm *kvm, struct start *s, const struct machine_run *run,
+static int make_swap(struct kvm *kvm, struct start *s, const struct backend_run *run,
 		     struct pil_err *err)
 {
-	uint64_t bytes = run->config->swap_set ? run->config->swap_bytes : s->memory_mib << 18;
+	int64_t wanted = run->spec->swap_bytes;
+	uint64_t bytes = wanted < 0 ? s->memory_mib << 18 : (uint64_t)wanted;
+	_auto_free char *folder =
+		str_printf("%.*s", (int)(strrchr(run->spec->disk, '/') - run->spec->disk),
+			   run->spec->disk);
 
 	if (bytes == 0)
 		return 0;
-	s->swap_fd = swap_create(run->spec->dir, bytes, err);
+	s->swap_fd = swap_create(folder[0] ? folder : "/", bytes, err);
 	kvm->has_swap = s->swap_fd >= 0;
 	return kvm->has_swap ? 0 : s->swap_fd;
 }
 
-static int make_sockets(struct start *s, const struct machine_run *run, struct pil_err *err)
+static int make_sockets(struct start *s, const struct backend_run *run, struct pil_err *err)
 {
 	_auto_free char *folder = str_printf("%s/vm", run->dir);
 	int ret = path_mkdirs(folder, 0700);
@@ -474,7 +477,7 @@ static bool is_worth_sharing(const struct machine_share *share)
 }
 
 /* As with the network: a folder that cannot be had is said, and missed, unless it is needed. */
-static int serve_folders(struct kvm *kvm, const struct machine_run *run, struct pil_err *err)
+static int serve_folders(struct kvm *kvm, const struct backend_run *run, struct pil_err *err)
 {
 	_auto_free char *dir = str_printf("%s/vm", run->dir);
 
@@ -549,7 +552,7 @@ static void explain_kernel(const struct kernel *kernel, struct pil_err *err)
 			  "kernel = trixie, bookworm, sid");
 }
 
-static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run, int *ready_fd,
+static int boot(struct kvm *kvm, struct start *s, const struct backend_run *run, int *ready_fd,
 		struct pil_err *err)
 {
 	_auto_fd int ended_fd = -1;
@@ -563,7 +566,7 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 		return pil_err_set(err, errno, "watch pillion-vmm");
 	kvm->life_fd = await_guest(kvm, s->life_listen_fd, ended_fd, run->due_ms, err);
 	if (kvm->life_fd < 0) {
-		machine_explain_end(run->dirs, run->spec->name, false, err);
+		ending_explain(run->dirs, run->spec->name, false, err);
 		explain_kernel(&s->kernel, err);
 		return kvm->life_fd;
 	}
@@ -574,7 +577,7 @@ static int boot(struct kvm *kvm, struct start *s, const struct machine_run *run,
 	return pil_take_fd(&ended_fd);
 }
 
-static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
+static int start(void **state, const struct backend_run *run, int *ready_fd, struct pil_err *err)
 {
 	struct kvm *kvm = calloc(1, sizeof(*kvm));
 	struct start s = {.disk_fd = -1,
@@ -591,9 +594,9 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (getenv("PILLION_BOOT_TIMER"))
 		s.begin_ns = clock_now_ms() * 1000000;
 	kvm->life_fd = kvm->net_control_fd = kvm->say_fd = -1;
-	for (int i = 0; i < MACHINE_MAX_SAID; i++)
+	for (int i = 0; i < BACKEND_MAX_SAID; i++)
 		kvm->said[i].read_fd = -1;
-	kvm->map_loopback = run->config->host_address_loopback;
+	kvm->map_loopback = run->spec->host_loopback;
 	kvm->own.closed = kvm->map_loopback ? OWN_ADDRS_OPEN : OWN_ADDRS_UNREAD;
 	ret = prepare(&s, run, err);
 	if (!ret)
@@ -605,7 +608,7 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	if (!ret)
 		ret = said_open(&kvm->said[PART_GUEST], "guest", &s.console_fd, err);
 	if (!ret) {
-		if (!run->config->no_network)
+		if (run->spec->network)
 			attach_network(kvm, &s);
 		ret = serve_folders(kvm, run, err);
 	}
@@ -625,15 +628,15 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	return ret;
 }
 
-extern const struct machine_ops machine_kvm;
-const struct machine_ops machine_kvm = {.name = "kvm",
-					.title = "microVM",
-					.version = 2,
-					.ready_ms = READY_MS,
-					.usable = usable,
-					.start = start,
-					.tend = tend,
-					.polite_ms = POWER_OFF_MS,
-					.ask_to_end = ask_to_end,
-					.said = said,
-					.stop = stop};
+extern const struct backend backend_kvm;
+const struct backend backend_kvm = {.name = "kvm",
+				    .title = "microVM",
+				    .version = 2,
+				    .ready_ms = READY_MS,
+				    .usable = usable,
+				    .start = start,
+				    .tend = tend,
+				    .polite_ms = POWER_OFF_MS,
+				    .ask_to_end = ask_to_end,
+				    .said = said,
+				    .stop = stop};

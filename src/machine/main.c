@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * pillion-machine NAME: the supervisor of one machine.
+ * pillion-machine --spec-fd N [--report-fd M]: the supervisor of the machine that descriptor N
+ * describes (spec.h).
  *
  * Theory of operation: takes the machine's lock, so that there is one; goes to the background once
- * the agent serves (or says on standard output why not: a message and a hint, a line each); then
+ * the agent serves (or says on descriptor M, report.h, why not); then
  * waits for the end of the machine or for a signal.  While the machine runs it sees to it that its
  * parts and a broker are there and answer: one that was killed is missed within TEND_MS, one that
  * is stuck within a few of them.  It waits for none of them.
@@ -38,17 +39,19 @@
 #include "base/loop.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "base/report.h"
 #include "base/str.h"
 #include "base/unixsock.h"
 #include "broker/broker.h"
-#include "config/config.h"
-#include "config/registry.h"
+#include "config/work.h"
+#include "machine/backend.h"
 #include "machine/broker_watch.h"
+#include "machine/ending.h"
 #include "machine/forwarder.h"
 #include "machine/gate.h"
 #include "machine/machine.h"
 #include "machine/said.h"
-#include "machine/shares.h"
+#include "machine/spec.h"
 
 enum {
 	TEND_MS = 2000,
@@ -61,76 +64,38 @@ enum {
 
 struct supervisor {
 	struct state_dirs dirs;
-	struct config config;
 	struct machine_spec spec;
 	char *dir;
 	char token[65];
-	int lock_fd, listen_fd, forward_fd, log_fd;
+	int lock_fd, listen_fd, forward_fd, log_fd, ending_fd;
 	struct forwarder forwarder; /* zero: none */
 	struct gate gate;
 	struct broker_watch broker;
-	const struct machine_ops *ops;
+	const struct backend *ops;
 	void *state;
 	int ended_fd;
 	int64_t end_ms; /* when the machine is ended by force; 0: it has not been asked to end */
 	bool in_haste;
 };
 
-static_assert(1 + CONFIG_MAX_SHARES <= MACHINE_MAX_SHARES, "add_shares() adds all of them");
-
-/* A folder of the user's that is not there refuses the machine: what programs wrote to it would
- * stay in the machine, unseen. */
-static int add_shares(struct supervisor *s, struct pil_err *err)
+/* What the machine cannot do without is there. */
+static int look_at_spec(const struct machine_spec *spec, struct pil_err *err)
 {
-	struct machine_share *to = s->spec.shares;
+	if (spec->folder && !path_exists(spec->folder)) {
+		pil_err_hint(err,
+			     "put it back in its place; or, of a distribution, give it up: "
+			     "pillion --unregister %s",
+			     spec->name);
+		return pil_err_set(err, ENOENT, "open the machine's tree '%s'", spec->folder);
+	}
+	for (int i = 0; i < spec->n_shares; i++) {
+		const char *path = spec->shares[i].host;
+		_auto_fd int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	to[s->spec.n_shares++] =
-		(struct machine_share){.host = str_printf("%s/models", s->dirs.cache),
-				       .guest = strdup("/mnt/models"),
-				       .direct = true /* executors map its files */,
-				       .plain = true};
-	if (path_mkdirs(to->host, 0755))
-		return pil_err_set(err, errno, "make the folder of models");
-	for (int i = 0; i < s->config.n_shares; i++) {
-		const struct config_share *share = &s->config.shares[i];
-		_auto_fd int fd = open(share->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		int ret = fd < 0 ? -errno : shares_check(&s->config, i, &s->dirs, err);
-
-		if (fd < 0) {
-			pil_err_hint(err, "make it, or remove 'share = %.150s' from the config",
-				     share->path);
-			return pil_err_set(err, -ret, "folder '%s' of the host", share->path);
-		}
-		if (ret)
-			return ret;
-		to[s->spec.n_shares++] =
-			(struct machine_share){.host = strdup(share->path),
-					       .guest = str_printf(MACHINE_HOST_FOLDER "/%s",
-								   share->name),
-					       .writable = share->writable,
-					       .direct = share->writable || share->sockets,
-					       .needed = true};
+		if (fd < 0 && spec->shares[i].needed)
+			return pil_err_set(err, errno, "folder '%s' of the host", path);
 	}
 	return 0;
-}
-
-static int load_spec(struct supervisor *s, const char *name, struct pil_err *err)
-{
-	struct distro distro = {0};
-	int ret = registry_find(&s->dirs, name, &distro, err);
-
-	if (!ret)
-		ret = config_load_machine(&s->config, &s->dirs, distro.name, err);
-	if (ret)
-		return ret;
-	s->spec = (struct machine_spec){
-		.name = strdup(distro.name),
-		.dir = str_printf("%s/distros/%s", s->dirs.data, distro.name),
-		.default_user = str_printf("%u", distro.default_uid),
-		.version = distro.version,
-		.idle_ms = s->config.vm_idle_timeout_ms,
-	};
-	return add_shares(s, err);
 }
 
 static int take_lock(struct supervisor *s, struct pil_err *err)
@@ -154,13 +119,14 @@ static int take_lock(struct supervisor *s, struct pil_err *err)
 	return ret ? pil_err_set(err, -ret, "write '%s'", pid_path) : 0;
 }
 
-/* Who holds the registry's lock announces what it does, then looks whether the machine runs; we
+/* Who holds the lock of the root announces what it does, then looks whether the machine runs; we
  * take the machine's lock, then look here.  So at least one of the two sees the other. */
 static int refuse_while_worked_on(struct supervisor *s, struct pil_err *err)
 {
-	struct registry_work work;
+	struct work work;
 
-	if (!registry_working(&s->dirs, &work) || strcmp(work.name, s->spec.name) != 0)
+	if (!s->spec.lock || !work_find(s->spec.lock, &work) ||
+	    strcmp(work.name, s->spec.name) != 0)
 		return 0;
 	pil_err_hint(err, "pillion --list -v shows when it is over");
 	return pil_err_say(err, EBUSY,
@@ -176,7 +142,7 @@ static int listen_both(struct supervisor *s, struct pil_err *err)
 	_auto_free char *forward = str_printf("%s/forward.sock", s->dir);
 
 	s->listen_fd = unixsock_listen(path, 128, err);
-	if (s->listen_fd < 0 || !s->config.localhost_forwarding)
+	if (s->listen_fd < 0 || !s->spec.forward_ports)
 		return s->listen_fd < 0 ? s->listen_fd : 0;
 	s->forward_fd = unixsock_listen(forward, 128, err);
 	return s->forward_fd < 0 ? s->forward_fd : 0;
@@ -207,13 +173,13 @@ static int sooner(int a_ms, int b_ms)
 	return a_ms < b_ms ? a_ms : b_ms;
 }
 
-/* Fills @p, MACHINE_MAX_SAID of them, with where parts print that are read now.  Milliseconds until
+/* Fills @p, BACKEND_MAX_SAID of them, with where parts print that are read now.  Milliseconds until
  * others are; 0: none are. */
 static int poll_said(struct supervisor *s, struct pollfd *p)
 {
 	int least_ms = 0;
 
-	for (int i = 0; i < MACHINE_MAX_SAID; i++) {
+	for (int i = 0; i < BACKEND_MAX_SAID; i++) {
 		const struct said *said = s->ops->said(s->state, i);
 		int rest_ms = said ? said_rest_ms(said) : 0;
 
@@ -227,14 +193,14 @@ static int poll_said(struct supervisor *s, struct pollfd *p)
 
 static void pass_on(struct supervisor *s, const struct pollfd *p)
 {
-	for (int i = 0; i < MACHINE_MAX_SAID; i++)
+	for (int i = 0; i < BACKEND_MAX_SAID; i++)
 		if (p[i].revents)
 			said_pass_on(s->ops->said(s->state, i));
 }
 
 static int wait_ready(struct supervisor *s, int ready_fd, int64_t due_ms, struct pil_err *err)
 {
-	struct pollfd p[1 + MACHINE_MAX_SAID] = {{.fd = ready_fd, .events = POLLIN}};
+	struct pollfd p[1 + BACKEND_MAX_SAID] = {{.fd = ready_fd, .events = POLLIN}};
 	char c;
 
 	do {
@@ -260,17 +226,30 @@ static void start_forwarder(struct supervisor *s, int announce_fd)
 	forwarder_init(&s->forwarder, announce_fd, path);
 }
 
-static int start(struct supervisor *s, const char *name, struct pil_err *err)
+/* The gate, by which programs reach the broker, and the broker itself.  Programs can do without. */
+static int offer_devices(struct supervisor *s, struct pil_err *err)
+{
+	struct pil_err broker_err = {0};
+	int ret = gate_start(&s->gate, &s->dirs, s->spec.name, err);
+
+	if (!ret && broker_ensure(&s->dirs, &broker_err))
+		log_warn("no devices in this machine: %s", broker_err.msg);
+	return ret;
+}
+
+static int start(struct supervisor *s, int spec_fd, struct pil_err *err)
 {
 	_auto_fd int ready_fd = -1;
-	struct pil_err broker_err = {0};
-	struct machine_run run;
-	int ret = load_spec(s, name, err);
+	struct backend_run run;
+	int ret = spec_read(&s->spec, spec_fd, err);
 
+	close(spec_fd);
 	if (ret)
 		return ret;
 	s->dir = str_printf("%s/machines/%s", s->dirs.runtime, s->spec.name);
-	ret = take_lock(s, err);
+	ret = look_at_spec(&s->spec, err);
+	if (!ret)
+		ret = take_lock(s, err);
 	if (!ret)
 		ret = refuse_while_worked_on(s, err);
 	if (!ret)
@@ -280,21 +259,23 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 	if (ret)
 		return ret;
 	open_log(s);
-	ret = gate_start(&s->gate, &s->dirs, s->spec.name, err);
+	s->ending_fd = ending_open(&s->dirs, s->spec.name, err);
+	if (s->ending_fd < 0)
+		return s->ending_fd;
+	if (s->spec.accelerators)
+		ret = offer_devices(s, err);
 	if (ret)
 		return ret;
-	if (broker_ensure(&s->dirs, &broker_err))
-		log_warn("no devices in this machine: %s", broker_err.msg);
-	s->ops = machine_backend(&s->dirs, s->spec.version, err);
+	s->ops = backend_choose(&s->dirs, s->spec.disk ? 2 : 1, err);
 	if (!s->ops)
 		return -ENOTSUP;
-	run = (struct machine_run){.spec = &s->spec,
-				   .config = &s->config,
+	run = (struct backend_run){.spec = &s->spec,
 				   .dirs = &s->dirs,
 				   .dir = s->dir,
-				   .token = s->token,
+				   .token = s->spec.accelerators ? s->token : NULL,
 				   .listen_fd = s->listen_fd,
 				   .forward_fd = s->forward_fd,
+				   .report_fd = s->ending_fd,
 				   .due_ms = loop_now_ms() + s->ops->ready_ms};
 	s->ended_fd = s->ops->start(&s->state, &run, &ready_fd, err);
 	if (s->ended_fd < 0)
@@ -302,7 +283,7 @@ static int start(struct supervisor *s, const char *name, struct pil_err *err)
 	ret = wait_ready(s, ready_fd, run.due_ms, err);
 	pil_close_p(&s->listen_fd); /* the agent's now; when it is gone, connecting fails */
 	pil_close_p(&s->forward_fd);
-	if (!ret && s->config.localhost_forwarding)
+	if (!ret && s->spec.forward_ports)
 		start_forwarder(s, pil_take_fd(&ready_fd));
 	return ret;
 }
@@ -320,19 +301,22 @@ static void tend(struct supervisor *s)
 
 /* ---- the end ---- */
 
+static int report_fd = -1;               /* of report.h */
 static int term_fd = -1;                 /* an eventfd: SIGTERM or SIGINT has come */
 static volatile sig_atomic_t is_serving; /* the machine runs */
 
 static void on_term(int number)
 {
-	static const char why[] = "it was told to end\n\n";
+	static const struct pil_err why = {ECANCELED, "it was told to end", ""};
 	const struct itimerval due = {.it_value.tv_usec = ALARM_MS * 1000};
 	const uint64_t one = 1;
 	int saved = errno;
 
 	(void)number;
-	if (!is_serving)
-		_exit(write(STDOUT_FILENO, why, sizeof(why) - 1) < 0 ? 2 : EXIT_FAILURE);
+	if (!is_serving) {
+		report_send(report_fd, &why);
+		_exit(EXIT_FAILURE);
+	}
 	setitimer(ITIMER_REAL, &due, NULL); /* nobody catches SIGALRM */
 	if (write(term_fd, &one, sizeof(one)) < 0)
 		_exit(EXIT_FAILURE);
@@ -397,7 +381,7 @@ static void watch(struct supervisor *s, int signal_fd)
 	for (;;) {
 		bool ends = s->end_ms != 0;
 		int left_ms = loop_left_ms(ends ? s->end_ms : tend_ms);
-		struct pollfd p[PARTS + MACHINE_MAX_SAID] = {
+		struct pollfd p[PARTS + BACKEND_MAX_SAID] = {
 			{.fd = s->ended_fd, .events = POLLIN},
 			{.fd = signal_fd, .events = POLLIN},
 			{.fd = term_fd, .events = POLLIN},
@@ -453,10 +437,37 @@ static void clean_up(struct supervisor *s)
 	broker_watch_finish(&s->broker);
 	if (s->lock_fd >= 0)
 		remove_dir(s);
-	machine_spec_finish(&s->spec);
-	config_finish(&s->config);
+	spec_finish(&s->spec);
 	state_dirs_finish(&s->dirs);
 	free(s->dir);
+}
+
+static bool take_options(int argc, char **argv, int *spec_fd)
+{
+	uint64_t fd;
+
+	*spec_fd = -1;
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (!str_to_u64(argv[i + 1], INT32_MAX, &fd))
+			return false;
+		if (!strcmp(argv[i], "--spec-fd"))
+			*spec_fd = (int)fd;
+		else if (!strcmp(argv[i], "--report-fd"))
+			report_fd = (int)fd;
+		else
+			return false;
+	}
+	return argc % 2 == 1 && *spec_fd >= 0;
+}
+
+/* To who started us; by hand it is a person. */
+static void say_why(const struct pil_err *err)
+{
+	report_send(report_fd, err);
+	if (report_fd < 0)
+		dprintf(STDOUT_FILENO, "pillion-machine: %s\n%s%s%s", err->msg,
+			err->hint[0] ? "hint: " : "", err->hint, err->hint[0] ? "\n" : "");
+	pil_close_p(&report_fd);
 }
 
 int main(int argc, char **argv)
@@ -465,15 +476,16 @@ int main(int argc, char **argv)
 			       .listen_fd = -1,
 			       .forward_fd = -1,
 			       .log_fd = -1,
+			       .ending_fd = -1,
 			       .ended_fd = -1,
 			       .gate.control_fd = -1,
 			       .broker.fd = -1};
 	struct pil_err err = {0};
-	int ready_fd, signal_fd, ret;
+	int ready_fd, signal_fd, spec_fd, ret;
 
 	log_init("pillion-machine");
-	if (argc != 2) {
-		log_err("usage: pillion-machine NAME (the command line starts it)");
+	if (!take_options(argc, argv, &spec_fd)) {
+		log_err("usage: pillion-machine --spec-fd N [--report-fd M]");
 		return EXIT_FAILURE;
 	}
 	ready_fd = daemon_detach(&err);
@@ -484,14 +496,14 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	ret = state_dirs_init(&s.dirs, &err);
 	if (!ret)
-		ret = start(&s, argv[1], &err);
+		ret = start(&s, spec_fd, &err);
 	if (ret == -EWOULDBLOCK) { /* the caller tries to connect again */
 		poll(NULL, 0, 200);
 		daemon_report(&ready_fd, MACHINE_EXIT_ANOTHER);
 		return EXIT_SUCCESS;
 	}
 	if (ret) {
-		dprintf(STDOUT_FILENO, "%s\n%s\n", err.msg, err.hint);
+		say_why(&err);
 		if (s.state) {
 			end_within(&s, s.ops->polite_ms);
 			watch(&s, signal_fd);
@@ -500,6 +512,7 @@ int main(int argc, char **argv)
 		daemon_report(&ready_fd, EXIT_FAILURE);
 		return EXIT_FAILURE;
 	}
+	pil_close_p(&report_fd);
 	is_serving = 1; /* before it is said: a signal may follow at once */
 	daemon_report(&ready_fd, EXIT_SUCCESS);
 	dup2(STDERR_FILENO, STDOUT_FILENO); /* let go of the caller's */

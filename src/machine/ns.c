@@ -23,8 +23,9 @@
  * Isolation is that of a container: shared kernel, user namespace (nothing in the machine is root
  * outside), no access to the host's files but the shares, no host network but what pasta forwards
  * from inside (tap.c keeps it from the host's own loopback, unless hostAddressLoopback says so). */
-#include "machine/machine.h"
+#include "machine/backend.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -36,6 +37,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agent/exposed.h"
+#include "agent/init_options.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
@@ -43,7 +46,6 @@
 #include "base/path.h"
 #include "base/proc.h"
 #include "base/str.h"
-#include "config/config.h"
 #include "machine/bindfs.h"
 #include "machine/calls.h"
 #include "machine/cgroup.h"
@@ -52,6 +54,7 @@
 #include "machine/respawn.h"
 #include "machine/said.h"
 #include "machine/shares.h"
+#include "machine/spec.h"
 #include "machine/tap.h"
 #include "port/userns.h"
 
@@ -91,20 +94,22 @@ static bool usable(const struct state_dirs *dirs, char *why, int why_size)
 static void add_guest_files(struct argv *a, struct userns_stage *stage,
 			    const struct guest_files *files)
 {
-	argv_add_all(a,
-		     (const char *const[]){"--tmpfs", "/usr/lib/pillion", "--dir",
-					   "/usr/lib/pillion/lib", "--dir", "/usr/lib/pillion/bin",
-					   "--ro-bind", userns_stage_add(stage, files->init),
-					   "/usr/lib/pillion/bin/pillion-init", NULL});
-	if (files->plugin)
-		argv_add_all(a, (const char *const[]){"--ro-bind",
-						      userns_stage_add(stage, files->plugin),
-						      "/usr/lib/pillion/lib/libggml-pillion.so",
-						      NULL});
-	argv_add_all(a, (const char *const[]){"--remount-ro", "/usr/lib/pillion", "--tmpfs",
-					      "/usr/lib/wsl", "--symlink", "/usr/lib/pillion/lib",
-					      "/usr/lib/wsl/lib", NULL});
+	argv_add_all(a, (const char *const[]){"--tmpfs", EXPOSED_DIR, "--dir", EXPOSED_LIB, "--dir",
+					      EXPOSED_BIN, "--ro-bind",
+					      userns_stage_add(stage, files->init), EXPOSED_INIT,
+					      NULL});
+	for (int i = 0; i < EXPOSED_NUM; i++)
+		if (files->plugins[i])
+			argv_add_all(a, (const char *const[]){"--ro-bind",
+							      userns_stage_add(stage,
+									       files->plugins[i]),
+							      exposed[i].place, NULL});
+	argv_add_all(a, (const char *const[]){"--remount-ro", EXPOSED_DIR, "--tmpfs", EXPOSED_WSL,
+					      "--symlink", EXPOSED_LIB, EXPOSED_WSL_LIB, NULL});
 }
+
+/* What userns_stage_add() is called for: tree, guest folder, pillion-init, plugins, shares. */
+static_assert(3 + EXPOSED_NUM + SPEC_MAX_SHARES < USERNS_MAX_STAGES, "userns_stage_add() aborts");
 
 static void add_share(struct argv *a, struct userns_stage *stage, struct bindfs *bindfs,
 		      const struct machine_share *share)
@@ -112,6 +117,11 @@ static void add_share(struct argv *a, struct userns_stage *stage, struct bindfs 
 	const char *place = share->direct ? userns_stage_add(stage, share->host)
 					  : bindfs_add(bindfs, stage, share);
 
+	/* bwrap would make missing folders on the way for root alone */
+	for (const char *end = strchr(share->guest + 1, '/'); end; end = strchr(end + 1, '/')) {
+		argv_add_all(a, (const char *const[]){"--perms", "0755", "--dir", NULL});
+		argv_addf(a, "%.*s", (int)(end - share->guest), share->guest);
+	}
 	argv_add_all(a, (const char *const[]){share->writable ? "--bind" : "--ro-bind", place,
 					      share->guest, NULL});
 }
@@ -124,17 +134,17 @@ static void add_shares(struct argv *a, struct userns_stage *stage, struct bindfs
 	for (int i = 0; i < spec->n_shares; i++) {
 		const struct machine_share *share = &spec->shares[i];
 
-		if (!folders && !strncmp(share->guest, MACHINE_HOST_FOLDER "/",
-					 strlen(MACHINE_HOST_FOLDER) + 1)) {
+		if (!folders && !strncmp(share->guest, EXPOSED_HOST_FOLDERS "/",
+					 strlen(EXPOSED_HOST_FOLDERS) + 1)) {
 			argv_add_all(a,
-				     (const char *const[]){"--tmpfs", MACHINE_HOST_FOLDER, NULL});
+				     (const char *const[]){"--tmpfs", EXPOSED_HOST_FOLDERS, NULL});
 			folders = true;
 		}
 		if (path_exists(share->host))
 			add_share(a, stage, bindfs, share);
 	}
 	if (folders)
-		argv_add_all(a, (const char *const[]){"--remount-ro", MACHINE_HOST_FOLDER, NULL});
+		argv_add_all(a, (const char *const[]){"--remount-ro", EXPOSED_HOST_FOLDERS, NULL});
 }
 
 /* The token file lies in a folder that only the owner can enter: hand over its contents. */
@@ -154,34 +164,22 @@ struct start_fds {
 	int life, ready, entered, go, token, filter; /* the children's ends */
 };
 
-static void add_init(struct argv *a, const struct machine_run *run, const struct start_fds *fds,
+static void add_init(struct argv *a, const struct backend_run *run, const struct start_fds *fds,
 		     struct ns *ns)
 {
-	const struct machine_spec *spec = run->spec;
 	_auto_free char *resolv = guest_resolv_conf(&ns->own, DNS_FORWARD, &ns->dns_forward);
+	struct init_options o;
 
-	argv_add_all(a, (const char *const[]){"--", "/usr/lib/pillion/bin/pillion-init", "--distro",
-					      spec->name, "--user",
-					      spec->default_user ? spec->default_user : "root",
-					      "--resolv-conf", resolv, NULL});
-	argv_add(a, "--listen-fd");
-	argv_addf(a, "%d", run->listen_fd);
-	argv_add(a, "--life-fd");
-	argv_addf(a, "%d", fds->life);
-	argv_add(a, "--ready-fd");
-	argv_addf(a, "%d", fds->ready);
-	argv_add(a, "--entered-fd");
-	argv_addf(a, "%d", fds->entered);
-	argv_add(a, "--go-fd");
-	argv_addf(a, "%d", fds->go);
-	if (run->forward_fd >= 0) {
-		argv_add(a, "--forward-fd");
-		argv_addf(a, "%d", run->forward_fd);
-	}
-	if (spec->idle_ms >= 0) {
-		argv_add(a, "--idle-ms");
-		argv_addf(a, "%lld", (long long)spec->idle_ms);
-	}
+	spec_init_options(run->spec, &o);
+	o.resolv_conf = resolv;
+	o.listen_fd = run->listen_fd;
+	o.forward_fd = run->forward_fd;
+	o.life_fd = fds->life;
+	o.ready_fd = fds->ready;
+	o.entered_fd = fds->entered;
+	o.go_fd = fds->go;
+	argv_add_all(a, (const char *const[]){"--clearenv", "--", EXPOSED_INIT, NULL});
+	init_options_add(a, &o);
 }
 
 /* Where @command of bwrap mounts or makes something. */
@@ -202,28 +200,31 @@ static void add_mounted_on(struct argv *places, const struct argv *command)
 				argv_add(places, command->v[i + makers[m].at]);
 }
 
+/* How programs reach the host's devices. */
+static void add_gate(struct argv *a, struct userns_stage *stage, const char *guest_dir,
+		     const struct start_fds *fds)
+{
+	argv_add_all(a, (const char *const[]){"--ro-bind", userns_stage_add(stage, guest_dir),
+					      EXPOSED_HOST, NULL});
+	argv_add(a, "--perms");
+	argv_add(a, "0444"); /* every user of the machine may use the machine's devices */
+	argv_add(a, "--file");
+	argv_addf(a, "%d", fds->token);
+	argv_add(a, EXPOSED_TOKEN);
+}
+
 static void build_command(struct argv *a, struct userns_stage *stage, struct ns *ns,
-			  const struct machine_run *run, const struct guest_files *files,
+			  const struct backend_run *run, const struct guest_files *files,
 			  const char *guest_dir, const struct start_fds *fds)
 {
 	argv_add_all(a, (const char *const[]){"bwrap", "--unshare-pid", "--unshare-cgroup-try",
 					      "--as-pid-1", "--bind", stage->tree, "/", NULL});
 	kernel_files_add(a);
 	argv_add_all(a, (const char *const[]){"--tmpfs", "/tmp", "--chmod", "1777", "/tmp", NULL});
-	argv_add_all(a, (const char *const[]){"--ro-bind", userns_stage_add(stage, guest_dir),
-					      "/run/pillion/host", NULL});
-	argv_add(a, "--perms");
-	argv_add(a, "0444"); /* every user of the machine may use the machine's devices */
-	argv_add(a, "--file");
-	argv_addf(a, "%d", fds->token);
-	argv_add(a, "/run/pillion/token");
+	if (run->token)
+		add_gate(a, stage, guest_dir, fds);
 	add_guest_files(a, stage, files);
 	add_shares(a, stage, &ns->bindfs, run->spec);
-	argv_add_all(a, (const char *const[]){
-				"--clearenv", "--setenv", "PATH",
-				"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-				"--setenv", "HOME", "/root", "--setenv", "GGML_BACKEND_PATH",
-				"/usr/lib/pillion/lib/libggml-pillion.so", NULL});
 	if (fds->filter >= 0) {
 		argv_add(a, "--seccomp");
 		argv_addf(a, "%d", fds->filter);
@@ -402,12 +403,11 @@ static int prepare(void *arg)
 	return ret ? ret : bindfs_mount(&ns->bindfs);
 }
 
-static pid_t spawn_bwrap(struct ns *ns, const struct machine_run *run,
+static pid_t spawn_bwrap(struct ns *ns, const struct backend_run *run,
 			 const struct guest_files *files, const struct start_fds *fds,
 			 struct pil_err *err)
 {
 	_auto_free char *guest_dir = str_printf("%s/guest", run->dir);
-	_auto_free char *rootfs = str_printf("%s/rootfs", run->spec->dir);
 	_auto_argv struct argv a = {0};
 	_auto_argv struct argv places = {0};
 	struct userns_stage stage = {0};
@@ -422,7 +422,7 @@ static pid_t spawn_bwrap(struct ns *ns, const struct machine_run *run,
 				 .die_with_us = true};
 	pid_t pid;
 
-	stage.tree = userns_stage_add(&stage, rootfs);
+	stage.tree = userns_stage_add(&stage, run->spec->folder);
 	build_command(&a, &stage, ns, run, files, guest_dir, fds);
 	stage.prepare = prepare;
 	stage.arg = ns;
@@ -431,11 +431,12 @@ static pid_t spawn_bwrap(struct ns *ns, const struct machine_run *run,
 	pid = userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
 	if (pid != -ELOOP)
 		return pid;
-	pil_err_hint(err, "find %s -maxdepth 3 -type l; put folders in the place of links", rootfs);
+	pil_err_hint(err, "find %s -maxdepth 3 -type l; put folders in the place of links",
+		     run->spec->folder);
 	return pil_err_say(
 		err, ELOOP,
 		"start sandbox: a symbolic link in its tree is in the way of a mount, at "
-		"/dev, /mnt, /proc, /run, /sys, /tmp, /usr/lib/pillion or /usr/lib/wsl");
+		"/dev, /mnt, /proc, /run, /sys, /tmp, " EXPOSED_DIR " or " EXPOSED_WSL);
 }
 
 /* The supervisor's ends of what a starting machine is asked and told by. */
@@ -443,35 +444,38 @@ struct our_fds {
 	int entered, go, ready;
 };
 
-static int open_fds(struct ns *ns, const struct machine_run *run, struct start_fds *fds,
+static int open_fds(struct ns *ns, const struct backend_run *run, struct start_fds *fds,
 		    struct our_fds *ours, struct pil_err *err)
 {
 	int ret = said_open(&ns->said, "sandbox", &ns->say_fd, err);
 
 	if (ret)
 		return ret;
-	fds->token = token_fd(run->token);
-	if (fds->token < 0 || make_pipe(&fds->life, &ns->life_fd) ||
+	if (run->token)
+		fds->token = token_fd(run->token);
+	if ((run->token && fds->token < 0) || make_pipe(&fds->life, &ns->life_fd) ||
 	    make_pipe(&ours->ready, &fds->ready) || make_pipe(&ours->entered, &fds->entered) ||
 	    make_pipe(&fds->go, &ours->go))
 		return pil_err_set(err, errno, "start sandbox");
-	if (!run->config->system_call_filter)
+	if (!run->spec->system_call_filter)
 		return 0;
 	fds->filter = calls_filter_fd(err);
 	return fds->filter < 0 ? fds->filter : 0;
 }
 
 /* A machine without one is worth having: it is said why. */
-static void make_group(struct ns *ns, const struct machine_run *run)
+static void make_group(struct ns *ns, const struct backend_run *run)
 {
 	struct pil_err err = {0};
 	_auto_free char *base = cgroup_base("/proc/self/cgroup", "/proc/self/mountinfo", &err);
-	uint64_t max_bytes = run->config->memory_bytes;
+	uint64_t max_bytes = (uint64_t)run->spec->memory_bytes;
+	uint64_t processes = (uint64_t)run->spec->processes;
 
 	if (!max_bytes)
 		max_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
-	if (!base || cgroup_create(&ns->group, base, run->spec->name, cgroup_max_processes(),
-				   max_bytes, &err))
+	if (!processes)
+		processes = cgroup_max_processes();
+	if (!base || cgroup_create(&ns->group, base, run->spec->name, processes, max_bytes, &err))
 		log_info("%s%s%s", err.msg, err.hint[0] ? "; try: " : "", err.hint);
 }
 
@@ -491,7 +495,7 @@ static int look_at_shares(const struct machine_spec *spec, struct pil_err *err)
 }
 
 /* Starts bwrap, waits until pillion-init has its namespaces, gives it a network, lets it go on. */
-static int bring_up(struct ns *ns, const struct machine_run *run, struct start_fds *fds,
+static int bring_up(struct ns *ns, const struct backend_run *run, struct start_fds *fds,
 		    const struct our_fds *ours, struct pil_err *err)
 {
 	struct guest_files files;
@@ -519,7 +523,7 @@ static int bring_up(struct ns *ns, const struct machine_run *run, struct start_f
 	return write(ours->go, "", 1) == 1 ? 0 : pil_err_set(err, errno, "start sandbox");
 }
 
-static int start(void **state, const struct machine_run *run, int *ready_fd, struct pil_err *err)
+static int start(void **state, const struct backend_run *run, int *ready_fd, struct pil_err *err)
 {
 	struct start_fds fds = {-1, -1, -1, -1, -1, -1};
 	struct our_fds ours = {-1, -1, -1};
@@ -530,8 +534,8 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 		return -ENOMEM;
 	ns->life_fd = ns->say_fd = ns->said.read_fd = ns->card_fd = -1;
 	ns->bindfs.near_fd = ns->bindfs.far_fd = ns->group.procs_fd = -1;
-	ns->map_loopback = run->config->host_address_loopback;
-	ns->no_network = run->config->no_network;
+	ns->map_loopback = run->spec->host_loopback;
+	ns->no_network = !run->spec->network;
 	ns->own.closed = ns->map_loopback ? OWN_ADDRS_OPEN : OWN_ADDRS_UNREAD;
 	refresh_own_addrs(ns);
 	ret = open_fds(ns, run, &fds, &ours, err);
@@ -551,15 +555,15 @@ static int start(void **state, const struct machine_run *run, int *ready_fd, str
 	return ended_fd < 0 ? pil_err_set(err, errno, "watch sandbox") : ended_fd;
 }
 
-extern const struct machine_ops machine_ns;
-const struct machine_ops machine_ns = {.name = "ns",
-				       .title = "sandbox",
-				       .version = 1,
-				       .ready_ms = 30000,
-				       .usable = usable,
-				       .start = start,
-				       .tend = tend,
-				       .said = said,
-				       .polite_ms = 4000,
-				       .ask_to_end = ask_to_end,
-				       .stop = stop};
+extern const struct backend backend_ns;
+const struct backend backend_ns = {.name = "ns",
+				   .title = "sandbox",
+				   .version = 1,
+				   .ready_ms = 30000,
+				   .usable = usable,
+				   .start = start,
+				   .tend = tend,
+				   .said = said,
+				   .polite_ms = 4000,
+				   .ask_to_end = ask_to_end,
+				   .stop = stop};

@@ -8,7 +8,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "machine/machine.h"
+#include "machine/spec.h"
 #include "machine/respawn.h"
 #include "machine/said.h"
 

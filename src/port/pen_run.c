@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/proc.h"
+#include "base/report.h"
 #include "base/str.h"
 #include "port/pen.h"
 #include "port/userns.h"
@@ -92,6 +93,7 @@ static void listen_to(struct pen_said *said, int err_fd, int out_fd, int64_t end
 
 struct pipes {
 	int err[2], out[2];
+	int report[2];
 };
 
 static void pipes_finish(struct pipes *p)
@@ -99,6 +101,7 @@ static void pipes_finish(struct pipes *p)
 	for (int i = 0; i < 2; i++) {
 		pil_close_p(&p->err[i]);
 		pil_close_p(&p->out[i]);
+		pil_close_p(&p->report[i]);
 	}
 }
 
@@ -108,11 +111,13 @@ int pen_run(struct argv *a, struct userns_stage *stage, const struct pen_opts *o
 	static const struct pen_opts none = {.stdin_fd = -1, .stdout_fd = -1};
 	const struct pen_opts *o = opts ? opts : &none;
 	int64_t end_ms = clock_now_ms() + PEN_RUN_MS, left_ms;
+	struct pipes pipes = {{-1, -1}, {-1, -1}, {-1, -1}};
 	struct proc_opts proc = {.stdin_fd = o->stdin_fd,
 				 .new_session = true,
 				 .die_with_us = true,
+				 .keep_fds = &pipes.report[1],
+				 .n_keep_fds = 1,
 				 .max_address_bytes = PEN_MAX_BYTES};
-	struct pipes pipes = {{-1, -1}, {-1, -1}};
 	int status;
 	pid_t pid;
 
@@ -120,6 +125,11 @@ int pen_run(struct argv *a, struct userns_stage *stage, const struct pen_opts *o
 		status = pil_err_set(err, errno, "run a program in its pen");
 		pipes_finish(&pipes);
 		return status;
+	}
+	if (o->reports) {
+		pipes.report[0] = report_open(&pipes.report[1], err);
+		argv_add(a, "--report-fd");
+		argv_addf(a, "%d", pipes.report[1]);
 	}
 	proc.stderr_fd = pipes.err[1];
 	proc.stdout_fd = o->capture          ? pipes.out[1]
@@ -138,12 +148,13 @@ int pen_run(struct argv *a, struct userns_stage *stage, const struct pen_opts *o
 		if (status == -ETIMEDOUT)
 			proc_stop(pid, 1000);
 	}
+	said->reported = report_receive(pipes.report[0], &said->report);
 	pipes_finish(&pipes);
 	return status;
 }
 
-/* Cuts the last line off @text and returns it; it lies in @text. */
-static char *cut_last_line(char *text)
+/* In @text, from which newlines at its end are cut. */
+static char *last_line(char *text)
 {
 	size_t n = strlen(text);
 	char *line;
@@ -151,13 +162,10 @@ static char *cut_last_line(char *text)
 	while (n > 0 && text[n - 1] == '\n')
 		text[--n] = '\0';
 	line = strrchr(text, '\n');
-	if (!line)
-		return text;
-	*line = '\0';
-	return line + 1;
+	return line ? line + 1 : text;
 }
 
-int pen_failed(const char *what, int status, struct pen_said *said, bool ours, struct pil_err *err)
+int pen_failed(const char *what, int status, struct pen_said *said, struct pil_err *err)
 {
 	char why[480], *line;
 
@@ -165,13 +173,13 @@ int pen_failed(const char *what, int status, struct pen_said *said, bool ours, s
 		return status == -ETIMEDOUT
 			       ? pil_err_say(err, ETIMEDOUT, "%s: no end after 30 min", what)
 			       : status;
+	if (said->reported) {
+		*err = said->report;
+		return pil_err_prefix(err, "%s", what);
+	}
 	said->text[said->n] = '\0';
-	line = cut_last_line(said->text);
-	/* names of a guest's files may pose as more lines of a program that is not ours */
-	if (ours && !strncmp(line, "hint: ", 6)) {
-		pil_err_hint(err, "%s", line + 6);
-		line = cut_last_line(said->text);
-	} else if (strstr(line, "execvp") && strstr(line, "e2fs")) {
+	line = last_line(said->text); /* in which names of a guest's files may pose as more lines */
+	if (strstr(line, "execvp") && strstr(line, "e2fs")) {
 		pil_err_hint(err, "sudo apt install e2fsprogs");
 	} else if (strstr(line, "No space left") || strstr(line, "Disk quota")) {
 		pil_err_hint(err, "is there room? df -h");

@@ -22,11 +22,14 @@ struct pen_said {
 	size_t n;
 	char *out; /* heap; pen_said_finish() */
 	size_t n_out;
+	bool reported; /* a program of ours has said why it failed: */
+	struct pil_err report;
 };
 
 struct pen_opts {
 	int stdin_fd;            /* -1: nothing */
 	int stdout_fd;           /* -1: with the errors */
+	bool reports;            /* a program of ours, which takes --report-fd N at its end */
 	bool capture;            /* standard output goes to pen_said.out, PEN_MAX_OUTPUT at most */
 	void (*tick)(void *arg); /* called now and then while it runs; may be NULL */
 	void *arg;
@@ -42,9 +45,8 @@ int pen_run(struct argv *a, struct userns_stage *stage, const struct pen_opts *o
 	    struct pen_said *said, struct pil_err *err) PIL_MUST_CHECK;
 
 /* Puts into @err why @what failed, by the status that pen_run() returned and by what the program
- * said.  @ours: it is a program of ours, which ends with what failed, then perhaps a hint, both fit
- * to be shown.  Returns -errno. */
-int pen_failed(const char *what, int status, struct pen_said *said, bool ours, struct pil_err *err);
+ * reported, or else by the end of what it said.  Returns -errno. */
+int pen_failed(const char *what, int status, struct pen_said *said, struct pil_err *err);
 
 void pen_said_finish(struct pen_said *said);
 

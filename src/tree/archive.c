@@ -178,6 +178,7 @@ int archive_unpack(int fd, const char *rootfs, const char *what, struct pil_err 
 	struct progress progress = {.fd = fd, .what = what};
 	struct pen_opts opts = {.stdin_fd = fd,
 				.stdout_fd = -1,
+				.reports = true,
 				.tick = show_progress,
 				.arg = &progress};
 	int status;
@@ -195,7 +196,7 @@ int archive_unpack(int fd, const char *rootfs, const char *what, struct pil_err 
 	status = pen_run(&a, &stage, &opts, &said, err);
 	if (progress.shown)
 		fprintf(stderr, "\r\033[K");
-	return status ? pen_failed(doing, status, &said, true, err) : 0;
+	return status ? pen_failed(doing, status, &said, err) : 0;
 }
 
 int archive_unpack_image(const char *folder, const char *tag, const char *rootfs,
@@ -205,7 +206,7 @@ int archive_unpack_image(const char *folder, const char *tag, const char *rootfs
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
 	struct pen_said said = {0};
-	struct pen_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .capture = true};
+	struct pen_opts opts = {.stdin_fd = -1, .stdout_fd = -1, .capture = true, .reports = true};
 	int status;
 
 	*told = (struct archive_told){0};
@@ -223,7 +224,7 @@ int archive_unpack_image(const char *folder, const char *tag, const char *rootfs
 		argv_add(&a, tag);
 	status = pen_run(&a, &stage, &opts, &said, err);
 	if (status)
-		status = pen_failed("unpack the image", status, &said, true, err);
+		status = pen_failed("unpack the image", status, &said, err);
 	else if (!archive_told_parse(said.out ? said.out : "", said.n_out, told))
 		status = pil_err_say(err, EIO, "unpack the image: no answer");
 	else
@@ -238,7 +239,7 @@ int archive_pack(const char *rootfs, int fd, const char *filter, struct pil_err 
 	_auto_argv struct argv a = {0};
 	struct userns_stage stage = {0};
 	struct pen_said said = {0};
-	struct pen_opts opts = {.stdin_fd = -1, .stdout_fd = fd};
+	struct pen_opts opts = {.stdin_fd = -1, .stdout_fd = fd, .reports = true};
 	int status;
 
 	if (!program)
@@ -246,5 +247,5 @@ int archive_pack(const char *rootfs, int fd, const char *filter, struct pil_err 
 	begin(&a, &stage, program, rootfs, false);
 	argv_add_all(&a, (const char *const[]){"--", PROGRAM, "pack", TREE, filter, NULL});
 	status = pen_run(&a, &stage, &opts, &said, err);
-	return status ? pen_failed("pack the tree", status, &said, true, err) : 0;
+	return status ? pen_failed("pack the tree", status, &said, err) : 0;
 }

@@ -46,7 +46,7 @@ int copy_tree(const char *from, const char *to, struct pil_err *err)
 					       "--no-target-directory", FROM, TO, NULL});
 	status = pen_run(&a, &stage, NULL, &said, err);
 	if (status)
-		return pen_failed("copy the tree", status, &said, false, err);
+		return pen_failed("copy the tree", status, &said, err);
 	return sync_to_disk(to, err);
 }
 

@@ -35,6 +35,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/path.h"
+#include "base/report.h"
 #include "base/str.h"
 #include "vmm/kvm_vm.h"
 #include "vmm/options.h"
@@ -112,11 +113,13 @@ static int attach_folders(const struct folders *f, struct pil_err *err)
 }
 
 /* Waits for @pid, the machine; passes on what asks us to end.  Returns its exit status. */
-static int wait_for(pid_t pid, const sigset_t *signals)
+static int wait_for(pid_t pid, const sigset_t *signals, int report_fd)
 {
+	struct pil_err err = {0};
 	int sig, status;
 
-	pil_close_from(3);
+	report_fd = report_fd < 0 ? -1 : dup2(report_fd, 3);
+	pil_close_from(4);
 	for (;;) {
 		if (sigwait(signals, &sig))
 			continue;
@@ -127,13 +130,15 @@ static int wait_for(pid_t pid, const sigset_t *signals)
 	}
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
-	log_err("the machine's process was killed by signal %d", WTERMSIG(status));
+	pil_err_say(&err, EIO, "the machine's process was killed by signal %d", WTERMSIG(status));
+	log_err("%s", err.msg);
+	report_send(report_fd, &err);
 	return VM_END_ERROR;
 }
 
 /* Goes on as a child, the first process of the pid namespace.  It tells its parent once it is to
  * die with it: nobody there to be told, it was too late. */
-static int enter_pid_namespace(struct pil_err *err)
+static int enter_pid_namespace(int report_fd, struct pil_err *err)
 {
 	sigset_t signals;
 	int told[2];
@@ -153,7 +158,7 @@ static int enter_pid_namespace(struct pil_err *err)
 		close(told[1]);
 		if (read(told[0], &c, 1) < 0)
 			log_dbg("the machine's process: %s", strerror(errno));
-		_exit(wait_for(pid, &signals));
+		_exit(wait_for(pid, &signals, report_fd));
 	}
 	close(told[0]);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) || write(told[1], &c, 1) != 1)
@@ -251,7 +256,7 @@ int cell_enter(const struct options *o, struct pil_err *err)
 	return ret;
 }
 
-int cell_drop(struct pil_err *err)
+int cell_drop(const struct options *o, struct pil_err *err)
 {
 	const struct rlimit no_core = {0, 0};
 	struct rlimit files;
@@ -265,5 +270,5 @@ int cell_drop(struct pil_err *err)
 		files.rlim_cur = files.rlim_max < MAX_OPEN_FILES ? files.rlim_max : MAX_OPEN_FILES;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
-	return enter_pid_namespace(err);
+	return enter_pid_namespace(o->report_fd, err);
 }

@@ -19,7 +19,7 @@ int cell_enter(const struct options *o, struct pil_err *err) PIL_MUST_CHECK;
 
 /* No capabilities, no way back.  Returns in a child, which dies with its parent; the process that
  * called waits for it and ends as it does. */
-int cell_drop(struct pil_err *err) PIL_MUST_CHECK;
+int cell_drop(const struct options *o, struct pil_err *err) PIL_MUST_CHECK;
 
 /* Keeps this thread, and all it makes from now on, to the system calls a running machine needs. */
 int cell_lock(struct pil_err *err) PIL_MUST_CHECK;

@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/report.h"
 #include "base/str.h"
 #include "virtio/virtio_console.h"
 #include "vmm/arch/x86_64/acpi.h"
@@ -150,9 +151,10 @@ static int set_up(struct machine *m, struct options *o, int memory_fd, struct pi
 }
 
 /* A kernel that says it panics and then resets itself was not asked for a reboot. */
-static int judge(struct machine *m, int end)
+static int judge(struct machine *m, int end, int report_fd)
 {
 	struct tail *tail = &m->power.tail;
+	struct pil_err err = {0};
 	char text[VIRTIO_CONSOLE_TAIL_BYTES], safe[4 * sizeof(tail->panic)];
 
 	if (!tail->panicked) /* else its words came by the UART already */
@@ -164,7 +166,10 @@ static int judge(struct machine *m, int end)
 		const char *why =
 			m->vm.why[0] ? m->vm.why : str_escape(safe, sizeof(safe), tail->panic);
 
-		log_err("the machine %s%s%s", vm_end_str[end], why[0] ? ": " : "", why);
+		pil_err_say(&err, EIO, "the machine %s%s%s", vm_end_str[end], why[0] ? ": " : "",
+			    why);
+		log_err("%s", err.msg);
+		report_send(report_fd, &err);
 		tail_log(tail);
 	}
 	return end;
@@ -184,7 +189,7 @@ static int run(struct options *o, struct pil_err *err)
 		ret = memory_fd < 0 ? memory_fd : 0;
 	}
 	if (!ret && o->jail)
-		ret = cell_drop(err);
+		ret = cell_drop(o, err);
 	if (!ret)
 		trace_mark("in the jail");
 	if (!ret)
@@ -199,7 +204,7 @@ static int run(struct options *o, struct pil_err *err)
 	ret = loop_run(m.loop);
 	hop_close(&m.hop);
 	vcpus_finish(&m.vcpus);
-	ret = ret < 0 ? pil_err_set(err, -ret, "wait for events") : judge(&m, ret);
+	ret = ret < 0 ? pil_err_set(err, -ret, "wait for events") : judge(&m, ret, o->report_fd);
 	board_finish(&m.board);
 	for (unsigned i = 0; i < o->n_disks; i++)
 		if (!o->disks[i].read_only && fdatasync(o->disks[i].fd))
@@ -233,6 +238,7 @@ int main(int argc, char **argv)
 		ret = -err.code;
 	if (ret < 0) {
 		log_err("%s", err.msg);
+		report_send(o.report_fd, &err);
 		if (err.hint[0])
 			fprintf(stderr, "hint: %s\n", err.hint);
 		return VM_END_ERROR;

@@ -145,6 +145,7 @@ enum option_id {
 	OPT_NET_CONTROL,
 	OPT_NET_FD,
 	OPT_NO_JAIL,
+	OPT_REPORT_FD,
 	OPT_VSOCK_CONNECT,
 	OPT_VSOCK_LISTEN,
 };
@@ -166,6 +167,7 @@ static const struct option table[] = {
 	{"net-control", required_argument, NULL, OPT_NET_CONTROL},
 	{"net-fd", required_argument, NULL, OPT_NET_FD},
 	{"no-jail", no_argument, NULL, OPT_NO_JAIL},
+	{"report-fd", required_argument, NULL, OPT_REPORT_FD},
 	{"vsock-connect", required_argument, NULL, OPT_VSOCK_CONNECT},
 	{"vsock-listen", required_argument, NULL, OPT_VSOCK_LISTEN},
 	{0},
@@ -186,6 +188,8 @@ static bool take(struct options *o, enum option_id id, char *value)
 		return true;
 	case OPT_CONSOLE_FD:
 		return take_fd(&o->console_fd, value);
+	case OPT_REPORT_FD:
+		return take_fd(&o->report_fd, value);
 	case OPT_CPUS:
 		o->n_vcpus = str_to_u64(value, VM_MAX_VCPUS, &n) ? (unsigned)n : 0;
 		return o->n_vcpus > 0;
@@ -235,6 +239,7 @@ int options_parse(struct options *o, int argc, char **argv, struct pil_err *err)
 			      .net_control_fd = -1,
 			      .console_fd = -1,
 			      .early_fd = -1,
+			      .report_fd = -1,
 			      .jail = true,
 			      .kvm_fd = -1,
 			      .kernel_fd = -1,

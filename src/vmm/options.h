@@ -42,6 +42,7 @@ struct options { /* the strings are argv's */
 	} connects[OPTIONS_MAX_CONNECTS]; /* --vsock-connect */
 	unsigned n_connects;
 	int net_fd, net_control_fd, console_fd, early_fd; /* -1: none */
+	int report_fd;                                    /* base/report.h; -1: none */
 	bool boot_timer, jail, nested;
 	bool keep_memory; /* no balloon: what the guest frees stays with it */
 

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "disk/image.h"
 
 int main(int argc, char **argv)
@@ -20,7 +22,9 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[1], "from")) {
 		ret = image_from_tree(argv[2], limit, &err);
 	} else {
-		fd = image_open(argv[2], &err); /* locked until we end */
+		_auto_free char *image = str_printf("%s/" IMAGE_NAME, argv[2]);
+
+		fd = image_open(image, &err); /* locked until we end */
 		ret = fd < 0 ? fd : 0;
 		if (!ret && !strcmp(argv[1], "to"))
 			ret = image_to_tree(argv[2], &err);

@@ -16,7 +16,7 @@ LAYERS = {
     "agent": "base",
     "api/ggml": "base wire",
     "link": "base wire",
-    "config": "base",
+    "config": "base agent",
     "archive": "base",
     "tree": "base port config",
     "kit": "base port config tree api/ggml",

@@ -179,11 +179,11 @@ static int look_around(void *arg)
 	const struct place *place = arg;
 	bool landlock =
 		syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) > 0;
-	struct options o = {.n_connects = 1};
+	struct options o = {.n_connects = 1, .report_fd = -1};
 	struct pil_err err = {0};
 
 	o.connects[0].path = place->socket;
-	if (cell_enter(&o, &err) || cell_drop(&err)) {
+	if (cell_enter(&o, &err) || cell_drop(&o, &err)) {
 		fprintf(stderr, "%s\n", err.msg);
 		return NO_JAIL;
 	}

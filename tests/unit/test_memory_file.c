@@ -32,7 +32,7 @@ static int64_t bytes_taken(int fd)
 /* 0, or the number of the line where it is not as it should be. */
 static int use_huge_file(void *arg)
 {
-	const struct options o = {0};
+	const struct options o = {.report_fd = -1};
 	struct pil_err err = {0};
 	struct stat st;
 	int fd = -1;
@@ -71,12 +71,13 @@ static void test_one_byte_takes_a_huge_page(void **state)
 
 static int use_sealed_file(void *arg)
 {
-	const struct options o = {0};
+	const struct options o = {.report_fd = -1};
 	struct pil_err err = {0};
 	int fd = -1;
 
 	(void)arg;
-	if (cell_enter(&o, &err) || cell_drop(&err) || (fd = memory_file_create(BYTES, &err)) < 0) {
+	if (cell_enter(&o, &err) || cell_drop(&o, &err) ||
+	    (fd = memory_file_create(BYTES, &err)) < 0) {
 		fprintf(stderr, "%s\n", err.msg);
 		return __LINE__;
 	}

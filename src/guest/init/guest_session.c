@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/exposed.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/path.h"
@@ -176,24 +177,25 @@ struct launch {
 
 static void set_environment(const struct guest_session *s, const struct launch *l)
 {
-	static const char path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-				   ":/usr/games:/usr/local/games";
+	static const char path[] = EXPOSED_PLAIN_PATH ":/usr/games:/usr/local/games";
+	static const char with_tools[] =
+		EXPOSED_PLAIN_PATH ":/usr/games:/usr/local/games:" EXPOSED_MORE_PATH;
 	const struct wsl_conf *conf = &s->guest->conf;
-	_auto_free char *with_tools = str_printf("%s:/usr/lib/pillion/bin:/usr/lib/wsl/lib", path);
 
 	clearenv();
-	for (const char **e = l->request.env; *e; e++)
-		if (strchr(*e, '=') && **e != '=')
-			putenv((char *)*e);
 	setenv("PATH", conf->gpu_enabled ? with_tools : path, 1);
 	setenv("HOME", l->user.home, 1);
 	setenv("USER", l->user.name, 1);
 	setenv("LOGNAME", l->user.name, 1);
 	setenv("SHELL", l->user.shell, 1);
-	setenv("LANG", "C.UTF-8", 0);
+	setenv("LANG", "C.UTF-8", 1);
 	setenv("WSL_DISTRO_NAME", s->guest->distro, 1);
-	if (conf->gpu_enabled)
-		setenv("GGML_BACKEND_PATH", "/usr/lib/pillion/lib/libggml-pillion.so", 1);
+	setup_variables(conf->gpu_enabled);
+	for (const char *const *e = s->guest->env; e && *e; e++)
+		putenv((char *)*e);
+	for (const char **e = l->request.env; *e; e++)
+		if (strchr(*e, '=') && **e != '=')
+			putenv((char *)*e);
 }
 
 /* Joins arguments with blanks: what `pillion -- CMD ARGS` hands to the shell, as wsl does. */

@@ -16,7 +16,8 @@ struct guest {
 	struct wsl_conf conf;
 	const char *distro; /* name, for WSL_DISTRO_NAME */
 	const char *default_user;
-	struct list sessions; /* guest_session::link */
+	const char *const *env; /* NAME=VALUE, of all commands; NULL-terminated */
+	struct list sessions;   /* guest_session::link */
 	void (*became_idle)(struct guest *guest);
 };
 

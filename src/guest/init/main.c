@@ -2,11 +2,8 @@
  *
  * pillion-init: pid 1 of a machine, and the agent that runs commands for the command line.
  *
- *   pillion-init --distro NAME --listen-fd N --life-fd N --ready-fd N --entered-fd N --go-fd N
- *                [--idle-ms N] [--user NAME] [--resolv-conf TEXT] [--forward-fd N]  in a sandbox
- *   pillion-init                                                             in a microVM, where
- *                these options, and --net --token --mount --swap --reclaim --forward, come from
- *                the host (vm.c)
+ *   pillion-init OPTIONS   in a sandbox; agent/init_options.c has them all
+ *   pillion-init           in a microVM, where the options come from the host (vm.c)
  *
  * Theory of operation: sets the machine up, then accepts connections; each is a command
  * (guest_session.c).  It is the parent of every orphan and reaps them all.  The machine ends when
@@ -15,7 +12,6 @@
  * whole pid namespace. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,6 +24,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "agent/init_options.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -41,8 +38,6 @@
 #include "guest/init/setup.h"
 #include "guest/init/vm.h"
 
-enum { MAX_MOUNTS = 32 };
-
 struct init {
 	struct guest guest;
 	struct loop_source listener, life, signals;
@@ -50,18 +45,7 @@ struct init {
 	int64_t idle_ms; /* < 0: never */
 	struct host_clock clock;
 	struct reclaim reclaim;
-	const struct vm_options *vm; /* NULL: a sandbox */
-};
-
-struct options {
-	const char *distro, *user, *resolv_conf;
-	int listen_fd, life_fd, ready_fd, forward_fd;
-	int entered_fd, go_fd; /* told and asked once it is in its namespaces */
-	int64_t idle_ms;
-	bool forward;
-	enum reclaim_how reclaim;
-	struct vm_options vm;
-	const char *mounts[MAX_MOUNTS + 1];
+	const struct init_options *vm; /* NULL: a sandbox */
 };
 
 static void became_idle(struct guest *guest)
@@ -124,7 +108,7 @@ static void signal_ready(struct loop_source *source, uint32_t events)
 	}
 }
 
-static int watch(struct init *init, const struct options *o)
+static int watch(struct init *init, const struct init_options *o)
 {
 	sigset_t set;
 	int ret;
@@ -171,111 +155,8 @@ static void end_everything(void)
 	kill(-1, SIGKILL);
 }
 
-static bool parse_int(const char *text, int *out)
-{
-	uint64_t v;
-
-	if (!str_to_u64(text, INT32_MAX, &v))
-		return false;
-	*out = (int)v;
-	return true;
-}
-
-static bool parse_options(int argc, char **argv, struct options *o)
-{
-	static const struct option options[] = {
-		{"distro", required_argument, NULL, 'd'},
-		{"listen-fd", required_argument, NULL, 'l'},
-		{"life-fd", required_argument, NULL, 'f'},
-		{"ready-fd", required_argument, NULL, 'r'},
-		{"idle-ms", required_argument, NULL, 'i'},
-		{"user", required_argument, NULL, 'u'},
-		{"resolv-conf", required_argument, NULL, 'n'},
-		{"net", required_argument, NULL, 'N'},
-		{"token", required_argument, NULL, 't'},
-		{"mount", required_argument, NULL, 'm'},
-		{"swap", no_argument, NULL, 's'},
-		{"reclaim", required_argument, NULL, 'R'},
-		{"forward", no_argument, NULL, 'F'},
-		{"forward-fd", required_argument, NULL, 'P'},
-		{"entered-fd", required_argument, NULL, 'E'},
-		{"go-fd", required_argument, NULL, 'G'},
-		{0},
-	};
-	bool ok = true;
-	int c, idle_ms = 0, n_mounts = 0;
-
-	*o = (struct options){.user = "root",
-			      .listen_fd = -1,
-			      .life_fd = -1,
-			      .ready_fd = -1,
-			      .forward_fd = -1,
-			      .entered_fd = -1,
-			      .go_fd = -1,
-			      .idle_ms = -1};
-	while (ok && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (c) {
-		case 'd':
-			o->distro = optarg;
-			break;
-		case 'u':
-			o->user = optarg;
-			break;
-		case 'n':
-			o->resolv_conf = optarg;
-			break;
-		case 'N':
-			o->vm.net = optarg;
-			break;
-		case 't':
-			o->vm.token = optarg;
-			break;
-		case 'm':
-			ok = n_mounts < MAX_MOUNTS;
-			if (ok)
-				o->mounts[n_mounts++] = optarg;
-			break;
-		case 's':
-			o->vm.swap = true;
-			break;
-		case 'R':
-			ok = reclaim_parse(optarg, &o->reclaim);
-			break;
-		case 'F':
-			o->forward = true;
-			break;
-		case 'P':
-			ok = parse_int(optarg, &o->forward_fd);
-			break;
-		case 'E':
-			ok = parse_int(optarg, &o->entered_fd);
-			break;
-		case 'G':
-			ok = parse_int(optarg, &o->go_fd);
-			break;
-		case 'l':
-			ok = parse_int(optarg, &o->listen_fd);
-			break;
-		case 'f':
-			ok = parse_int(optarg, &o->life_fd);
-			break;
-		case 'r':
-			ok = parse_int(optarg, &o->ready_fd);
-			break;
-		case 'i':
-			ok = parse_int(optarg, &idle_ms);
-			o->idle_ms = idle_ms;
-			break;
-		default:
-			ok = false;
-		}
-	}
-	o->vm.mounts = o->mounts;
-	return ok && o->distro;
-}
-
 /* A sandbox: leaves the host behind, and tells the supervisor, who gives us a network. */
-static int enter_sandbox(const struct options *o, struct pil_err *err)
+static int enter_sandbox(const struct init_options *o, struct pil_err *err)
 {
 	int ret = confine_enter(err);
 
@@ -286,7 +167,7 @@ static int enter_sandbox(const struct options *o, struct pil_err *err)
 }
 
 /* Waits until the supervisor has done that.  False: it has gone. */
-static bool await_network(const struct options *o)
+static bool await_network(const struct init_options *o)
 {
 	char c;
 	int ret = pil_read_all(o->go_fd, &c, 1);
@@ -296,7 +177,7 @@ static bool await_network(const struct options *o)
 }
 
 /* A microVM: who we are comes from the host.  False: it cannot be started. */
-static bool boot(struct options *o)
+static bool boot(struct init_options *o)
 {
 	char **argv = NULL;
 	int life_fd = -1, argc = vm_begin(&argv, &life_fd);
@@ -305,11 +186,11 @@ static bool boot(struct options *o)
 		log_err("ask the host what to start: %s", strerror(-argc));
 		return false;
 	}
-	if (!parse_options(argc, argv, o)) {
+	if (!init_options_parse(argc, argv, o)) {
 		log_err("the host sent options this pillion-init does not know");
 		return false;
 	}
-	o->listen_fd = vm_enter(&o->vm);
+	o->listen_fd = vm_enter(o);
 	o->life_fd = life_fd;
 	o->ready_fd = dup(life_fd);
 	if (o->forward)
@@ -322,7 +203,7 @@ int main(int argc, char **argv)
 	struct init init = {.guest.became_idle = became_idle, .idle.expired = idle_expired};
 	bool vm = vm_booted();
 	struct pil_err err = {0};
-	struct options o;
+	struct init_options o;
 	int ret;
 
 	log_init("pillion-init");
@@ -330,7 +211,7 @@ int main(int argc, char **argv)
 		vm_power_off();
 		return EXIT_FAILURE;
 	}
-	if (!vm && (!parse_options(argc, argv, &o) || o.listen_fd < 0 || o.life_fd < 0 ||
+	if (!vm && (!init_options_parse(argc, argv, &o) || o.listen_fd < 0 || o.life_fd < 0 ||
 		    o.ready_fd < 0 || o.entered_fd < 0 || o.go_fd < 0)) {
 		log_err("this program is started by pillion as the first process of a machine");
 		return EXIT_FAILURE;
@@ -341,10 +222,11 @@ int main(int argc, char **argv)
 	}
 	list_init(&init.guest.sessions);
 	init.guest.distro = o.distro;
-	init.guest.default_user = o.user;
+	init.guest.default_user = o.user ? o.user : "root";
+	init.guest.env = o.env;
 	init.idle_ms = o.idle_ms;
-	init.vm = vm ? &o.vm : NULL;
-	setup_machine(&init.guest.conf, o.distro, o.resolv_conf);
+	init.vm = vm ? &o : NULL;
+	setup_machine(&init.guest.conf, &o);
 	if (!vm && !await_network(&o))
 		return EXIT_FAILURE;
 	setup_start_boot_command(&init.guest.conf);
@@ -353,7 +235,7 @@ int main(int argc, char **argv)
 		log_err("start the agent: %s", strerror(-ret));
 		return EXIT_FAILURE;
 	}
-	reclaim_begin(&init.reclaim, init.guest.loop, o.reclaim);
+	reclaim_begin(&init.reclaim, init.guest.loop, (enum init_reclaim)o.reclaim);
 	if (write(o.ready_fd, "", 1) != 1)
 		log_warn("nobody waits for the machine");
 	if (o.forward_fd < 0)

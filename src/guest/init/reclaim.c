@@ -32,14 +32,6 @@ enum {
 	LARGEST_STEP_MIB = 256, /* it takes a while, and we are the first process */
 };
 
-bool reclaim_parse(const char *text, enum reclaim_how *out)
-{
-	*out = !strcmp(text, "gradual")     ? RECLAIM_GRADUAL
-	       : !strcmp(text, "dropCache") ? RECLAIM_DROP_CACHE
-					    : RECLAIM_NOTHING;
-	return *out != RECLAIM_NOTHING;
-}
-
 bool reclaim_read_stat(const char *stat, uint64_t *busy, uint64_t *total)
 {
 	unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
@@ -142,21 +134,21 @@ static void look(struct loop_timer *timer)
 	r->idle_ms += PERIOD_MS;
 	if (r->idle_ms < REST_MS)
 		return;
-	if (r->how == RECLAIM_DROP_CACHE)
+	if (r->how == INIT_RECLAIM_DROP_CACHE)
 		drop(r);
 	else
 		lower(r);
 }
 
-void reclaim_begin(struct reclaim *r, struct loop *loop, enum reclaim_how how)
+void reclaim_begin(struct reclaim *r, struct loop *loop, enum init_reclaim how)
 {
 	*r = (struct reclaim){.loop = loop, .timer.expired = look, .how = how};
-	if (how != RECLAIM_NOTHING)
+	if (how != INIT_RECLAIM_DISABLED)
 		loop_timer_arm(loop, &r->timer, PERIOD_MS);
 }
 
 void reclaim_rest(struct reclaim *r)
 {
-	if (r->how == RECLAIM_DROP_CACHE)
+	if (r->how == INIT_RECLAIM_DROP_CACHE)
 		r->idle_ms = REST_MS;
 }

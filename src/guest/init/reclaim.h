@@ -7,24 +7,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "agent/init_options.h"
 #include "base/loop.h"
-
-enum reclaim_how { RECLAIM_NOTHING, RECLAIM_GRADUAL, RECLAIM_DROP_CACHE };
 
 struct reclaim {
 	struct loop *loop;
 	struct loop_timer timer;
-	enum reclaim_how how;
+	enum init_reclaim how;
 	uint64_t busy, total; /* ticks of all processors when we looked last */
 	int64_t idle_ms;      /* for so long there has been nothing to do */
 	bool dropped;         /* since then */
 };
 
-/* "gradual", "dropCache"; false: neither. */
-bool reclaim_parse(const char *text, enum reclaim_how *out);
-
 /* Looks after the memory from now on. */
-void reclaim_begin(struct reclaim *r, struct loop *loop, enum reclaim_how how);
+void reclaim_begin(struct reclaim *r, struct loop *loop, enum init_reclaim how);
 
 /* The last command has ended: dropCache need not wait for a minute of rest. */
 void reclaim_rest(struct reclaim *r);

@@ -21,17 +21,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/exposed.h"
+#include "agent/init_options.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/path.h"
 #include "base/proc.h"
 #include "base/str.h"
 #include "guest/init/wsl_conf.h"
-
-#define GUEST_DIR   "/usr/lib/pillion"
-#define PLUGIN_NAME "libggml-pillion.so"
-#define VARIABLE    "GGML_BACKEND_PATH="
-#define SETTING     VARIABLE GUEST_DIR "/lib/" PLUGIN_NAME
 
 /* ---- files ---- */
 
@@ -87,53 +84,88 @@ static void run(const char *const *args, int timeout_ms)
 		proc_stop(pid, 100);
 }
 
-/* ---- telling programs of the plugin ---- */
+/* ---- telling programs of the plugins ---- */
 
-/* Files of our own; each is for who has @folder. */
+/* Files of our own; each is for who has @folder.  A line for each plugin. */
 static const struct {
-	const char *folder, *dir, *path, *text;
+	const char *folder, *dir, *path, *before, *line, *after; /* @line, then the setting */
 } settings[] = {
-	{"/etc/profile.d", "/etc/profile.d", "/etc/profile.d/pillion.sh",
-	 "# Written by pillion at each start.\n"
-	 "export " SETTING "\n"
-	 "case :$PATH: in *:" GUEST_DIR "/bin:*) ;; *) PATH=$PATH:" GUEST_DIR
-	 "/bin:/usr/lib/wsl/lib ;; esac\n"},
+	{"/etc/profile.d", "/etc/profile.d", "/etc/profile.d/pillion.sh", "", "export ",
+	 "case :$PATH: in *:" EXPOSED_BIN ":*) ;; *) PATH=$PATH:" EXPOSED_MORE_PATH " ;; esac\n"},
 	{"/etc/systemd", "/etc/systemd/system.conf.d", "/etc/systemd/system.conf.d/pillion.conf",
-	 "# Written by pillion at each start.\n[Manager]\nDefaultEnvironment=" SETTING "\n"},
+	 "[Manager]\n", "DefaultEnvironment=", ""},
 };
+
+/* Heap. */
+static char *text_of(size_t i)
+{
+	char *text = str_printf("# Written by pillion at each start.\n%s", settings[i].before);
+
+	for (size_t e = 0; e <= EXPOSED_NUM; e++) {
+		char *less = text;
+
+		text = e < EXPOSED_NUM
+			       ? str_printf("%s%s%s\n", less, settings[i].line, exposed[e].setting)
+			       : str_printf("%s%s", less, settings[i].after);
+		free(less);
+	}
+	return text;
+}
 
 static void write_settings(bool wanted)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+		_auto_free char *text = NULL;
+
 		if (!wanted) {
 			unlink(settings[i].path);
 			continue;
 		}
 		if (!path_exists(settings[i].folder))
 			continue;
+		text = text_of(i);
 		mkdir(settings[i].dir, 0755);
-		write_text(settings[i].path, settings[i].text);
+		write_text(settings[i].path, text);
 	}
+}
+
+/* The plugin whose variable @line sets; NULL: none. */
+static const struct exposed *set_by(const char *line)
+{
+	for (size_t e = 0; e < EXPOSED_NUM; e++) {
+		size_t len = strlen(exposed[e].variable);
+
+		if (!strncmp(line, exposed[e].variable, len) && line[len] == '=')
+			return &exposed[e];
+	}
+	return NULL;
 }
 
 char *setup_environment(const char *old, bool wanted)
 {
-	char *text = malloc(strlen(old) + sizeof("\n" SETTING "\n")), *end = text;
+	bool chosen[EXPOSED_NUM] = {0}; /* by the user: that stays the only one */
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
 
-	if (!text)
+	if (!out)
 		abort();
 	while (*old) {
+		const struct exposed *e = set_by(old);
 		size_t len = strcspn(old, "\n");
 
-		if (len != strlen(SETTING) || strncmp(old, SETTING, len)) {
-			/* The user's own choice stays the only one. */
-			wanted = wanted && strncmp(old, VARIABLE, strlen(VARIABLE));
-			end = mempcpy(end, old, len);
-			*end++ = '\n';
+		if (!e || len != strlen(e->setting) || strncmp(old, e->setting, len)) {
+			fprintf(out, "%.*s\n", (int)len, old);
+			if (e)
+				chosen[e - exposed] = true;
 		}
 		old += len + (old[len] == '\n');
 	}
-	strcpy(end, wanted ? SETTING "\n" : "");
+	for (size_t e = 0; e < EXPOSED_NUM; e++)
+		if (wanted && !chosen[e])
+			fprintf(out, "%s\n", exposed[e].setting);
+	if (fclose(out))
+		abort();
 	return text;
 }
 
@@ -164,13 +196,13 @@ static void edit_environment(bool wanted)
 		log_warn("write %s: %s", path, strerror(-ret));
 }
 
-static void add_to_path(const char *more)
+void setup_variables(bool wanted)
 {
-	const char *path = getenv("PATH");
-	_auto_free char *longer = path ? str_printf("%s:%s", path, more) : NULL;
-
-	if (longer)
-		setenv("PATH", longer, 1);
+	for (size_t e = 0; e < EXPOSED_NUM; e++)
+		if (wanted)
+			setenv(exposed[e].variable, exposed[e].place, 1);
+		else
+			unsetenv(exposed[e].variable);
 }
 
 static void expose_libraries(const struct wsl_conf *conf)
@@ -179,16 +211,14 @@ static void expose_libraries(const struct wsl_conf *conf)
 		unlink("/etc/ld.so.conf.d/ld.wsl.conf");
 	write_settings(conf->gpu_enabled);
 	edit_environment(conf->gpu_enabled);
-	if (!conf->gpu_enabled) {
-		unsetenv("GGML_BACKEND_PATH");
+	setup_variables(conf->gpu_enabled);
+	if (!conf->gpu_enabled)
 		return;
-	}
-	/* Our own environment is that of [boot] command and the services it starts. */
-	add_to_path(GUEST_DIR "/bin:/usr/lib/wsl/lib");
+	setenv("PATH", EXPOSED_PLAIN_PATH ":" EXPOSED_MORE_PATH, 1);
 	if (!conf->gpu_append_lib_path || !path_exists("/etc/ld.so.conf.d"))
 		return;
 	if (!path_exists("/etc/ld.so.conf.d/ld.wsl.conf")) {
-		write_text("/etc/ld.so.conf.d/ld.wsl.conf", "/usr/lib/wsl/lib\n");
+		write_text("/etc/ld.so.conf.d/ld.wsl.conf", EXPOSED_WSL_LIB "\n");
 		run((const char *const[]){"ldconfig", NULL}, 10000);
 	}
 }
@@ -200,13 +230,13 @@ void setup_ollama(const struct wsl_conf *conf)
 
 	for (size_t i = 0; conf->gpu_enabled && i < ARRAY_SIZE(prefixes); i++) {
 		_auto_free char *dir = str_printf("%s/pillion", prefixes[i]);
-		_auto_free char *link = str_printf("%s/" PLUGIN_NAME, dir);
+		_auto_free char *link = str_printf("%s/%s", dir, exposed[EXPOSED_ggml].plugin);
 		struct stat st;
 
 		if (!path_exists(prefixes[i]) || lstat(link, &st) == 0)
 			continue;
 		if ((mkdir(dir, 0755) && errno != EEXIST) ||
-		    symlink(GUEST_DIR "/lib/" PLUGIN_NAME, link))
+		    symlink(exposed[EXPOSED_ggml].place, link))
 			log_warn("link %s: %s", link, strerror(errno));
 	}
 }
@@ -249,16 +279,27 @@ static void read_conf(struct wsl_conf *conf, const char *hostname)
 		snprintf(conf->hostname, sizeof(conf->hostname), "%s", hostname);
 }
 
-void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf)
+/* That of [boot] command and of the services it starts. */
+static void set_own_environment(void)
 {
-	read_conf(conf, hostname);
+	clearenv();
+	setenv("PATH", EXPOSED_PLAIN_PATH, 1);
+	setenv("HOME", "/root", 1);
+}
+
+void setup_machine(struct wsl_conf *conf, const struct init_options *o)
+{
+	set_own_environment();
+	read_conf(conf, o->distro);
+	if (o->no_devices)
+		conf->gpu_enabled = false;
 	if (sethostname(conf->hostname, strlen(conf->hostname)))
 		log_warn("set the host name: %s", strerror(errno));
 	bring_up_loopback();
 	if (conf->generate_hosts)
 		write_hosts(conf->hostname);
-	if (conf->generate_resolv && resolv_conf)
-		write_resolv_conf(resolv_conf);
+	if (conf->generate_resolv && o->resolv_conf)
+		write_resolv_conf(o->resolv_conf);
 	expose_libraries(conf);
 	setup_ollama(conf);
 }

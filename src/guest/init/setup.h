@@ -6,17 +6,21 @@
 
 #include <stdbool.h>
 
+struct init_options;
 struct wsl_conf;
 
-/* Reads /etc/wsl.conf, writes hosts, resolv.conf (@resolv_conf: its text, may be NULL),
- * ld.so settings and what names the plugin to programs, links Ollama's folder, brings lo up.
- * Needs no network. */
-void setup_machine(struct wsl_conf *conf, const char *hostname, const char *resolv_conf);
+/* Makes our own environment, reads /etc/wsl.conf, writes hosts, resolv.conf, ld.so settings and
+ * what names the plugins to programs, links Ollama's folder, brings lo up.  Needs no network. */
+void setup_machine(struct wsl_conf *conf, const struct init_options *options);
+
+/* Sets the variables that name the plugins in the caller's environment, or (not @wanted) unsets
+ * them. */
+void setup_variables(bool wanted);
 
 /* Starts the boot command, if there is one. */
 void setup_start_boot_command(const struct wsl_conf *conf);
 
-/* What /etc/environment is to say: @old, and once the line that names the plugin (if @wanted).  A
+/* What /etc/environment is to say: @old, and once the line that names each plugin (if @wanted).  A
  * variable of that name that says something else is left alone.  The caller frees it. */
 char *setup_environment(const char *old, bool wanted);
 

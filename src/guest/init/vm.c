@@ -33,14 +33,15 @@
 #include <linux/vm_sockets.h>
 
 #include "agent/agent.h"
+#include "agent/exposed.h"
+#include "agent/init_options.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/path.h"
 #include "base/str.h"
 
-#define HOST_FOLDER "/mnt/host" /* of the shares that the user names */
-#define NEW_ROOT    "/newroot"
+#define NEW_ROOT "/newroot"
 #define SWAP_FLAG_DISCARD_PAGES                                                                    \
 	0x40000 /* not all at once at the beginning, when there is nothing */
 enum { DEVICE_WAIT_MS = 20000, MAX_OPTIONS_BYTES = 64 << 10, MAX_OPTIONS = 256 };
@@ -186,15 +187,15 @@ static int mount_disk(void)
 /* The distro sees our files where it expects them, and cannot change them. */
 static void bind_own_files(void)
 {
-	const char *path = NEW_ROOT "/usr/lib/pillion", *wsl = NEW_ROOT "/usr/lib/wsl";
+	const char *path = NEW_ROOT EXPOSED_DIR, *wsl = NEW_ROOT EXPOSED_WSL;
 
 	mkdir(path, 0755);
 	mkdir(wsl, 0755);
-	if (mount("/usr/lib/pillion", path, NULL, MS_BIND, NULL) ||
+	if (mount(EXPOSED_DIR, path, NULL, MS_BIND, NULL) ||
 	    mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NODEV | MS_NOSUID, NULL))
 		log_warn("show %s: %s", path, strerror(errno));
 	if (mount("tmpfs", wsl, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=0755") ||
-	    symlink("/usr/lib/pillion/lib", NEW_ROOT "/usr/lib/wsl/lib"))
+	    symlink(EXPOSED_LIB, NEW_ROOT EXPOSED_WSL_LIB))
 		log_warn("show %s: %s", wsl, strerror(errno));
 }
 
@@ -226,7 +227,7 @@ static void mount_rest(void)
 	if (symlink("/proc/self/fd", "/dev/fd") || symlink("/proc/self/fd/0", "/dev/stdin") ||
 	    symlink("/proc/self/fd/1", "/dev/stdout") || symlink("/proc/self/fd/2", "/dev/stderr"))
 		log_dbg("links in /dev: %s", strerror(errno));
-	mkdir("/run/pillion", 0755);
+	mkdir(EXPOSED_RUN, 0755);
 }
 
 /* TAG:PATH[:ro] */
@@ -250,14 +251,16 @@ static void mount_shares(const char *const *mounts)
 	bool folders = false;
 
 	for (const char *const *m = mounts; *m; m++) {
-		if (!folders && strstr(*m, ":" HOST_FOLDER "/")) {
-			folders = path_mkdirs(HOST_FOLDER, 0755) == 0 &&
-				  mount_at("tmpfs", HOST_FOLDER, flags, "size=64k,mode=0755") == 0;
+		if (!folders && strstr(*m, ":" EXPOSED_HOST_FOLDERS "/")) {
+			folders = path_mkdirs(EXPOSED_HOST_FOLDERS, 0755) == 0 &&
+				  mount_at("tmpfs", EXPOSED_HOST_FOLDERS, flags,
+					   "size=64k,mode=0755") == 0;
 		}
 		mount_share(*m);
 	}
-	if (folders && mount(NULL, HOST_FOLDER, NULL, MS_REMOUNT | MS_RDONLY | flags, NULL))
-		log_dbg("%s stays writable: %s", HOST_FOLDER, strerror(errno));
+	if (folders &&
+	    mount(NULL, EXPOSED_HOST_FOLDERS, NULL, MS_REMOUNT | MS_RDONLY | flags, NULL))
+		log_dbg("%s stays writable: %s", EXPOSED_HOST_FOLDERS, strerror(errno));
 }
 
 /* A new server knows nothing of what the kernel told the one before, and answers with errors.  The
@@ -278,9 +281,9 @@ static void mend_mount(const char *text)
 		mount_share(text);
 }
 
-void vm_mend_mounts(const struct vm_options *options)
+void vm_mend_mounts(const struct init_options *options)
 {
-	if (!options->mounts || !options->mounts[0] || fork() != 0) /* reaped with the orphans */
+	if (!options->mounts[0] || fork() != 0) /* reaped with the orphans */
 		return;
 	pil_close_from(3); /* a folder that does not answer holds nobody's stream */
 	for (const char *const *m = options->mounts; *m; m++)
@@ -345,15 +348,6 @@ int vm_listen(unsigned port)
 	return pil_take_fd(&fd);
 }
 
-/* As the sandbox gives it (src/machine/ns.c). */
-static void set_environment(void)
-{
-	clearenv();
-	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
-	setenv("HOME", "/root", 1);
-	setenv("GGML_BACKEND_PATH", "/usr/lib/pillion/lib/libggml-pillion.so", 1);
-}
-
 static void raise_limits(void)
 {
 	struct rlimit files = {1024, 1 << 20}, locked = {RLIM_INFINITY, RLIM_INFINITY};
@@ -374,7 +368,7 @@ static void start_swap(void)
 		log_warn("swap: %s", strerror(errno));
 }
 
-int vm_enter(const struct vm_options *options)
+int vm_enter(const struct init_options *options)
 {
 	int ret = mount_disk();
 
@@ -389,13 +383,12 @@ int vm_enter(const struct vm_options *options)
 		return ret;
 	}
 	mount_rest();
-	set_environment();
 	raise_limits();
 	if (options->token &&
-	    pil_write_file("/run/pillion/token", 0444, options->token, strlen(options->token)))
-		log_warn("write /run/pillion/token: no devices");
-	if (pil_write_file("/run/pillion/microvm", 0444, "", 0)) /* for the plugin */
-		log_warn("write /run/pillion/microvm: no devices");
+	    pil_write_file(EXPOSED_TOKEN, 0444, options->token, strlen(options->token)))
+		log_warn("write " EXPOSED_TOKEN ": no devices");
+	if (pil_write_file(EXPOSED_MICROVM, 0444, "", 0)) /* for plugins */
+		log_warn("write " EXPOSED_MICROVM ": no devices");
 	if (options->net && (ret = configure_network(options->net)))
 		log_warn("network: %s", strerror(-ret));
 	mount_shares(options->mounts);
