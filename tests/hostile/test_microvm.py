@@ -17,7 +17,11 @@ BOOT = 330  # seconds: a machine that does not start has said so by then
 PORT = 5999
 LAST = {"root": ["pci_bars", "pci_config", "unbind_devices", "kill_all"], "rootless": ["crash"]}
 MILD = [name for name in IN_MICROVM if name not in sum(LAST.values(), [])]
-HOLDERS = "for fd in /proc/[0-9]*/fd/*; do case $(readlink $fd) in */debian.log) cat ${fd%/fd/*}/comm;; esac; done"
+HOLDERS = """python3 -c '
+import glob, os
+for fd in glob.glob("/proc/[0-9]*/fd/*"):
+    if os.path.islink(fd) and os.path.realpath(fd).endswith("/debian.log"):
+        print(open("/proc/" + fd.split("/")[2] + "/comm").read().strip())'"""
 SPEAKERS = ("guest: ", "microVM: ", "passt: ", "pillion-machine: ", "virtiofsd: ")
 HARM = ["owned", "forged", "\x1b", "\x07"]
 
@@ -55,8 +59,12 @@ STATE = ("cd /test && find ro {models} /test/src {config} -type f -exec sha256su
          " grep -c . /proc/mounts; test $(stat -c %s {log}) -lt 17825792 && echo log is short")
 
 
+class SteadyOuter(outer_lib.Outer):
+    kernel_options = outer_lib.Outer.STEADY
+
+
 def make_outer():
-    o = outer_lib.Outer(files=[arena_lib.HOSTILE])
+    o = SteadyOuter(files=[arena_lib.HOSTILE])
     o.ok("mkdir -p /test/ro && chmod 777 /test/ro && cd /test/ro && echo of the host >note && chmod 666 note &&"
          " mkfifo -m 666 fifo && cat >/tmp/listen", text=LISTEN)
     o.ok("(setsid python3 /tmp/listen >/tmp/came 2>&1 </dev/null &); until grep -q listening /tmp/came; do sleep 0.2; done")
@@ -100,11 +108,11 @@ class Tried:
 
     def last(self, case):
         """In a machine that answers; what comes of it does not matter to the host."""
-        if self.run("-d debian -u root -e test -x /run/hostile", 20).status:
+        if self.run("-d debian -u root -e test -x /run/hostile", 10).status:
             self.run("--terminate debian", 60)
             self.ok("-d debian -e true", BOOT)
             self.copy_hostile()
-        said = self.run(f"-d debian -u root -e /run/hostile {case}", 45)
+        said = self.run(f"-d debian -u root -e /run/hostile {case}", 15)
         return arena_lib.results(said.out).get(case, ("allowed", "the machine ended"))
 
     def make_user(self):

@@ -89,7 +89,10 @@ while :; do sleep 1; done # reaps orphans
 AGENT = '''
 import glob, json, os, signal, subprocess, sys
 port = open(glob.glob("/dev/vport*")[0], "r+b", buffering=0)
-port.write(b'{"hello": 1}\\n')
+def say(data):
+    while data:  # a port takes 32 KiB at once
+        data = data[port.write(data):]
+say(b'{"hello": 1}\\n')
 text = b""
 while True:
     while b"\\n" not in text:
@@ -115,7 +118,7 @@ while True:
         f.seek(0)
         said.append(f.read(1 << 20).decode(errors="replace"))
         f.close()
-    port.write(json.dumps({"status": status, "out": said[0], "err": said[1]}).encode() + b"\\n")
+    say(json.dumps({"status": status, "out": said[0], "err": said[1]}).encode() + b"\\n")
 '''
 
 
@@ -261,6 +264,10 @@ class Outer:
     """env: variables of every command, with folders for pillion that are on /test."""
 
     system, modules = SYSTEM, MODULES  # a kind of computer may have others
+    # A timer that ticks by itself: where it is set anew for each tick, one that is lost is the last one, and
+    # the computer sleeps for ever.  It is coarser, and takes more of the host.
+    STEADY = " nohz=off highres=off"
+    kernel_options = ""
 
     def __init__(self, kernels=("trixie",), distros=(("debian", "debian"),), runtime=False,
                  native=(), files=(), memory_mib=3072, processors=1):
@@ -324,7 +331,7 @@ class Outer:
                 "-kernel", kit_folder / "rootfs" / "kit" / "vmlinuz",
                 "-initrd", self.root / "initramfs",
                 # on a busy host the emulated timer is late for the kernel's test of it
-                "-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check",
+                "-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check" + self.kernel_options,
                 "-snapshot",
                 "-drive", f"file={system},format=raw,if=virtio,cache=unsafe,discard=unmap",
                 "-drive", f"file={self.root / 'test.ext4'},format=raw,if=virtio,cache=unsafe,"
