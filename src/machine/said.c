@@ -124,6 +124,8 @@ void said_pass_on(struct said *said)
 		said->lost_bytes += len - taken;
 		done += len;
 	}
+	if (said->in_line) /* others write to the log, too: nobody's line begins in this one */
+		pass_on(said, "\n", 1);
 	said->next_ms = loop_now_ms() + REST_MS;
 }
 

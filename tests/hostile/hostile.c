@@ -28,8 +28,8 @@
 enum { MAX_TOLD = 16, CASE_SECONDS = 60 };
 
 static const struct hostile_family *const families[] = {
-	&hostile_mounts, &hostile_names, &hostile_files,   &hostile_descriptors,
-	&hostile_calls,  &hostile_bombs, &hostile_sockets, &hostile_machine,
+	&hostile_mounts, &hostile_names,   &hostile_files,   &hostile_descriptors, &hostile_calls,
+	&hostile_bombs,  &hostile_sockets, &hostile_machine, &hostile_virtio,
 };
 static char note[256];
 static const char *told[MAX_TOLD];

@@ -35,7 +35,7 @@ struct hostile_family {
 };
 
 extern const struct hostile_family hostile_bombs, hostile_calls, hostile_descriptors, hostile_files,
-	hostile_machine, hostile_mounts, hostile_names, hostile_sockets;
+	hostile_machine, hostile_mounts, hostile_names, hostile_sockets, hostile_virtio;
 
 /* The last words of a case: what was allowed, or why it was skipped. */
 void hostile_note(const char *format, ...) PIL_PRINTF(1, 2);
