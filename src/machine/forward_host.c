@@ -193,13 +193,13 @@ void forward_host_run(int announce_fd, const char *path)
 	}
 }
 
-pid_t forward_host_start(int announce_fd, const char *path, struct pil_err *err)
+pid_t forward_host_start(int announce_fd, const char *path, int say_fd, struct pil_err *err)
 {
 	_auto_free char *program = state_find_program("machine", "pillion-forward", err);
 	char *const argv[] = {program, (char *)path, NULL};
 	struct proc_opts opts = {.stdin_fd = announce_fd,
-				 .stdout_fd = STDERR_FILENO, /* stdout is the supervisor's own */
-				 .stderr_fd = STDERR_FILENO,
+				 .stdout_fd = say_fd,
+				 .stderr_fd = say_fd,
 				 .die_with_us = true};
 
 	if (!program)

@@ -27,9 +27,10 @@ enum port_list_state {
 } port_list_read(struct port_list *list, int fd);
 
 /* Starts pillion-forward.  @announce_fd: the guest says there which ports (agent.h); @path: a
- * connection to this socket reaches the guest's half.  Both borrowed.  It ends with the caller, or
- * when the guest does not keep to the protocol.  The pid, or -errno. */
-pid_t forward_host_start(int announce_fd, const char *path, struct pil_err *err) PIL_MUST_CHECK;
+ * connection to this socket reaches the guest's half; it prints to @say_fd.  All borrowed.  It ends
+ * with the caller, or when the guest does not keep to the protocol.  The pid, or -errno. */
+pid_t forward_host_start(int announce_fd, const char *path, int say_fd,
+			 struct pil_err *err) PIL_MUST_CHECK;
 
 /* What pillion-forward does; returns when the guest's announcements end. */
 void forward_host_run(int announce_fd, const char *path);

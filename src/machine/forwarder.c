@@ -44,7 +44,7 @@ static void start(struct forwarder *f)
 	pil_close_p(&f->ports_fd);
 	f->ports_fd = fds[1];
 	pil_set_nonblock(f->ports_fd, true);
-	f->pid = forward_host_start(read_fd, f->path, &err);
+	f->pid = forward_host_start(read_fd, f->path, f->say_fd, &err);
 	if (f->pid < 0) {
 		log_warn("%s", err.msg);
 		f->pid = 0;
@@ -53,9 +53,12 @@ static void start(struct forwarder *f)
 	pass_on(f);
 }
 
-void forwarder_init(struct forwarder *f, int announce_fd, const char *path)
+void forwarder_init(struct forwarder *f, int announce_fd, const char *path, int say_fd)
 {
-	*f = (struct forwarder){.announce_fd = announce_fd, .ports_fd = -1, .path = strdup(path)};
+	*f = (struct forwarder){.announce_fd = announce_fd,
+				.ports_fd = -1,
+				.path = strdup(path),
+				.say_fd = say_fd};
 	start(f);
 }
 

@@ -14,14 +14,16 @@ struct forwarder {
 	int announce_fd; /* the guest says there which ports; -1: it says no more */
 	int ports_fd;    /* to pillion-forward, the same */
 	char *path;      /* of the way to the guest */
+	int say_fd;      /* where it prints; borrowed */
 	pid_t pid;       /* 0: it does not run */
 	struct port_list coming, last;
 	struct respawn again;
 };
 
-/* Starts it.  @announce_fd is taken; @path is copied.  A machine whose ports cannot be reached from
- * outside is still a machine: what fails is logged, and tried again by forwarder_tend(). */
-void forwarder_init(struct forwarder *f, int announce_fd, const char *path);
+/* Starts it.  @announce_fd is taken; @path is copied; it prints to @say_fd.  A machine whose ports
+ * cannot be reached from outside is still a machine: what fails is logged, and tried again by
+ * forwarder_tend(). */
+void forwarder_init(struct forwarder *f, int announce_fd, const char *path, int say_fd);
 void forwarder_finish(struct forwarder *f); /* a zeroed one is fine */
 
 /* To be called when .announce_fd is readable. */

@@ -30,8 +30,8 @@ static int spawn(struct gate *gate, struct pil_err *err)
 	_auto_fd int its_fd = -1;
 	int pair[2], keep[2];
 	struct proc_opts opts = {.stdin_fd = -1,
-				 .stdout_fd = STDERR_FILENO, /* stdout is the supervisor's own */
-				 .stderr_fd = -1,
+				 .stdout_fd = gate->say_fd,
+				 .stderr_fd = gate->say_fd,
 				 .keep_fds = keep,
 				 .n_keep_fds = ARRAY_SIZE(keep),
 				 .die_with_us = true};
@@ -58,13 +58,13 @@ static int spawn(struct gate *gate, struct pil_err *err)
 
 /* The folder is for machines to see, where their users are other uids than ours; the one above is
  * ours alone. */
-int gate_start(struct gate *gate, const struct state_dirs *dirs, const char *machine,
+int gate_start(struct gate *gate, const struct state_dirs *dirs, const char *machine, int say_fd,
 	       struct pil_err *err)
 {
 	_auto_free char *path = broker_gate_path(dirs, machine);
 	_auto_free char *dir = str_printf("%.*s", (int)(strrchr(path, '/') - path), path);
 
-	*gate = (struct gate){.control_fd = -1, .machine = strdup(machine)};
+	*gate = (struct gate){.control_fd = -1, .machine = strdup(machine), .say_fd = say_fd};
 	if (path_mkdirs(dir, 0755) || chmod(dir, 0755))
 		return pil_err_set(err, errno, "make folder '%s'", dir);
 	gate->listen_fd = unixsock_listen_as(path, SOCK_STREAM, 0666, err);

@@ -16,14 +16,15 @@ struct gate { /* zero: none */
 	char *machine;
 	int listen_fd;  /* nothing is ever accepted on it here; see gate_finish() */
 	int control_fd; /* -1: it is not running */
+	int say_fd;     /* where it prints; borrowed */
 	pid_t pid;
 	bool asked; /* and it has not answered yet */
 	struct respawn again;
 };
 
 /* Makes the machine's socket, in a folder of its own that the machine is shown, and starts the gate
- * behind it. */
-int gate_start(struct gate *gate, const struct state_dirs *dirs, const char *machine,
+ * behind it, which prints to @say_fd. */
+int gate_start(struct gate *gate, const struct state_dirs *dirs, const char *machine, int say_fd,
 	       struct pil_err *err) PIL_MUST_CHECK;
 
 /* Call every few seconds, and when @control_fd is readable: replaces a gate that has ended or did

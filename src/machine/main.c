@@ -59,6 +59,7 @@ enum {
 	ALARM_MS = 900,  /* for ourselves */
 	GRACE_MS = 1000, /* for programs of the host's, when there is time */
 	MAX_LOG_BYTES = 16 << 20,
+	NUM_SAID = BACKEND_MAX_SAID + 1,
 	PARTS = 6, /* that are polled beside what the machine's parts print */
 };
 
@@ -71,6 +72,8 @@ struct supervisor {
 	struct forwarder forwarder; /* zero: none */
 	struct gate gate;
 	struct broker_watch broker;
+	struct said said; /* what gate and forwarder print */
+	int say_fd;       /* the end that they get */
 	const struct backend *ops;
 	void *state;
 	int ended_fd;
@@ -173,14 +176,19 @@ static int sooner(int a_ms, int b_ms)
 	return a_ms < b_ms ? a_ms : b_ms;
 }
 
-/* Fills @p, BACKEND_MAX_SAID of them, with where parts print that are read now.  Milliseconds until
+static struct said *said_of(struct supervisor *s, int i)
+{
+	return i == BACKEND_MAX_SAID ? &s->said : s->ops->said(s->state, i);
+}
+
+/* Fills @p, NUM_SAID of them, with where parts print that are read now.  Milliseconds until
  * others are; 0: none are. */
 static int poll_said(struct supervisor *s, struct pollfd *p)
 {
 	int least_ms = 0;
 
-	for (int i = 0; i < BACKEND_MAX_SAID; i++) {
-		const struct said *said = s->ops->said(s->state, i);
+	for (int i = 0; i < NUM_SAID; i++) {
+		const struct said *said = said_of(s, i);
 		int rest_ms = said ? said_rest_ms(said) : 0;
 
 		p[i] = (struct pollfd){.fd = said && !rest_ms ? said->read_fd : -1,
@@ -193,14 +201,14 @@ static int poll_said(struct supervisor *s, struct pollfd *p)
 
 static void pass_on(struct supervisor *s, const struct pollfd *p)
 {
-	for (int i = 0; i < BACKEND_MAX_SAID; i++)
+	for (int i = 0; i < NUM_SAID; i++)
 		if (p[i].revents)
-			said_pass_on(s->ops->said(s->state, i));
+			said_pass_on(said_of(s, i));
 }
 
 static int wait_ready(struct supervisor *s, int ready_fd, int64_t due_ms, struct pil_err *err)
 {
-	struct pollfd p[1 + BACKEND_MAX_SAID] = {{.fd = ready_fd, .events = POLLIN}};
+	struct pollfd p[1 + NUM_SAID] = {{.fd = ready_fd, .events = POLLIN}};
 	char c;
 
 	do {
@@ -223,14 +231,14 @@ static void start_forwarder(struct supervisor *s, int announce_fd)
 {
 	_auto_free char *path = str_printf("%s/forward.sock", s->dir);
 
-	forwarder_init(&s->forwarder, announce_fd, path);
+	forwarder_init(&s->forwarder, announce_fd, path, s->say_fd);
 }
 
 /* The gate, by which programs reach the broker, and the broker itself.  Programs can do without. */
 static int offer_devices(struct supervisor *s, struct pil_err *err)
 {
 	struct pil_err broker_err = {0};
-	int ret = gate_start(&s->gate, &s->dirs, s->spec.name, err);
+	int ret = gate_start(&s->gate, &s->dirs, s->spec.name, s->say_fd, err);
 
 	if (!ret && broker_ensure(&s->dirs, &broker_err))
 		log_warn("no devices in this machine: %s", broker_err.msg);
@@ -262,7 +270,8 @@ static int start(struct supervisor *s, int spec_fd, struct pil_err *err)
 	s->ending_fd = ending_open(&s->dirs, s->spec.name, err);
 	if (s->ending_fd < 0)
 		return s->ending_fd;
-	if (s->spec.accelerators)
+	ret = said_open(&s->said, "beside", &s->say_fd, err);
+	if (!ret && s->spec.accelerators)
 		ret = offer_devices(s, err);
 	if (ret)
 		return ret;
@@ -381,7 +390,7 @@ static void watch(struct supervisor *s, int signal_fd)
 	for (;;) {
 		bool ends = s->end_ms != 0;
 		int left_ms = loop_left_ms(ends ? s->end_ms : tend_ms);
-		struct pollfd p[PARTS + BACKEND_MAX_SAID] = {
+		struct pollfd p[PARTS + NUM_SAID] = {
 			{.fd = s->ended_fd, .events = POLLIN},
 			{.fd = signal_fd, .events = POLLIN},
 			{.fd = term_fd, .events = POLLIN},
@@ -435,6 +444,8 @@ static void clean_up(struct supervisor *s)
 		s->ops->stop(s->state, s->in_haste ? 0 : GRACE_MS);
 	gate_finish(&s->gate); /* after the guest: it may hold streams that others have, too */
 	broker_watch_finish(&s->broker);
+	said_finish(&s->said);
+	pil_close_p(&s->say_fd);
 	if (s->lock_fd >= 0)
 		remove_dir(s);
 	spec_finish(&s->spec);
@@ -479,7 +490,9 @@ int main(int argc, char **argv)
 			       .ending_fd = -1,
 			       .ended_fd = -1,
 			       .gate.control_fd = -1,
-			       .broker.fd = -1};
+			       .broker.fd = -1,
+			       .said.read_fd = -1,
+			       .say_fd = -1};
 	struct pil_err err = {0};
 	int ready_fd, signal_fd, spec_fd, ret;
 

@@ -270,7 +270,7 @@ class Arena:
             with contextlib.suppress(FileNotFoundError):
                 s = path.lstat()
                 broker = s.st_ino if "broker" in path.name and stat.S_ISSOCK(s.st_mode) and "second" not in str(path) else 0
-                if "debian" not in str(path) and not path.name.endswith((".log", ".new")):
+                if "debian" not in str(path) and not path.name.endswith((".log", ".end", ".new")):
                     found[str(path)] = (oct(s.st_mode), s.st_uid, broker)
         return found
 

@@ -22,7 +22,7 @@ import glob, os
 for fd in glob.glob("/proc/[0-9]*/fd/*"):
     if os.path.islink(fd) and os.path.realpath(fd).endswith("/debian.log"):
         print(open("/proc/" + fd.split("/")[2] + "/comm").read().strip())'"""
-SPEAKERS = ("guest: ", "microVM: ", "passt: ", "pillion-forward: ", "pillion-gate: ", "pillion-machine: ", "virtiofsd: ")
+SPEAKERS = ("beside: ", "guest: ", "microVM: ", "passt: ", "pillion-machine: ", "virtiofsd: ")
 HARM = ["owned", "forged", "\x1b", "\x07"]
 
 LISTEN = r"""

@@ -177,7 +177,7 @@ def test_what_a_sandbox_prints_cannot_fill_or_forge_the_log(anyones_own):
         lines = log.read_text().splitlines()
         assert "sandbox: pillion-vmm: err: forged" in lines and "sandbox: \\x1b]0;owned\\x07" in lines
         assert "sandbox: fallocate: Illegal seek" in lines
-        assert all(line.startswith(("sandbox: ", "pillion-machine: ")) for line in lines)
+        assert all(line.startswith(("beside: ", "sandbox: ", "pillion-machine: ")) for line in lines)
         assert log.stat().st_size < 3 << 20
     finally:
         pil.ok("-u", "root", "-e", "rm", "-f", "/etc/wsl.conf", "/root/boot.pl")
