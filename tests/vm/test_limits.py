@@ -2,7 +2,6 @@
 """What a control group limits, in a Debian kernel that has one with all controllers."""
 import ctypes.util
 import pathlib
-import shlex
 import sys
 
 import host as host_lib
@@ -57,9 +56,8 @@ def box(outer):
     env.update(XDG_RUNTIME_DIR="/run/tester", HOME="/home/tester", PATH="/test/src/cli:/usr/local/bin:/usr/bin:/bin")
 
     def run(command, timeout=60):
-        inside = f"echo $$ >{GROUP}/shell/cgroup.procs; exec pillion {command}"
-        return outer.run(f"setpriv --reuid tester --regid tester --clear-groups --inh-caps=-all sh -c {shlex.quote(inside)}",
-                         timeout, env=env)
+        return outer.run(f"echo $$ >{GROUP}/shell/cgroup.procs; exec setpriv --reuid tester --regid tester --clear-groups"
+                         f" --inh-caps=-all pillion {command}", timeout, env=env)
 
     outer.ok(f"useradd -m tester; {CONTROL}")
     outer.ok(TREE)
