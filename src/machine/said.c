@@ -3,7 +3,8 @@
  * Theory of operation: a budget of BURST_BYTES that fills up again at BYTES_PER_S.  What comes
  * beyond it is read and dropped, so that a program which prints much goes on; how much was dropped
  * is said once there is room again.  A line begins with who said it, and control characters are
- * escaped: nobody can forge a line of another part, nor reach the terminal of who reads the log. */
+ * escaped: nobody can forge a line of another part, nor reach the terminal of who reads the log.
+ * Where it pauses within a line, the line ends, since others write to the log, too. */
 #include "machine/said.h"
 
 #include <errno.h>
@@ -124,7 +125,7 @@ void said_pass_on(struct said *said)
 		said->lost_bytes += len - taken;
 		done += len;
 	}
-	if (said->in_line) /* others write to the log, too: nobody's line begins in this one */
+	if (said->in_line)
 		pass_on(said, "\n", 1);
 	said->next_ms = loop_now_ms() + REST_MS;
 }

@@ -70,14 +70,18 @@ static void test_lines_begin_with_who_said_them_and_control_characters_are_escap
 	static const char text[] = "a\n\033]0;x\a\r\n\xc2\x9b\0\xe2\x82\xac";
 
 	(void)state;
-	assert_string_equal(logged(text, sizeof(text) - 1, 1),
-			    "part: a\npart: \\x1b]0;x\\x07\\x0d\npart: \xc2\\x9b\\x00\xe2\x82\xac");
+	assert_string_equal(
+		logged(text, sizeof(text) - 1, 1),
+		"part: a\npart: \\x1b]0;x\\x07\\x0d\npart: \xc2\\x9b\\x00\xe2\x82\xac\n");
 }
 
-static void test_line_in_pieces_has_one_name(void **state)
+/* Else what another part says would not begin with its name. */
+static void test_line_ends_where_the_part_pauses(void **state)
 {
 	(void)state;
-	assert_string_equal(logged("ab", 2, 3), "part: ababab");
+	assert_string_equal(logged("ab", 2, 3), "part: ab\npart: ab\npart: ab\n");
+	assert_string_equal(logged("a\nb", 3, 1), "part: a\npart: b\n");
+	assert_string_equal(logged("ab\n", 3, 2), "part: ab\npart: ab\n");
 }
 
 static void test_part_that_prints_without_end_is_read_on_but_not_logged(void **state)
@@ -96,7 +100,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(
 			test_lines_begin_with_who_said_them_and_control_characters_are_escaped),
-		cmocka_unit_test(test_line_in_pieces_has_one_name),
+		cmocka_unit_test(test_line_ends_where_the_part_pauses),
 		cmocka_unit_test(test_part_that_prints_without_end_is_read_on_but_not_logged),
 	};
 
