@@ -123,13 +123,15 @@ def test_ollama_says_100_percent_gpu_and_the_text_is_as_outside(machine, ollama,
 
 # ---- a server, asked from the host
 
-# Installs Ollama unless it is there, and serves, all in one command; $1: home, $2: port, $3: where the
+# Installs Ollama and serves, all in one command.  Told to use flash attention: of itself it does so on the
+# CPU, but not on a device whose maker it does not know, and the two round otherwise.
+# $1: home, $2: port, $3: where the
 # program is, $4: prefix, $5 on: models, each NAME=FILE.
 SERVE = r"""
 set -e
-export HOME="$1" OLLAMA_HOST="0.0.0.0:$2" OLLAMA_NUM_PARALLEL=4
+export HOME="$1" OLLAMA_HOST="0.0.0.0:$2" OLLAMA_NUM_PARALLEL=4 OLLAMA_FLASH_ATTENTION=1
 mkdir -p "$HOME" "$4/bin" "$4/lib/ollama"
-[ -x "$4/bin/ollama" ] || cp "$3" "$4/bin/ollama"
+cp "$3" "$4/bin/ollama"
 ln -sf /usr/bin/llama-server /usr/bin/llama-quantize "$4/lib/ollama/"
 PATH="$4/bin:$PATH"
 shift 4
@@ -146,7 +148,8 @@ wait $server
 """
 LONG = ["--params", "15M", "--type", "Q8_0", "--context", "131072"]
 BIG = {"num_ctx": 65536}  # 1.8 GiB of cache for four slots of a model of LONG
-QUOTA_MIB = 4096
+QUOTA_MIB = 3072
+HOME = "/root/home"
 
 
 class Ollama:
@@ -197,7 +200,7 @@ def serve(home, port, program, prefix, named):
 
 @pytest.fixture(scope="module")
 def both(machine, ollama, files):  # noqa: F811
-    """(inside, native), serving the same models; the machine's quota is 4 GiB."""
+    """(inside, native), serving the same models; the machine's quota is 3 GiB."""
     host = machine.host
     machine.pillion("--shutdown")
     host.configure(f"[accel]\nquota = {QUOTA_MIB}MB\n")
@@ -217,16 +220,12 @@ def both(machine, ollama, files):  # noqa: F811
     shared = {name: machine.share(path) for name, path in files.items()}
     program = machine.share(ollama)
     root = ("-d", "debian", "-u", "root", "-e")
-    put = machine.pillion(*root, "sh", "-c", 'mkdir -p /usr/local/lib/ollama && cp "$0" /usr/local/bin/', program)
-    assert put.returncode == 0, put.stderr
-    inside = start([lib.PILLION, *root, *serve("/root/home", 11435, program, "/usr/local", shared)],
-                   machine.env, 11435)
+    inside = start([lib.PILLION, *root, *serve(HOME, 11435, program, f"{HOME}/.local", shared)], machine.env, 11435)
     yield inside, native
     for process in started:
         lib.signal_all(lib.children(process.pid))
         process.kill()
-    machine.pillion("-d", "debian", "-u", "root", "-e", "rm", "-rf", "/root/home", "/usr/local/bin/ollama",
-                    "/usr/local/lib/ollama")
+    machine.pillion("-d", "debian", "-u", "root", "-e", "rm", "-rf", HOME)
     machine.pillion("--shutdown")
     host.configure("")
     stop_broker(host)
@@ -264,8 +263,7 @@ def test_embeddings_of_ollama_are_native(both):
     a, b = (side.ask("/api/embed", model="bert", input=words)["embeddings"] for side in both)
     assert on_device(both[0].loaded()["bert"])
     assert len(b) == 3 and len(b[0]) == 128
-    # 1e-4 is the aim; 1.2e-4 was measured on a CPU with AMX, and is not understood yet
-    assert max(abs(x - y) for v, w in zip(a, b) for x, y in zip(v, w)) < 2e-4
+    assert max(abs(x - y) for v, w in zip(a, b) for x, y in zip(v, w)) < 1e-4
 
 
 def test_keep_alive_0_returns_the_memory_of_the_device_within_5_s(machine, both):  # noqa: F811
@@ -289,8 +287,8 @@ def test_of_two_models_that_do_not_fit_together_the_first_makes_room(both):
         assert list(inside.loaded()) == [name] and on_device(inside.loaded()[name]), inside.loaded()
     inside.unload()
     assert said["one"][0] == said["one"][1]
-    assert first_words(said["one"][0]) == first_words(native.generate("one", "The old car", options=BIG))
-    assert first_words(said["two"][0]) == first_words(native.generate("two", "The old car", options=BIG))
+    assert said["one"][0] == native.generate("one", "The old car", options=BIG)
+    assert said["two"][0] == native.generate("two", "The old car", options=BIG)
     native.unload()
 
 
@@ -299,7 +297,7 @@ def test_num_ctx_goes_up_and_down(both):
     sizes = []
     for n in (512, 8192, 512):
         texts = [side.generate("one", "Once upon a time", options={"num_ctx": n}) for side in both]
-        assert first_words(texts[0]) == first_words(texts[1])
+        assert texts[0] == texts[1]
         row = inside.loaded()["one"]
         assert on_device(row) and row["context_length"] == n
         sizes.append(row["size_vram"])
