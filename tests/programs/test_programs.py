@@ -7,6 +7,7 @@ whole model was on the device.
 """
 import http.client
 import json
+import pathlib
 import re
 import urllib.error
 import urllib.request
@@ -206,10 +207,27 @@ def test_a_picture_is_described_as_outside(pair):
     assert len(native.stdout.strip()) > 8 and inside.stdout == native.stdout
 
 
+def without_amx(pair, argv):
+    """The variant of ggml's CPU back end with AMX is hidden from the program; ggml takes the next one.  whisper.cpp
+    puts some weights of 16 bits into AMX's layout; their sums round otherwise than all other kernels' of AVX-512.
+    It tells a device no names of weights, so that the device leaves them as they are."""
+    variant = next(pathlib.Path(lib.find_tree(), "usr/lib").glob("*/ggml/*/libggml-cpu-sapphirerapids.so"), None)
+    if variant:
+        empty = pair.root / "no-amx"
+        empty.touch()
+        argv = lib.bind(argv, empty, "/" + str(variant.relative_to(lib.find_tree())))
+    return argv
+
+
+@pytest.mark.parametrize("model", ["whisper", "whisper-f32"])
 @pytest.mark.parametrize("flash", ["-fa", "-nfa"])
-def test_whisper_writes_down_what_native_writes_down(pair, flash):
-    inside, native = both(pair, "whisper-cli", "-m", "/tmp/models/whisper-f32-1.bin", "-f", "/tmp/models/sound.wav", "-nf",
-                          "-bs", "1", "-bo", "1", "-ac", "128", flash)
+def test_whisper_writes_down_what_native_writes_down(pair, model, flash):
+    command = ["whisper-cli", "-m", f"/tmp/models/{model}-1.bin", "-f", "/tmp/models/sound.wav", "-nf",
+               "-bs", "1", "-bo", "1", "-ac", "128", flash]
+    inside = pair.run(argv_of(pair, "inside", command), timeout=120)
+    native = pair.run(without_amx(pair, argv_of(pair, "native", command)), timeout=120)
+    assert (inside.returncode, native.returncode) == (0, 0), (inside.stderr[-3000:], native.stderr[-1000:])
+    assert "AMX total size" not in native.stderr
     assert re.search(r"using Pillion0 backend", inside.stderr), inside.stderr[-3000:]
     assert len(native.stdout.split()) > 8 and inside.stdout == native.stdout
 
