@@ -490,6 +490,29 @@ static void test_a_product_widens_bf16_for_f32_only(void **state)
 	assert_refused(d, "a type the operation cannot take");
 }
 
+static void test_a_copy_lies_on_its_source_or_apart_from_it(void **state)
+{
+	static const uint32_t copies[] = {WIRE_T_DUP, WIRE_T_CONT, WIRE_T_NORM, WIRE_T_RMS_NORM,
+					  WIRE_T_L2_NORM};
+	uint32_t x, d;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(copies) / sizeof(copies[0]); i++) {
+		begin(state);
+		x = input(OP_F32, 64, 8, 1);
+		d = like(copies[i], x, 0);
+		assert_passes();
+		at(d)->offset = at(x)->offset; /* in place */
+		assert_passes();
+		at(d)->offset += 64;
+		assert_refused(d, "a result partly over its source");
+		at(d)->offset = at(x)->offset;
+		at(d)->nb[1] += 64;
+		at(d)->nb[2] = at(d)->nb[3] = at(d)->nb[1] * 8;
+		assert_refused(d, "a result partly over its source");
+	}
+}
+
 static void test_activations_in_bf16_need_a_ggml_that_computes_them(void **state)
 {
 	uint32_t x, y, d;
@@ -809,6 +832,7 @@ int main(void)
 		cmocka_unit_test_setup(test_other_operations_still_want_elements, begin),
 		cmocka_unit_test_setup(test_rows_go_back_for_each_index, begin),
 		cmocka_unit_test_setup(test_a_product_widens_bf16_for_f32_only, begin),
+		cmocka_unit_test_setup(test_a_copy_lies_on_its_source_or_apart_from_it, begin),
 		cmocka_unit_test_setup(test_activations_in_bf16_need_a_ggml_that_computes_them,
 				       begin),
 		cmocka_unit_test_setup(test_an_outer_product_of_packed_numbers_repeats_nothing,

@@ -1393,7 +1393,7 @@ static const char *check_opt_step(const struct op_args *a)
 
 static const struct op_rule op_rules[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_NONE] = {0, 0, OP_VIEW | SIZES, .check = check_none},
-	[WIRE_T_DUP] = {S0, 0, OP_EMPTY, .check = check_copy},
+	[WIRE_T_DUP] = {S0, 0, OP_EMPTY | OP_COPIES, .check = check_copy},
 	[WIRE_T_ADD] = {S01, 0, SIZES, .check = check_binary},
 	[WIRE_T_ADD_ID] = {S012, 0, OP_EMPTY, 2, OP_LIMIT_SRC1_ROWS, check_add_id},
 	[WIRE_T_ADD1] = {S01, 0, OP_EMPTY, .check = check_add1},
@@ -1414,20 +1414,20 @@ static const struct op_rule op_rules[WIRE_NUM_TENSOR_OPS] = {
 	[WIRE_T_COUNT_EQUAL] = {S01, 0, 0, .check = check_count_equal},
 	[WIRE_T_REPEAT] = {S0, 0, OP_EMPTY, .check = check_repeat},
 	[WIRE_T_REPEAT_BACK] = {S0, 0, 0, .check = check_repeat_back},
-	[WIRE_T_CONCAT] = {S01, 0, SIZES, .check = check_concat},
+	[WIRE_T_CONCAT] = {S01, 0, SIZES | OP_COPIES, .check = check_concat},
 	[WIRE_T_SILU_BACK] = {S01, 0, 0, .check = check_silu_back},
-	[WIRE_T_NORM] = {S0, 0, SIZES, .check = check_norm},
-	[WIRE_T_RMS_NORM] = {S0, 0, SIZES, .check = check_norm},
+	[WIRE_T_NORM] = {S0, 0, SIZES | OP_COPIES, .check = check_norm},
+	[WIRE_T_RMS_NORM] = {S0, 0, SIZES | OP_COPIES, .check = check_norm},
 	[WIRE_T_RMS_NORM_BACK] = {S01, 0, 0, .check = check_rms_norm_back},
 	[WIRE_T_GROUP_NORM] = {S0, 0, 0, .check = check_group_norm},
-	[WIRE_T_L2_NORM] = {S0, 0, SIZES, .check = check_norm},
+	[WIRE_T_L2_NORM] = {S0, 0, SIZES | OP_COPIES, .check = check_norm},
 	[WIRE_T_MUL_MAT] = {S01, 0, SIZES, .check = check_mul_mat},
 	[WIRE_T_MUL_MAT_ID] = {S012, 0, SIZES, 2, OP_LIMIT_SRC0_NE2, check_mul_mat_id},
 	[WIRE_T_OUT_PROD] = {S01, 0, OP_ROW_SCRATCH, .check = check_out_prod},
 	[WIRE_T_SCALE] = {S0, 0, SIZES, .check = check_scale},
 	[WIRE_T_SET] = {S01, 0, 0, .check = check_set},
 	[WIRE_T_CPY] = {S01, 0, OP_EMPTY, .check = check_copy},
-	[WIRE_T_CONT] = {S0, 0, OP_EMPTY, .check = check_copy},
+	[WIRE_T_CONT] = {S0, 0, OP_EMPTY | OP_COPIES, .check = check_copy},
 	[WIRE_T_RESHAPE] = {S0, 0, OP_VIEW | SIZES, .check = check_reshape},
 	[WIRE_T_VIEW] = {S0, 0, OP_VIEW | SIZES, .check = check_view},
 	[WIRE_T_PERMUTE] = {S0, 0, OP_VIEW | SIZES, .check = check_permute},
@@ -1495,6 +1495,23 @@ const struct op_rule *op_rule_find(uint32_t op)
 	return op < WIRE_NUM_TENSOR_OPS && op_rules[op].check ? &op_rules[op] : NULL;
 }
 
+/* Queries have no place yet: buffer 0. */
+static bool apart_or_in_place(const struct op_args *a, const struct wire_tensor *x)
+{
+	const struct wire_tensor *d = a->dst;
+	uint64_t x_bytes, d_bytes;
+
+	if (!x || !d->buffer || x->buffer != d->buffer)
+		return true;
+	if (!tensor_extent(a->env->types, x, &x_bytes) ||
+	    !tensor_extent(a->env->types, d, &d_bytes))
+		return false;
+	if (d->offset >= x->offset ? d->offset - x->offset >= x_bytes
+				   : x->offset - d->offset >= d_bytes)
+		return true;
+	return d->offset == x->offset && same_shape(x, d) && !memcmp(x->nb, d->nb, sizeof(x->nb));
+}
+
 static const char *check_sources(const struct op_rule *rule, const struct op_args *a, bool *empty)
 {
 	*empty = false;
@@ -1553,6 +1570,8 @@ const char *op_rule_check(const struct op_rule *rule, const struct op_args *a)
 	if (tensor_empty(a->dst))
 		return check_empty(rule, a);
 	NEED(!empty_source || (rule->flags & OP_NO_ROWS), "a source without elements");
+	for (int i = 0; i < 2 && (rule->flags & OP_COPIES); i++)
+		NEED(apart_or_in_place(a, a->src[i]), "a result partly over its source");
 	NEED(!(rule->flags & OP_ROW_SCRATCH) || a->src[0]->ne[0] <= MAX_ROW_SCRATCH, TOO_LARGE);
 	return rule->check(a);
 }

@@ -17,6 +17,7 @@ enum op_rule_flags {
 	OP_EMPTY = 1 << 2,       /* may have no elements to compute */
 	OP_ROW_SCRATCH = 1 << 3, /* needs memory for a row of src[0] per thread */
 	OP_NO_ROWS = 1 << 4,     /* sources may be empty: then nothing is written */
+	OP_COPIES = 1 << 5,      /* copies a row by memcpy(): none may lie partly over its source */
 };
 
 enum { OP_CONV_SCRATCH = 16 << 20 }; /* what ggml gives a convolution */
