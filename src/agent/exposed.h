@@ -24,6 +24,7 @@
 #define EXPOSED_GATE    EXPOSED_HOST "/broker.sock"
 #define EXPOSED_TOKEN   EXPOSED_RUN "/token"
 #define EXPOSED_MICROVM EXPOSED_RUN "/microvm"
+#define EXPOSED_WHOLE   EXPOSED_RUN "/whole" /* see cover.c */
 
 #define EXPOSED_HOST_FOLDERS "/mnt/host" /* folders in there are shares, and nothing else is */
 

@@ -19,6 +19,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 
+#include "agent/exposed.h"
 #include "base/fd.h"
 #include "base/str.h"
 #include "kit/kernel_image.h"
@@ -156,16 +157,10 @@ static int add_files(struct archive *out, const struct initramfs_file *files, st
 static int write_archive(int fd, const char *modules, const struct initramfs_file *files,
 			 struct pil_err *err)
 {
-	static const char *const folders[] = {"dev",
-					      "proc",
-					      "sys",
-					      "modules",
-					      "newroot",
-					      "usr",
-					      "usr/lib",
-					      "usr/lib/pillion",
-					      "usr/lib/pillion/bin",
-					      "usr/lib/pillion/lib"};
+	static const char *const folders[] = {"dev",          "proc",          "sys",
+					      "modules",      "newroot",       "usr",
+					      "usr/lib",      &EXPOSED_DIR[1], &EXPOSED_BIN[1],
+					      &EXPOSED_LIB[1]};
 	struct archive *out = archive_write_new();
 	int ret = 0;
 

@@ -8,6 +8,7 @@
 
 #include <stddef.h>
 
+#include "agent/exposed.h"
 #include "base/compiler.h"
 #include "base/path.h"
 #include "base/proc.h"
@@ -20,9 +21,9 @@ static const char *const parts_of_sys[] = {
 void kernel_files_add(struct argv *a)
 {
 	argv_add_all(a, (const char *const[]){"--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run",
-					      "--perms", "0755", "--dir", "/run/pillion", "--dir",
-					      "/run/pillion/whole", "--tmpfs", "/sys", "--perms",
-					      "0755", "--dir", "/sys/kernel", NULL});
+					      "--perms", "0755", "--dir", EXPOSED_RUN, "--dir",
+					      EXPOSED_WHOLE, "--tmpfs", "/sys", "--perms", "0755",
+					      "--dir", "/sys/kernel", NULL});
 	for (size_t i = 0; i < ARRAY_SIZE(parts_of_sys); i++)
 		if (path_exists(parts_of_sys[i]))
 			argv_add_all(a, (const char *const[]){"--ro-bind", parts_of_sys[i],

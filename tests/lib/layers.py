@@ -19,7 +19,7 @@ LAYERS = {
     "config": "base agent",
     "archive": "base",
     "tree": "base port config",
-    "kit": "base port config tree api/ggml",
+    "kit": "base port agent config tree api/ggml",
     "disk": "base port config tree kit",
     "virtio": "base",
     "vmm": "base agent virtio",

@@ -14,9 +14,8 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
+#include "agent/exposed.h"
 #include "base/path.h"
-
-#define WHOLE "/run/pillion/whole"
 
 /* As container engines do; and the network cards, which are the host's. */
 static const char *const covered[] = {
@@ -70,15 +69,15 @@ static bool bound_terminals(void)
 
 static bool add_whole_proc(void)
 {
-	return mkdir(WHOLE "/proc", 0555) == 0 &&
-	       mount("proc", WHOLE "/proc", "proc", FLAGS & ~MS_RDONLY, NULL) == 0 &&
-	       mount("none", WHOLE, "tmpfs", FLAGS, "mode=0000") == 0;
+	return mkdir(EXPOSED_WHOLE "/proc", 0555) == 0 &&
+	       mount("proc", EXPOSED_WHOLE "/proc", "proc", FLAGS & ~MS_RDONLY, NULL) == 0 &&
+	       mount("none", EXPOSED_WHOLE, "tmpfs", FLAGS, "mode=0000") == 0;
 }
 
 int cover_kernel_files(struct pil_err *err)
 {
-	if (path_exists(WHOLE) && !add_whole_proc())
-		return pil_err_set(err, errno, "mount %s", WHOLE);
+	if (path_exists(EXPOSED_WHOLE) && !add_whole_proc())
+		return pil_err_set(err, errno, "mount %s", EXPOSED_WHOLE);
 	if (!bound_terminals())
 		return pil_err_set(err, errno, "bound the terminals of /dev/pts");
 	for (size_t i = 0; i < ARRAY_SIZE(covered); i++)
