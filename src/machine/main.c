@@ -305,7 +305,8 @@ static void tend(struct supervisor *s)
 		s->ops->tend(s->state);
 	forwarder_tend(&s->forwarder);
 	gate_tend(&s->gate, true);
-	broker_watch_tend(&s->broker, &s->dirs, true);
+	if (s->spec.accelerators)
+		broker_watch_tend(&s->broker, &s->dirs, true);
 }
 
 /* ---- the end ---- */
