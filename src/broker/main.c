@@ -557,6 +557,16 @@ static int list(struct pil_err *err)
 	return n < 0 ? n : 0;
 }
 
+static void say_why(int ret, int report_fd, struct pil_err *err)
+{
+	if (!err->msg[0])
+		pil_err_set(err, -ret, "serve");
+	log_err("%s", err->msg);
+	if (err->hint[0])
+		log_err("hint: %s", err->hint);
+	report_send(report_fd, err);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -608,14 +618,8 @@ int main(int argc, char **argv)
 		execv("/proc/self/exe", again);
 		ret = pil_err_set(&err, errno, "begin anew");
 	}
-	if (ret < 0) {
-		if (!err.msg[0])
-			pil_err_set(&err, -ret, "serve");
-		log_err("%s", err.msg);
-		report_send(report_fd, &err);
-		if (err.hint[0])
-			log_err("hint: %s", err.hint);
-	}
+	if (ret < 0)
+		say_why(ret, report_fd, &err);
 	daemon_report(&ready_fd, ret ? EXIT_FAILURE : EXIT_SUCCESS);
 	return ret ? EXIT_FAILURE : EXIT_SUCCESS;
 }

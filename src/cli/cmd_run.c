@@ -139,7 +139,7 @@ static int run_in(struct cli *cli, const char *distro, const struct options *o, 
 	for (int try = 0; ret == -EAGAIN && try < 3; try++) {
 		int fd = machine_connect(&cli->dirs, distro, err);
 
-		ret = fd < 0 ? fd : machine_attach(fd, &attach, err);
+		ret = fd < 0 ? fd : attach_run(fd, &attach, err);
 	}
 	if (ret == -ECONNRESET)
 		ending_explain(&cli->dirs, distro, true, err);

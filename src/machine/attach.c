@@ -456,7 +456,7 @@ static int run_loop(struct attachment *a, struct pil_err *err)
 	return status;
 }
 
-int machine_attach(int fd, const struct attach_opts *opts, struct pil_err *err)
+int attach_run(int fd, const struct attach_opts *opts, struct pil_err *err)
 {
 	struct attachment *a = calloc(1, sizeof(*a));
 	int ret;

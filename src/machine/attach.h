@@ -21,6 +21,6 @@ struct attach_opts {
 
 /* Runs it over the agent connection @fd (taken).  Returns the exit status 0..255, or -errno;
  * -EAGAIN: the machine was ending and has run nothing, connect again. */
-int machine_attach(int fd, const struct attach_opts *opts, struct pil_err *err) PIL_MUST_CHECK;
+int attach_run(int fd, const struct attach_opts *opts, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

@@ -71,7 +71,7 @@ static bool out_of_reach(const struct own_addrs *own, const char *line)
 		own_addrs_have(own, address));
 }
 
-char *guest_resolv_conf(const struct own_addrs *own, const char *forwarder, bool *forward)
+char *guest_files_resolv_conf(const struct own_addrs *own, const char *forwarder, bool *forward)
 {
 	_auto_free char *text = NULL;
 	char *out = str_printf("# Written by pillion at each start; [network] "

@@ -23,6 +23,6 @@ void guest_files_finish(struct guest_files *files);
 /* The host's resolv.conf without servers on its loopback or at its @own addresses, which a machine
  * cannot reach; heap.
  * @forwarder: the server to name when none is left.  Sets *@forward when it is needed. */
-char *guest_resolv_conf(const struct own_addrs *own, const char *forwarder, bool *forward);
+char *guest_files_resolv_conf(const struct own_addrs *own, const char *forwarder, bool *forward);
 
 #endif

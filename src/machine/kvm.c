@@ -125,7 +125,7 @@ static unsigned n_processors(const struct backend_run *run)
 	struct kvm_verdict verdict;
 
 	kvm_probe(run->dirs, &verdict);
-	n = kvm_processors(wanted, sysconf(_SC_NPROCESSORS_ONLN), verdict.max_processors);
+	n = kvm_probe_processors(wanted, sysconf(_SC_NPROCESSORS_ONLN), verdict.max_processors);
 	if (wanted > n)
 		log_warn("processors = %u in the config: a microVM has at most %u here", wanted, n);
 	return n;
@@ -166,7 +166,7 @@ static int send_options(int fd, const struct kvm *kvm, const struct backend_run 
 	bool forward;
 
 	spec_init_options(spec, &o);
-	o.resolv_conf = resolv = guest_resolv_conf(&kvm->own, PASST_DNS, &forward);
+	o.resolv_conf = resolv = guest_files_resolv_conf(&kvm->own, PASST_DNS, &forward);
 	o.net = spec->network ? net : NULL;
 	o.token = run->token;
 	o.swap = kvm->has_swap;
@@ -348,7 +348,7 @@ static void stop(void *state, int grace_ms)
 	said_finish(&kvm->said[PART_NETWORK]);
 	pil_close_p(&kvm->say_fd);
 	for (int i = 0; i < SPEC_MAX_SHARES; i++)
-		fs_share_stop(&kvm->shares[i]);
+		virtiofsd_stop(&kvm->shares[i]);
 	free(kvm);
 }
 
@@ -487,7 +487,7 @@ static int serve_folders(struct kvm *kvm, const struct backend_run *run, struct 
 		struct pil_err own = {0};
 
 		if (!is_worth_sharing(share) ||
-		    fs_share_start(&kvm->shares[i], share, i, dir, &own) == 0)
+		    virtiofsd_start(&kvm->shares[i], share, i, dir, &own) == 0)
 			continue;
 		if (share->needed) {
 			*err = own;
@@ -531,7 +531,7 @@ static void tend(void *state)
 	tell_time(kvm);
 	tend_network(kvm);
 	for (int i = 0; i < kvm->spec->n_shares; i++)
-		fs_share_tend(&kvm->shares[i], &kvm->spec->shares[i]);
+		virtiofsd_tend(&kvm->shares[i], &kvm->spec->shares[i]);
 }
 
 static struct said *said(void *state, int i)

@@ -81,7 +81,7 @@ bool kvm_probe_parse(const char *text, struct kvm_verdict *out)
 	return false;
 }
 
-unsigned kvm_processors(unsigned wanted, long of_host, unsigned max)
+unsigned kvm_probe_processors(unsigned wanted, long of_host, unsigned max)
 {
 	unsigned most = of_host > 0 ? (unsigned)of_host : 1;
 

@@ -30,7 +30,7 @@ void kvm_probe(const struct state_dirs *dirs, struct kvm_verdict *out);
 void kvm_probe_forget(const struct state_dirs *dirs);
 
 /* How many processors a machine gets: @wanted (0: all), but no more than the host and @max have. */
-unsigned kvm_processors(unsigned wanted, long of_host, unsigned max);
+unsigned kvm_probe_processors(unsigned wanted, long of_host, unsigned max);
 
 /* Takes apart what pillion-vmm --probe prints; false: not that.  For tests. */
 bool kvm_probe_parse(const char *text, struct kvm_verdict *out);

@@ -167,7 +167,7 @@ struct start_fds {
 static void add_init(struct argv *a, const struct backend_run *run, const struct start_fds *fds,
 		     struct ns *ns)
 {
-	_auto_free char *resolv = guest_resolv_conf(&ns->own, DNS_FORWARD, &ns->dns_forward);
+	_auto_free char *resolv = guest_files_resolv_conf(&ns->own, DNS_FORWARD, &ns->dns_forward);
 	struct init_options o;
 
 	spec_init_options(run->spec, &o);

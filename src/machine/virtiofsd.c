@@ -98,25 +98,25 @@ static pid_t spawn(struct fs_share *fs, const struct machine_share *share, struc
 	return userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
 }
 
-int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,
-		   const char *dir, struct pil_err *err)
+int virtiofsd_start(struct fs_share *fs, const struct machine_share *share, int index,
+		    const char *dir, struct pil_err *err)
 {
 	*fs = (struct fs_share){.listen_fd = -1, .said.read_fd = -1};
 	snprintf(fs->tag, sizeof(fs->tag), "share%d", index);
 	fs->socket = str_printf("%s/%s.sock", dir, fs->tag);
 	fs->listen_fd = unixsock_listen(fs->socket, 1, err);
 	if (fs->listen_fd < 0) {
-		fs_share_stop(fs);
+		virtiofsd_stop(fs);
 		return -err->code;
 	}
 	fs->pid = spawn(fs, share, err);
 	if (fs->pid > 0)
 		return 0;
-	fs_share_stop(fs);
+	virtiofsd_stop(fs);
 	return -err->code;
 }
 
-void fs_share_tend(struct fs_share *fs, const struct machine_share *share)
+void virtiofsd_tend(struct fs_share *fs, const struct machine_share *share)
 {
 	struct pil_err err = {0};
 
@@ -135,7 +135,7 @@ void fs_share_tend(struct fs_share *fs, const struct machine_share *share)
 	}
 }
 
-void fs_share_stop(struct fs_share *fs)
+void virtiofsd_stop(struct fs_share *fs)
 {
 	if (fs->pid > 0)
 		proc_stop(fs->pid, 0);

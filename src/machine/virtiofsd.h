@@ -23,11 +23,11 @@ struct fs_share { /* one of a running machine */
 
 /* Makes the socket and starts a server for @share, as share number @index in folder @dir.  When
  * that fails there is no share. */
-int fs_share_start(struct fs_share *fs, const struct machine_share *share, int index,
-		   const char *dir, struct pil_err *err) PIL_MUST_CHECK;
+int virtiofsd_start(struct fs_share *fs, const struct machine_share *share, int index,
+		    const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 /* Puts what the server has said into our log, and starts a new one if it has ended.  A server that
  * says much waits until then. */
-void fs_share_tend(struct fs_share *fs, const struct machine_share *share);
-void fs_share_stop(struct fs_share *fs); /* not started is fine */
+void virtiofsd_tend(struct fs_share *fs, const struct machine_share *share);
+void virtiofsd_stop(struct fs_share *fs); /* not started is fine */
 
 #endif

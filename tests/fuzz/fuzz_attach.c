@@ -78,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	shutdown(pair[1], SHUT_WR); /* an agent that says no more has ended */
 	pthread_create(&reader, NULL, drain, &pair[1]);
-	status = machine_attach(pair[0], &opts, &err);
+	status = attach_run(pair[0], &opts, &err);
 	if (status > 255 || (status < 0 && !err.msg[0]))
 		abort();
 	pthread_join(reader, NULL);

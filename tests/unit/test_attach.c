@@ -72,7 +72,7 @@ static int setup(void **state)
 		int status;
 
 		close(pair[0]);
-		status = machine_attach(pair[1], &opts, &err);
+		status = attach_run(pair[1], &opts, &err);
 		_exit(status < 0 ? 1 : status);
 	}
 	close(pair[1]);

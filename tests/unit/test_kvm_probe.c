@@ -57,13 +57,13 @@ static void test_processors_are_as_many_as_host_and_kvm_have(void **state)
 	(void)state;
 	assert_true(kvm_probe_parse(answers[0].text, &v));
 	assert_int_equal(v.max_processors, 128);
-	assert_int_equal(kvm_processors(0, 256, v.max_processors), 128);
-	assert_int_equal(kvm_processors(200, 256, 128), 128);
-	assert_int_equal(kvm_processors(4, 256, 128), 4);
-	assert_int_equal(kvm_processors(0, 8, 128), 8);
-	assert_int_equal(kvm_processors(16, 8, 128), 8);
-	assert_int_equal(kvm_processors(0, 8, 0), 8);
-	assert_int_equal(kvm_processors(0, -1, 4), 1);
+	assert_int_equal(kvm_probe_processors(0, 256, v.max_processors), 128);
+	assert_int_equal(kvm_probe_processors(200, 256, 128), 128);
+	assert_int_equal(kvm_probe_processors(4, 256, 128), 4);
+	assert_int_equal(kvm_probe_processors(0, 8, 128), 8);
+	assert_int_equal(kvm_probe_processors(16, 8, 128), 8);
+	assert_int_equal(kvm_probe_processors(0, 8, 0), 8);
+	assert_int_equal(kvm_probe_processors(0, -1, 4), 1);
 }
 
 static void test_other_text_is_no_answer(void **state)

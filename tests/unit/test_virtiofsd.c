@@ -48,8 +48,8 @@ static void test_a_server_that_says_much_does_not_fill_the_log(void **state)
 
 	(void)state;
 	assert_non_null(mkdtemp(dir));
-	if (fs_share_start(&fs, &share, 0, dir, &err)) {
-		fs_share_stop(&fs);
+	if (virtiofsd_start(&fs, &share, 0, dir, &err)) {
+		virtiofsd_stop(&fs);
 		assert_int_equal(path_remove_tree(dir), 0);
 		print_message("%s\n", err.msg);
 		skip();
@@ -59,9 +59,9 @@ static void test_a_server_that_says_much_does_not_fill_the_log(void **state)
 	dup2(log_fd, STDERR_FILENO);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		said += flood(fs.pid);
-		fs_share_tend(&fs, &share);
+		virtiofsd_tend(&fs, &share);
 	}
-	fs_share_stop(&fs);
+	virtiofsd_stop(&fs);
 	dup2(before, STDERR_FILENO);
 	close(before);
 	assert_int_equal(fstat(log_fd, &st), 0);
