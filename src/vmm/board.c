@@ -21,7 +21,7 @@
 #include "virtio/virtio_net.h"
 #include "virtio/virtio_rng.h"
 #include "virtio/virtio_vsock.h"
-#include "vmm/cell.h"
+#include "vmm/jail.h"
 #include "vmm/options.h"
 #include "vmm/trace.h"
 #include "vmm/virtio_pci.h"
@@ -51,7 +51,7 @@ static int add_disks(const struct place *at, const struct options *o, struct pil
 		struct virtio_blk_opts opts = {.fd = o->disks[i].fd,
 					       .read_only = o->disks[i].read_only,
 					       .path = o->disks[i].path,
-					       .enter = o->jail ? cell_lock_disk : NULL};
+					       .enter = o->jail ? jail_lock_disk : NULL};
 		struct virtio_device *dev;
 		int ret = virtio_blk_create(&dev, &opts, err);
 

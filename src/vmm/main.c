@@ -27,7 +27,7 @@
 #include "vmm/arch/x86_64/boot.h"
 #include "vmm/arch/x86_64/power.h"
 #include "vmm/board.h"
-#include "vmm/cell.h"
+#include "vmm/jail.h"
 #include "vmm/hop.h"
 #include "vmm/kvm_vm.h"
 #include "vmm/memory_file.h"
@@ -144,7 +144,7 @@ static int set_up(struct machine *m, struct options *o, int memory_fd, struct pi
 	if (!ret)
 		trace_mark("processors made");
 	if (!ret && o->jail)
-		ret = cell_lock(err);
+		ret = jail_lock(err);
 	if (!ret)
 		ret = board_init(&m->board, o, &m->vm, m->loop, &m->hop, err);
 	return ret;
@@ -183,13 +183,13 @@ static int run(struct options *o, struct pil_err *err)
 	int ret = options_open(o, err);
 
 	if (!ret && o->jail)
-		ret = cell_enter(o, err);
+		ret = jail_enter(o, err);
 	if (!ret && o->n_fs) {
 		memory_fd = memory_file_create(o->memory_mib << 20, err);
 		ret = memory_fd < 0 ? memory_fd : 0;
 	}
 	if (!ret && o->jail)
-		ret = cell_drop(o, err);
+		ret = jail_drop(o, err);
 	if (!ret)
 		trace_mark("in the jail");
 	if (!ret)
@@ -197,7 +197,7 @@ static int run(struct options *o, struct pil_err *err)
 	if (!ret)
 		trace_mark("devices made");
 	if (!ret)
-		ret = vcpus_start(&m.vcpus, o->jail ? cell_lock_vcpu : NULL, err);
+		ret = vcpus_start(&m.vcpus, o->jail ? jail_lock_vcpu : NULL, err);
 	if (ret)
 		return ret;
 	trace_mark("kernel entry");

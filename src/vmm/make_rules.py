@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the monitor's lists of system calls from notes beside the functions that make them.
 
-    make_rules.py SOURCE.c... >cell_rules.h
+    make_rules.py SOURCE.c... >jail_rules.h
 
 A note stands in a comment and ends with its line:
 

@@ -158,7 +158,7 @@ def test_the_jail_is_closed(tmp_path):
                 assert int(s[caps], 16) == 0, caps
             assert s["NoNewPrivs"] == "1" and s["Seccomp"] == "2"
         # two processors and a disk have a filter of their own on top of the one of all threads; what
-        # these forbid: tests/unit/test_cell.c
+        # these forbid: tests/unit/test_vmm_jail.c
         assert sorted(filters["pillion-vmm"]) == ["1", "2", "2"] and filters["blk"] == ["2"], filters
     finally:
         p.send_signal(signal.SIGTERM)

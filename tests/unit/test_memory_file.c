@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "in_child.h"
-#include "vmm/cell.h"
+#include "vmm/jail.h"
 #include "vmm/memory_file.h"
 #include "vmm/options.h"
 
@@ -38,7 +38,7 @@ static int use_huge_file(void *arg)
 	int fd = -1;
 
 	(void)arg;
-	if (cell_enter(&o, &err) || (fd = memory_file_create(BYTES, &err)) < 0) {
+	if (jail_enter(&o, &err) || (fd = memory_file_create(BYTES, &err)) < 0) {
 		fprintf(stderr, "%s\n", err.msg);
 		return __LINE__;
 	}
@@ -76,7 +76,7 @@ static int use_sealed_file(void *arg)
 	int fd = -1;
 
 	(void)arg;
-	if (cell_enter(&o, &err) || cell_drop(&o, &err) ||
+	if (jail_enter(&o, &err) || jail_drop(&o, &err) ||
 	    (fd = memory_file_create(BYTES, &err)) < 0) {
 		fprintf(stderr, "%s\n", err.msg);
 		return __LINE__;

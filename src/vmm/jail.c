@@ -14,7 +14,7 @@
  * The folders are cloned as detached mounts before the root changes and attached after, so that it
  * does not matter where they lie.  A kernel that refuses user namespaces to root is used without.
  */
-#include "vmm/cell.h"
+#include "vmm/jail.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -243,7 +243,7 @@ static void forbid_files(void)
 		log_dbg("jail: no landlock: %s", strerror(errno));
 }
 
-int cell_enter(const struct options *o, struct pil_err *err)
+int jail_enter(const struct options *o, struct pil_err *err)
 {
 	struct folders folders = {0};
 	int ret = leave_namespaces(err);
@@ -256,7 +256,7 @@ int cell_enter(const struct options *o, struct pil_err *err)
 	return ret;
 }
 
-int cell_drop(const struct options *o, struct pil_err *err)
+int jail_drop(const struct options *o, struct pil_err *err)
 {
 	const struct rlimit no_core = {0, 0};
 	struct rlimit files;

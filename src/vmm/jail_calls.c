@@ -18,7 +18,7 @@
  * What makes threads; clone3(), whose flags cannot be seen, is absent:
  *   #syscalls disk: clone(0&CLONE_THREAD) set_robust_list rseq
  *   #syscalls: prctl(0=PR_SET_NAME) */
-#include "vmm/cell.h"
+#include "vmm/jail.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -45,7 +45,7 @@ struct rule {
 };
 
 #include "vmm/arch.h"
-#include "vmm/cell_rules.h"
+#include "vmm/jail_rules.h"
 
 enum { MAX_CODE = 512 };
 
@@ -112,19 +112,19 @@ static int install(const struct rule *rules, size_t n)
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &fprog) ? -errno : 0;
 }
 
-int cell_lock(struct pil_err *err)
+int jail_lock(struct pil_err *err)
 {
 	int ret = install(machine_rules, ARRAY_SIZE(machine_rules));
 
 	return ret ? pil_err_set(err, -ret, "filter system calls") : 0;
 }
 
-int cell_lock_vcpu(void)
+int jail_lock_vcpu(void)
 {
 	return install(vcpu_rules, ARRAY_SIZE(vcpu_rules));
 }
 
-int cell_lock_disk(void)
+int jail_lock_disk(void)
 {
 	return install(disk_rules, ARRAY_SIZE(disk_rules));
 }

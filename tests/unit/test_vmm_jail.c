@@ -30,28 +30,28 @@
 #include "base/str.h"
 #include "base/unixsock.h"
 #include "in_child.h"
-#include "vmm/cell.h"
+#include "vmm/jail.h"
 #include "vmm/options.h"
 
 static int lock_machine(void)
 {
 	struct pil_err err = {0};
 
-	return cell_lock(&err);
+	return jail_lock(&err);
 }
 
 static int lock_vcpu(void)
 {
 	int ret = lock_machine();
 
-	return ret ? ret : cell_lock_vcpu();
+	return ret ? ret : jail_lock_vcpu();
 }
 
 static int lock_disk(void)
 {
 	int ret = lock_machine();
 
-	return ret ? ret : cell_lock_disk();
+	return ret ? ret : jail_lock_disk();
 }
 
 /* Of each call the first three arguments; the others are zero. */
@@ -183,7 +183,7 @@ static int look_around(void *arg)
 	struct pil_err err = {0};
 
 	o.connects[0].path = place->socket;
-	if (cell_enter(&o, &err) || cell_drop(&o, &err)) {
+	if (jail_enter(&o, &err) || jail_drop(&o, &err)) {
 		fprintf(stderr, "%s\n", err.msg);
 		return NO_JAIL;
 	}
@@ -200,7 +200,7 @@ static int look_around(void *arg)
 
 static void test_no_file_can_be_opened_beside_the_sockets(void **state)
 {
-	struct place place = {.folder = "/tmp/pillion-cell-XXXXXX"};
+	struct place place = {.folder = "/tmp/pillion-jail-XXXXXX"};
 	struct pil_err err = {0};
 	int fd, status;
 
