@@ -6,7 +6,8 @@
  * in this order.  Who has the lock next finds the bit and clears the entries (exec/ledger.c).
  *
  * A number is given again only when its bit is clear: then so are its entries.  Which numbers are
- * in use the broker knows from its own list, not from the ledger. */
+ * in use the broker knows from its own list, not from the ledger.  When the last one has ended,
+ * nobody is there to clear entries, and nobody to be disturbed: then the broker does it. */
 #include "broker/ledger.h"
 
 #include <errno.h>
@@ -84,6 +85,36 @@ static void wake_all(struct ledger *map)
 	}
 }
 
+/* Nobody else has the ledger: what machines owe stays. */
+static void clear_all(struct ledger *map)
+{
+	for (int i = 0; i < LEDGER_MACHINES; i++) {
+		LEDGER_SET(map->machines[i].n_turns, 0);
+		for (int e = 0; e < LEDGER_EXECUTORS; e++) {
+			LEDGER_SET(map->machines[i].of[e].charged_bytes, 0);
+			LEDGER_SET(map->machines[i].of[e].n_sessions, 0);
+		}
+	}
+	for (int i = 0; i < LEDGER_TURNS; i++)
+		LEDGER_SET(map->turns[i].state, LEDGER_TURN_FREE);
+	for (int e = 0; e < LEDGER_EXECUTORS; e++)
+		LEDGER_SET(map->committed_bytes[e], 0);
+	LEDGER_SET(map->n_turns, 0);
+	LEDGER_SET(map->n_waiting, 0);
+	LEDGER_SET(map->running, 0);
+	LEDGER_SET(map->awaited, 0);
+	atomic_store(&map->dead, 0);
+	atomic_store(&map->lock, 0);
+}
+
+static bool anybody_lives(const struct ledger_file *l)
+{
+	for (int i = 0; i < LEDGER_EXECUTORS; i++)
+		if (l->pids[i])
+			return true;
+	return false;
+}
+
 bool ledger_file_bury(struct ledger_file *l, pid_t pid)
 {
 	uint32_t i = 0, lock;
@@ -93,6 +124,10 @@ bool ledger_file_bury(struct ledger_file *l, pid_t pid)
 	if (i == LEDGER_EXECUTORS || !l->map)
 		return false;
 	l->pids[i] = 0;
+	if (!anybody_lives(l)) {
+		clear_all(l->map);
+		return true;
+	}
 	atomic_fetch_or(&l->map->dead, UINT64_C(1) << i);
 	lock = atomic_load(&l->map->lock);
 	/* once more where somebody has just said that he waits; then it is not the dead one's */

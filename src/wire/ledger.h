@@ -18,7 +18,7 @@
 #include "wire/control.h"
 
 enum {
-	LEDGER_EXECUTORS = 32, /* processes on one card at a time, at most 64 */
+	LEDGER_EXECUTORS = 64, /* processes on one card at a time: a bit of ledger::dead each */
 	LEDGER_MACHINES = 256, /* with a session or a bill */
 	LEDGER_TURNS = 1024,   /* sessions */
 	LEDGER_NAME_WORDS = CONTROL_NAME_BYTES / 8,

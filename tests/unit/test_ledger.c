@@ -409,6 +409,33 @@ static void test_what_a_killed_executor_held_is_free(void **state)
 	assert_no_faults(t);
 }
 
+static void test_executors_that_die_before_they_begin_use_up_no_numbers(void **state)
+{
+	struct ledger_file file;
+	struct account *a;
+	struct card *card;
+
+	(void)state;
+	assert_int_equal(ledger_file_create(&file, NULL), 0);
+	for (int i = 0; i < 3 * LEDGER_EXECUTORS; i++) {
+		int number = ledger_file_free_number(&file);
+
+		assert_true(number >= 0);
+		ledger_file_take(&file, number, 1000 + i);
+		assert_true(ledger_file_bury(&file, 1000 + i));
+	}
+	card = join(&file, 1);
+	a = account_get(card, "m", QUOTA);
+	assert_true(account_charge(a, QUOTA));
+	turn_book(a, 5000000);
+	ledger_file_bury(&file, 1); /* the last: its memory is free, its bill is not */
+	assert_int_equal(file.map->machines[a->row].of[0].charged_bytes, 0);
+	assert_int_equal(ledger_clock(&file.map->machines[a->row]), 5000000);
+	card_destroy(card);
+	ledger_file_finish(&file);
+	free(a);
+}
+
 static void test_turn_of_a_killed_executor_goes_on(void **state)
 {
 	struct two *t = *state;
@@ -595,6 +622,7 @@ int main(void)
 		TEST(test_bill_of_one_executor_is_due_at_the_other),
 		TEST(test_turn_that_does_not_end_is_ended_or_taken_away),
 		TEST(test_what_a_killed_executor_held_is_free),
+		TEST(test_executors_that_die_before_they_begin_use_up_no_numbers),
 		TEST(test_turn_of_a_killed_executor_goes_on),
 		TEST(test_lock_of_a_killed_executor_is_free_and_its_half_change_undone),
 		TEST(test_lock_that_nobody_gives_back_is_taken_in_time),
