@@ -64,10 +64,11 @@ static int check(struct wire_device *devices, int n)
 		str_blank_controls(devices[i].name); /* machines and people print them */
 		str_blank_controls(devices[i].description);
 		cards_name(&devices[i]);
-		devices[i].flags &= WIRE_DEVICE_REFERENCE | WIRE_DEVICE_INTEGRATED;
+		devices[i].flags &=
+			WIRE_DEVICE_REFERENCE | WIRE_DEVICE_INTEGRATED | WIRE_DEVICE_PER_PROGRAM;
 		if (devices[i].memory_free > devices[i].memory_total)
 			devices[i].memory_free = devices[i].memory_total;
-		if (!devices[i].name[0])
+		if (!devices[i].name[0] || devices[i].api == WIRE_API_ANY)
 			return -EPROTO;
 	}
 	return n;
@@ -163,8 +164,9 @@ static char *make_key(const struct jail *jail)
 
 static json_t *format_device(const struct wire_device *d)
 {
-	return json_pack("{s:i, s:i, s:I, s:I, s:s%, s:s%, s:s}", "index", (int)d->index, "flags",
-			 (int)d->flags, "memory_total", (json_int_t)d->memory_total, "memory_free",
+	return json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:s%, s:s%, s:s}", "index", (int)d->index,
+			 "flags", (int)d->flags, "api", d->api, "api_version", d->api_version,
+			 "memory_total", (json_int_t)d->memory_total, "memory_free",
 			 (json_int_t)d->memory_free, "name", d->name,
 			 strnlen(d->name, sizeof(d->name)), "description", d->description,
 			 strnlen(d->description, sizeof(d->description)), "card", d->card);
@@ -185,16 +187,20 @@ static bool parse_device(json_t *item, struct wire_device *d)
 {
 	const char *name, *description, *card;
 	json_int_t total, free_bytes;
-	int index, flags;
+	int index, flags, api, version;
 
 	*d = (struct wire_device){0};
-	if (json_unpack(item, "{s:i, s:i, s:I, s:I, s:s, s:s, s:s}", "index", &index, "flags",
-			&flags, "memory_total", &total, "memory_free", &free_bytes, "name", &name,
-			"description", &description, "card", &card) ||
-	    index < 0 || flags < 0 || total < 0 || free_bytes < 0)
+	if (json_unpack(item, "{s:i, s:i, s:i, s:i, s:I, s:I, s:s, s:s, s:s}", "index", &index,
+			"flags", &flags, "api", &api, "api_version", &version, "memory_total",
+			&total, "memory_free", &free_bytes, "name", &name, "description",
+			&description, "card", &card) ||
+	    index < 0 || flags < 0 || api <= 0 || api > UINT16_MAX || version < 0 ||
+	    version > UINT16_MAX || total < 0 || free_bytes < 0)
 		return false;
 	d->index = (uint32_t)index;
 	d->flags = (uint32_t)flags;
+	d->api = (uint16_t)api;
+	d->api_version = (uint16_t)version;
 	d->memory_total = (uint64_t)total;
 	d->memory_free = (uint64_t)free_bytes;
 	snprintf(d->name, sizeof(d->name), "%s", name);

@@ -65,16 +65,37 @@ void executors_finish(struct executors *x)
 	cards_finish(&x->cards);
 }
 
-int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_device *out)
+int executors_list(const struct executors *x, uint16_t api, uint64_t quota_bytes,
+		   struct wire_device *out)
 {
+	int n = 0;
+
 	for (int i = 0; i < x->n; i++) {
-		out[i] = x->executor[i].device;
-		if (quota_bytes && quota_bytes < out[i].memory_total)
-			out[i].memory_total = quota_bytes;
-		if (out[i].memory_free > out[i].memory_total)
-			out[i].memory_free = out[i].memory_total;
+		struct wire_device *d = &out[n];
+
+		if (api != WIRE_API_ANY && x->executor[i].device.api != api)
+			continue;
+		*d = x->executor[i].device;
+		if (quota_bytes && quota_bytes < d->memory_total)
+			d->memory_total = quota_bytes;
+		if (d->memory_free > d->memory_total)
+			d->memory_free = d->memory_total;
+		n++;
 	}
-	return x->n;
+	return n;
+}
+
+enum wire_status executors_check(const struct executors *x, uint32_t index, uint16_t api,
+				 uint16_t version)
+{
+	const struct wire_device *d;
+
+	if (index >= (uint32_t)x->n)
+		return WIRE_E_NO_DEVICE;
+	d = &x->executor[index].device;
+	if (d->api != api)
+		return WIRE_E_NO_DEVICE;
+	return d->api_version == version ? WIRE_OK : WIRE_E_API;
 }
 
 int executors_ways(const struct executors *x, struct host_way *out)
@@ -214,9 +235,10 @@ static int spawn(struct executor *e, int control_fd)
 				 .new_session = true,
 				 .keep_fds = keep_fds,
 				 .n_keep_fds = ARRAY_SIZE(keep_fds)};
-	const char *const args[] = {"--device", e->device.name, "--control-fd",
-				    fd_text,    "--ledger",     ledger_text,
-				    NULL};
+	_auto_free char *api_text = str_printf("%u", e->device.api);
+	const char *const args[] = {"--api",        api_text,       "--device",
+				    e->device.name, "--control-fd", fd_text,
+				    "--ledger",     ledger_text,    NULL};
 	pid_t pid = number < 0 ? number : jail_spawn(e->table->jail, args, &opts, &err);
 
 	if (pid < 0) {

@@ -48,8 +48,14 @@ void executors_init(struct executors *x, struct loop *loop, const struct jail *j
 		    const struct wire_device *devices, int n);
 void executors_finish(struct executors *x); /* they leave after their last session */
 
-/* The table as a machine with @quota_bytes (0: none) sees it, into @out (WIRE_MAX_DEVICES). */
-int executors_list(const struct executors *x, uint64_t quota_bytes, struct wire_device *out);
+/* The devices that @api (WIRE_API_ANY: any) reaches, as a machine with @quota_bytes (0: none) sees
+ * them, into @out (WIRE_MAX_DEVICES). */
+int executors_list(const struct executors *x, uint16_t api, uint64_t quota_bytes,
+		   struct wire_device *out);
+
+/* May a program that speaks @version of @api open device @index? */
+enum wire_status executors_check(const struct executors *x, uint32_t index, uint16_t api,
+				 uint16_t version);
 
 /* The cards and what leads to them, into @out (WIRE_MAX_DEVICES). */
 int executors_ways(const struct executors *x, struct host_way *out);

@@ -29,6 +29,8 @@ enum hello_state hello_received(struct hello *hello, size_t len)
 	for (size_t i = 0; i < ARRAY_SIZE(w->reserved); i++)
 		if (w->reserved[i])
 			return HELLO_BAD;
+	if (w->api == WIRE_API_ANY)
+		return HELLO_BAD;
 	if (w->want == WIRE_WANT_LIST)
 		return HELLO_LIST;
 	return w->want == WIRE_WANT_OPEN ? HELLO_OPEN : HELLO_BAD;

@@ -13,7 +13,9 @@
 
 enum host_kind {
 	HOST_PING = 1, /* are you there? */
-	HOST_LIST,     /* the devices; @machine empty: for the host itself, which needs no token */
+	/* The devices that hello.api reaches; @machine empty: for the host itself, which needs no
+	 * token. */
+	HOST_LIST,
 	/* A program's stream for the executor of a device.  Two descriptors: the stream, and one
 	 * end of a pipe that is closed when nobody but the session holds the stream any more.
 	 * Until then the sender keeps its own copy, so that nobody but it or the session ever

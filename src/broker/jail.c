@@ -237,7 +237,7 @@ pid_t jail_spawn(const struct jail *jail, const char *const *args, const struct 
 		argv_addf(&a, "%u", JAIL_UID);
 	}
 	if (jail->ggml_dir)
-		argv_add_all(&a, (const char *const[]){"--ggml-dir", jail->ggml_dir, NULL});
+		argv_add_all(&a, (const char *const[]){"--lib-dir", jail->ggml_dir, NULL});
 	argv_add_all(&a, args);
 	pid = proc_spawn(a.v, &with_filter, err);
 	if (pid == -ENOENT)

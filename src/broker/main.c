@@ -171,9 +171,10 @@ static void open_session(struct broker *b, const struct host_request *r, const i
 
 	if (!token_check(&b->dirs, r->machine, r->hello.token))
 		a->status = WIRE_E_TOKEN;
-	else if (r->hello.device >= (uint32_t)b->executors.n)
-		a->status = WIRE_E_NO_DEVICE;
 	else
+		a->status = executors_check(&b->executors, r->hello.device, r->hello.api,
+					    r->hello.api_version);
+	if (a->status == WIRE_OK)
 		a->status = find_limits(b, r->machine, &limits);
 	if (a->status == WIRE_OK) {
 		a->status = hand_over(b, r, &limits, fds);
@@ -196,8 +197,8 @@ static void list_devices(struct broker *b, const struct host_request *r, struct 
 	if (r->machine[0])
 		a->status = find_limits(b, r->machine, &limits);
 	if (a->status == WIRE_OK)
-		a->n_devices =
-			(uint32_t)executors_list(&b->executors, limits.quota_bytes, a->devices);
+		a->n_devices = (uint32_t)executors_list(&b->executors, r->hello.api,
+							limits.quota_bytes, a->devices);
 }
 
 /* False: not a request. */

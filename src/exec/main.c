@@ -2,9 +2,11 @@
  *
  * pillion-exec: one device, served.  Started by the broker inside the jail (src/broker/jail.c):
  *
- *   pillion-exec [--as UID] [--ggml-dir DIR] --probe     struct wire_device[] on standard output
- *   pillion-exec [--as UID] [--ggml-dir DIR] --device NAME --control-fd FD [--ledger FD:NUMBER]
+ *   pillion-exec [--as UID] [--lib-dir DIR] [--api ID] --probe
+ *   pillion-exec [--as UID] [--lib-dir DIR] --api ID --device NAME --control-fd FD
+ *                [--ledger FD:NUMBER]
  *
+ * --probe writes struct wire_device[] to standard output: what that API reaches, or all of them do.
  * --ledger: the ledger of the device's card, and our number in it (exec/ledger.h).
  *
  * It depends on libc alone, so that it runs in any runtime root as new as the host's libc.
@@ -33,29 +35,59 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "exec/account.h"
+#include "exec/api.h"
 #include "exec/card.h"
-#include "exec/ggml/device.h"
-#include "exec/ggml/ggml_host.h"
-#include "exec/ggml/session.h"
+#include "exec/session.h"
 #include "exec/turn.h"
 #include "port/device_nodes.h"
 #include "wire/control.h"
 
 enum { EXIT_STUCK = 4 };
 
-#define REFERENCE_NAME "CPU" /* what ggml calls the host's processors */
+/* What this executor serves. */
+struct served {
+	const struct exec_api *api;
+	void *dev;
+	struct card *card;
+	int control_fd;
+};
 
-static int fail(const struct pil_err *err)
+static int probe_one(const struct exec_api *api, const struct exec_opts *opts,
+		     struct wire_device *out, int max)
 {
-	log_err("%s", err->msg);
-	return EXIT_FAILURE;
+	struct pil_err err = {0};
+	void *host = NULL;
+	int n;
+
+	if (api->load(&host, opts, &err)) {
+		log_err("%s", err.msg);
+		return -1;
+	}
+	n = api->devices(host, out, max);
+	for (int i = 0; i < n; i++) {
+		out[i].api = api->wire->id;
+		out[i].api_version = api->wire->version;
+		if (api->per_program)
+			out[i].flags |= WIRE_DEVICE_PER_PROGRAM;
+	}
+	return n;
 }
 
-static int probe(struct ggml_host *host)
+/* Of @only, or, NULL, of all APIs. */
+static int probe(const struct exec_api *only, const struct exec_opts *opts)
 {
 	struct wire_device devices[WIRE_MAX_DEVICES];
-	int n = ggml_host_devices(host, devices, WIRE_MAX_DEVICES);
+	int n = 0;
 
+	for (int i = 0; exec_apis[i]; i++) {
+		int more = 0;
+
+		if (!only || only == exec_apis[i])
+			more = probe_one(exec_apis[i], opts, devices + n, WIRE_MAX_DEVICES - n);
+		if (more < 0)
+			return EXIT_FAILURE;
+		n += more;
+	}
 	return pil_write_all(STDOUT_FILENO, devices, sizeof(devices[0]) * (size_t)n) ? EXIT_FAILURE
 										     : 0;
 }
@@ -73,7 +105,7 @@ static void refuse(int fd, enum wire_status status)
 	close(fd);
 }
 
-static void open_session(struct gg_device *device, struct control_open *open, int fd)
+static void open_session(const struct served *x, struct control_open *open, int fd)
 {
 	struct session_opts opts = {
 		.fd = fd,
@@ -86,25 +118,24 @@ static void open_session(struct gg_device *device, struct control_open *open, in
 	struct pil_err err = {0};
 
 	open->machine[sizeof(open->machine) - 1] = '\0';
-	if (open->max_sessions &&
-	    account_n_sessions(device->card, open->machine) >= open->max_sessions)
+	if (open->hello.api != x->api->wire->id || open->hello.api_version != x->api->wire->version)
+		refuse(fd, WIRE_E_API);
+	else if (open->max_sessions &&
+		 account_n_sessions(x->card, open->machine) >= open->max_sessions)
 		refuse(fd, WIRE_E_BUSY);
-	else if (session_start(device, &opts, &err))
+	else if (session_start(x->api, x->dev, x->card, &opts, &err))
 		log_err("%s", err.msg);
 }
 
-static void report(struct gg_device *device, int control_fd)
+static void report(const struct served *x)
 {
 	struct control_report r = {.kind = CONTROL_REPORT,
-				   .n_sessions = card_n_sessions(device->card),
-				   .n_faults = card_n_faults(device->card)};
-	size_t free_bytes = 0, total_bytes = 0;
+				   .n_sessions = card_n_sessions(x->card),
+				   .n_faults = card_n_faults(x->card)};
 
-	turn_look(device->card);
-	device->host->api.ggml_backend_dev_memory(device->dev, &free_bytes, &total_bytes);
-	r.memory_free = free_bytes;
-	r.memory_total = total_bytes;
-	if (send(control_fd, &r, sizeof(r), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	turn_look(x->card);
+	card_memory(x->card, &r.memory_free, &r.memory_total);
+	if (send(x->control_fd, &r, sizeof(r), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		log_dbg("report: %s", strerror(errno)); /* the broker is gone, or asks again */
 }
 
@@ -122,24 +153,25 @@ static void on_stuck(void *ctx, const char *machine)
 	struct control_stuck said = {.kind = CONTROL_STUCK};
 
 	snprintf(said.machine, sizeof(said.machine), "%s", machine);
-	log_err("a graph of machine '%s' does not end and others wait: this executor ends itself",
+	log_err("what machine '%s' computes does not end and others wait: this executor ends "
+		"itself",
 		said.machine);
 	if (send(*(const int *)ctx, &said, sizeof(said), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		log_dbg("report: %s", strerror(errno));
 	_exit(EXIT_STUCK);
 }
 
-static int serve(struct gg_device *device, int control_fd)
+static int serve(struct served *x)
 {
 	struct log_limit lost = {0};
 
-	device->card->stuck_ctx = &control_fd;
-	device->card->stuck = on_stuck;
-	report(device, control_fd);
+	x->card->stuck_ctx = &x->control_fd;
+	x->card->stuck = on_stuck;
+	report(x);
 	for (;;) {
 		struct control_open open;
 		int fds[2], n_fds = ARRAY_SIZE(fds); /* the stream, and what keeps the gate's */
-		ssize_t n = pil_recv_fds(control_fd, &open, sizeof(open), fds, &n_fds, 0);
+		ssize_t n = pil_recv_fds(x->control_fd, &open, sizeof(open), fds, &n_fds, 0);
 
 		if (n == -EPROTO) { /* no room for the descriptor: this program goes without */
 			if (log_allowed(&lost))
@@ -149,14 +181,14 @@ static int serve(struct gg_device *device, int control_fd)
 		if (n <= 0)
 			break;
 		if (n == (ssize_t)sizeof(open) && n_fds == 2 && open.kind == CONTROL_OPEN)
-			open_session(device, &open, pil_take_fd(&fds[0]));
+			open_session(x, &open, pil_take_fd(&fds[0]));
 		else if (n_fds == 0)
-			report(device, control_fd);
+			report(x);
 		for (int i = 0; i < n_fds; i++) /* the stream before the gate's pipe */
 			pil_close_p(&fds[i]);
 	}
-	close(control_fd);
-	while (card_n_sessions(device->card))
+	close(x->control_fd);
+	while (card_n_sessions(x->card))
 		poll(NULL, 0, 200);
 	return 0;
 }
@@ -176,17 +208,17 @@ static int become(uid_t uid)
 	return 0;
 }
 
-/* ggml loads every back end it finds; for the reference device the Vulkan loader need not load its
- * drivers as well (Mesa's bring LLVM: 25 MiB). */
-static void spare_gpu_drivers(void)
-{
-	setenv("VK_LOADER_DRIVERS_DISABLE", "*", 1);
-	setenv("VK_LOADER_LAYERS_DISABLE", "*", 1);
-}
-
 struct ledger_opts {
 	int fd; /* -1: this executor is the card's only one */
 	uint32_t number;
+};
+
+struct options {
+	const struct exec_api *api;
+	struct exec_opts exec;
+	struct ledger_opts ledger;
+	uint64_t control_fd, uid;
+	bool probe;
 };
 
 /* "FD:NUMBER" */
@@ -206,71 +238,76 @@ static bool parse_ledger(const char *text, struct ledger_opts *out)
 	return true;
 }
 
-static int open_device(struct gg_device **out, struct ggml_host *host, const char *name,
-		       const struct ledger_opts *ledger, struct pil_err *err)
+/* False: not what the broker says. */
+static bool parse_options(struct options *o, int argc, char **argv)
 {
-	struct card *card;
-	int ret = card_create(&card, ledger->fd, ledger->number, err);
+	static const struct option options[] = {
+		{"as", required_argument, NULL, 'a'},
+		{"api", required_argument, NULL, 'i'},
+		{"lib-dir", required_argument, NULL, 'l'},
+		{"probe", no_argument, NULL, 'p'},
+		{"device", required_argument, NULL, 'd'},
+		{"control-fd", required_argument, NULL, 'c'},
+		{"ledger", required_argument, NULL, 'L'},
+		{0},
+	};
+	uint64_t id;
+	int c;
 
-	if (ledger->fd >= 0)
-		close(ledger->fd);
-	return ret ? ret : gg_device_open(out, host, name, card, err);
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == 'l')
+			o->exec.lib_dir = optarg;
+		else if (c == 'p')
+			o->probe = true;
+		else if (c == 'd')
+			o->exec.device = optarg;
+		else if (c == 'i' ? !str_to_u64(optarg, UINT16_MAX, &id) ||
+					    !(o->api = exec_api_find(id))
+			 : c == 'a' ? !str_to_u64(optarg, UINT32_MAX - 1, &o->uid)
+			 : c == 'c' ? !str_to_u64(optarg, 1024, &o->control_fd)
+			 : c == 'L' ? !parse_ledger(optarg, &o->ledger)
+				    : true)
+			return false;
+	}
+	return o->probe || (o->api && o->exec.device && o->control_fd != UINT64_MAX);
+}
+
+/* Loads the library and opens the device. */
+static int set_up(struct served *x, const struct options *o, struct pil_err *err)
+{
+	void *host;
+	int ret = x->api->load(&host, &o->exec, err);
+
+	if (!ret)
+		ret = card_create(&x->card, o->ledger.fd, o->ledger.number, err);
+	if (o->ledger.fd >= 0)
+		close(o->ledger.fd);
+	return ret ? ret : x->api->open(&x->dev, host, o->exec.device, x->card, err);
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"as", required_argument, NULL, 'a'},
-		{"ggml-dir", required_argument, NULL, 'g'},
-		{"probe", no_argument, NULL, 'p'},
-		{"device", required_argument, NULL, 'd'},
-		{"control-fd", required_argument, NULL, 'c'},
-		{"ledger", required_argument, NULL, 'l'},
-		{0},
-	};
 	const struct rlimit no_core = {0, 0};
-	const char *ggml_dir = NULL, *device_name = NULL;
-	uint64_t control_fd = UINT64_MAX, uid = 0;
-	struct ggml_host *host;
-	struct gg_device *device;
-	struct ledger_opts ledger = {.fd = -1};
+	struct options o = {.control_fd = UINT64_MAX, .ledger.fd = -1};
+	struct served x;
 	struct pil_err err = {0};
-	bool want_probe = false;
-	int c;
 
 	log_init("pillion-exec");
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == 'g')
-			ggml_dir = optarg;
-		else if (c == 'p')
-			want_probe = true;
-		else if (c == 'a' && !str_to_u64(optarg, UINT32_MAX - 1, &uid))
-			return EXIT_FAILURE;
-		else if (c == 'd')
-			device_name = optarg;
-		else if (c == 'c' && !str_to_u64(optarg, 1024, &control_fd))
-			return EXIT_FAILURE;
-		else if (c == 'l' && !parse_ledger(optarg, &ledger))
-			return EXIT_FAILURE;
-		else if (c == '?')
-			return EXIT_FAILURE;
+	if (!parse_options(&o, argc, argv)) {
+		log_err("--api ID, --device and --control-fd are needed, or --probe");
+		return EXIT_FAILURE;
 	}
 	signal(SIGTERM, on_term);
 	setrlimit(RLIMIT_CORE, &no_core);
 	pil_raise_fd_limit();
-	if (uid && become((uid_t)uid))
+	if (o.uid && become((uid_t)o.uid))
 		return EXIT_FAILURE;
-	if (device_name && !strcmp(device_name, REFERENCE_NAME))
-		spare_gpu_drivers();
-	if (ggml_host_load(&host, ggml_dir, &err))
-		return fail(&err);
-	if (want_probe)
-		return probe(host);
-	if (!device_name || control_fd == UINT64_MAX) {
-		log_err("--device and --control-fd are needed");
+	if (o.probe)
+		return probe(o.api, &o.exec);
+	x = (struct served){.api = o.api, .control_fd = (int)o.control_fd};
+	if (set_up(&x, &o, &err)) {
+		log_err("%s", err.msg);
 		return EXIT_FAILURE;
 	}
-	if (open_device(&device, host, device_name, &ledger, &err))
-		return fail(&err);
-	return serve(device, (int)control_fd);
+	return serve(&x);
 }

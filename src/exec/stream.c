@@ -20,11 +20,13 @@
 #include "base/fd.h"
 #include "exec/account.h"
 
-int stream_init(struct stream *s, int fd, struct account *account)
+int stream_init(struct stream *s, int fd, const struct wire_api *api, struct account *account)
 {
 	memset(s, 0, sizeof(*s));
 	s->fd = fd;
 	s->account = account;
+	s->api = api;
+	pthread_mutex_init(&s->write_lock, NULL);
 	s->in = malloc(STREAM_IN_BYTES);
 	s->in_cap = s->in ? STREAM_IN_BYTES : 0;
 	return s->in ? 0 : -ENOMEM;
@@ -37,6 +39,7 @@ void stream_finish(struct stream *s)
 	pil_close_p(&s->fd);
 	if (s->in_cap > STREAM_IN_BYTES)
 		account_unhold(s->account, s->in_cap - STREAM_IN_BYTES);
+	pthread_mutex_destroy(&s->write_lock);
 	free(s->in);
 	s->in = NULL;
 	s->in_cap = 0;
@@ -141,9 +144,10 @@ int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed)
 	if (n <= 0)
 		return n;
 	memcpy(frame, s->in + s->in_pos, sizeof(*frame));
-	if (!wire_frame_valid(frame))
+	s->op = wire_frame_op(s->api, frame);
+	if (!s->op)
 		return -EPROTO;
-	head = sizeof(*frame) + wire_op_info[frame->op].fixed_bytes;
+	head = sizeof(*frame) + s->op->fixed_bytes;
 	n = gather(s, head);
 	if (n <= 0)
 		return n ? n : -EPIPE;
@@ -152,14 +156,14 @@ int stream_next(struct stream *s, struct wire_frame *frame, const void **fixed)
 	return 1;
 }
 
-static uint32_t tail_bytes(const struct wire_frame *frame)
+static uint32_t tail_bytes(const struct stream *s, const struct wire_frame *frame)
 {
-	return frame->body_bytes - wire_op_info[frame->op].fixed_bytes;
+	return frame->body_bytes - s->op->fixed_bytes;
 }
 
 const uint8_t *stream_tail(struct stream *s, const struct wire_frame *frame)
 {
-	uint32_t padded = wire_padded(tail_bytes(frame));
+	uint32_t padded = wire_padded(tail_bytes(s, frame));
 	const uint8_t *tail;
 
 	if (gather(s, padded) <= 0 && padded)
@@ -171,7 +175,7 @@ const uint8_t *stream_tail(struct stream *s, const struct wire_frame *frame)
 
 bool stream_reserve(struct stream *s, const struct wire_frame *frame)
 {
-	uint32_t padded = wire_padded(tail_bytes(frame));
+	uint32_t padded = wire_padded(tail_bytes(s, frame));
 
 	return padded <= s->in_cap || grow(s, padded);
 }
@@ -189,7 +193,7 @@ const uint8_t *stream_part(struct stream *s, size_t bytes)
 
 int stream_tail_into(struct stream *s, const struct wire_frame *frame, void *into)
 {
-	uint32_t bytes = tail_bytes(frame), padded = wire_padded(bytes);
+	uint32_t bytes = tail_bytes(s, frame), padded = wire_padded(bytes);
 	size_t have = s->in_end - s->in_pos, got;
 	int err;
 
@@ -210,7 +214,7 @@ int stream_tail_into(struct stream *s, const struct wire_frame *frame, void *int
 
 int stream_tail_skip(struct stream *s, const struct wire_frame *frame)
 {
-	size_t left = wire_padded(tail_bytes(frame)), n;
+	size_t left = wire_padded(tail_bytes(s, frame)), n;
 
 	for (; left; left -= n) {
 		n = left < STREAM_IN_BYTES / 2 ? left : STREAM_IN_BYTES / 2;
@@ -220,12 +224,29 @@ int stream_tail_skip(struct stream *s, const struct wire_frame *frame)
 	return 0;
 }
 
+static int write_out(struct stream *s, struct iovec *iov, int n)
+{
+	int err;
+
+	pthread_mutex_lock(&s->write_lock);
+	err = pil_sendv_all(s->fd, iov, n);
+	pthread_mutex_unlock(&s->write_lock);
+	return err;
+}
+
+int stream_event(struct stream *s, const struct wire_answer *event)
+{
+	struct iovec iov = {.iov_base = (void *)event, .iov_len = sizeof(*event)};
+
+	return write_out(s, &iov, 1);
+}
+
 int stream_flush(struct stream *s)
 {
 	struct iovec iov = {.iov_base = s->out, .iov_len = s->out_len};
 
 	s->out_len = 0;
-	return iov.iov_len ? pil_sendv_all(s->fd, &iov, 1) : 0;
+	return iov.iov_len ? write_out(s, &iov, 1) : 0;
 }
 
 int stream_answer(struct stream *s, const struct wire_answer *answer, const void *data, size_t len)
@@ -242,5 +263,5 @@ int stream_answer(struct stream *s, const struct wire_answer *answer, const void
 	iov[0] = (struct iovec){.iov_base = s->out, .iov_len = s->out_len};
 	iov[1] = (struct iovec){.iov_base = (void *)data, .iov_len = len};
 	s->out_len = 0;
-	return pil_sendv_all(s->fd, iov, 2);
+	return write_out(s, iov, 2);
 }

@@ -340,11 +340,11 @@ static bool send_large(struct channel *chan, const void *tail, uint32_t tail_byt
 	return true;
 }
 
-uint64_t channel_queue(struct channel *chan, enum wire_op op, const void *fixed, const void *tail,
+uint64_t channel_queue(struct channel *chan, uint16_t op, const void *fixed, const void *tail,
 		       uint32_t tail_bytes)
 {
-	uint32_t fixed_bytes = wire_op_info[op].fixed_bytes;
-	struct wire_frame frame = {.op = (uint16_t)op, .body_bytes = fixed_bytes + tail_bytes};
+	uint32_t fixed_bytes = wire_op_find(chan->api, op)->fixed_bytes;
+	struct wire_frame frame = {.op = op, .body_bytes = fixed_bytes + tail_bytes};
 	uint32_t head = (uint32_t)sizeof(frame) + fixed_bytes;
 	uint32_t pad = wire_padded(frame.body_bytes) - frame.body_bytes;
 	bool large = tail_bytes > CHANNEL_MAX_INLINE;
@@ -365,7 +365,7 @@ uint64_t channel_queue(struct channel *chan, enum wire_op op, const void *fixed,
 	return chan->seq;
 }
 
-void channel_expect(struct channel *chan, enum wire_op op, const struct channel_dest *dest,
+void channel_expect(struct channel *chan, uint16_t op, const struct channel_dest *dest,
 		    struct wire_answer *answer)
 {
 	struct channel_pending *p;
@@ -376,12 +376,11 @@ void channel_expect(struct channel *chan, enum wire_op op, const struct channel_
 		if (dest)
 			dest_zero(dest);
 		if (answer)
-			*answer =
-				(struct wire_answer){.op = (uint16_t)op, .status = WIRE_E_EXECUTOR};
+			*answer = (struct wire_answer){.op = op, .status = WIRE_E_EXECUTOR};
 		return;
 	}
 	p = &chan->pending[(chan->pending_first + chan->n_pending++) % CHANNEL_MAX_PENDING];
-	*p = (struct channel_pending){.op = (uint16_t)op, .seq = chan->seq, .answer = answer};
+	*p = (struct channel_pending){.op = op, .seq = chan->seq, .answer = answer};
 	if (dest)
 		p->dest = *dest;
 }
@@ -414,7 +413,7 @@ bool channel_synchronize(struct channel *chan)
 	return channel_wait(chan, chan->need);
 }
 
-enum wire_status channel_call(struct channel *chan, enum wire_op op, const void *fixed,
+enum wire_status channel_call(struct channel *chan, uint16_t op, const void *fixed,
 			      const void *tail, uint32_t tail_bytes,
 			      const struct channel_dest *dest, struct wire_answer *answer)
 {
@@ -544,7 +543,9 @@ static int say_hello(int fd, const struct channel_target *target, enum wire_want
 	struct wire_hello hello = {.magic = WIRE_MAGIC,
 				   .version = WIRE_VERSION,
 				   .want = (uint16_t)want,
-				   .device = device};
+				   .device = device,
+				   .api = target->api->id,
+				   .api_version = target->api->version};
 	struct iovec iov = {&hello, sizeof(hello)};
 	int rc;
 
@@ -623,14 +624,12 @@ int channel_create(struct channel **out, const struct channel_target *target, ui
 
 	if (rc)
 		return rc;
-	return channel_create_fd(out, pil_take_fd(&fd), err);
+	return channel_create_fd(out, target->api, pil_take_fd(&fd), err);
 }
 
-static bool welcome_valid(const struct wire_welcome *w)
+static bool limits_valid(const struct wire_welcome *w)
 {
-	return w->magic == WIRE_MAGIC && w->version == WIRE_VERSION &&
-	       w->status < WIRE_NUM_STATUSES && w->n_types <= WIRE_MAX_TYPES && w->alignment &&
-	       !(w->alignment & (w->alignment - 1)) && w->alignment <= 1 << 20;
+	return w->alignment && !(w->alignment & (w->alignment - 1)) && w->alignment <= 1 << 20;
 }
 
 /* The executor sees a Unix socket also where a monitor carries the stream from a microVM. */
@@ -642,7 +641,26 @@ static bool passes_descriptors(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
 }
 
-int channel_create_fd(struct channel **out, int fd, struct pil_err *err)
+static int read_welcome(struct channel *chan, struct pil_err *err)
+{
+	const struct wire_welcome *w = &chan->welcome;
+	int64_t start_us = clock_now_us();
+	int rc = read_bounded(chan->fd, &chan->welcome, sizeof(*w), start_us, OPEN_TIMEOUT_MS);
+	bool ok = w->magic == WIRE_MAGIC && w->version == WIRE_VERSION &&
+		  w->status < WIRE_NUM_STATUSES;
+
+	if (!rc && ok && w->status != WIRE_OK)
+		return pil_err_say(err, EACCES, "the executor refuses: %s",
+				   wire_status_str[w->status]);
+	if (!rc && ok && limits_valid(w) && w->body_bytes == chan->api->welcome_bytes)
+		rc = read_bounded(chan->fd, chan->welcome_body, w->body_bytes, start_us,
+				  OPEN_TIMEOUT_MS);
+	else if (!rc)
+		return pil_err_say(err, EPROTO, "the executor's welcome is not one");
+	return rc ? pil_err_set(err, -rc, "wait for the executor") : 0;
+}
+
+int channel_create_fd(struct channel **out, const struct wire_api *api, int fd, struct pil_err *err)
 {
 	struct timeval slice = {.tv_sec = SLICE_MS / 1000};
 	struct channel *chan = calloc(1, sizeof(*chan));
@@ -654,26 +672,21 @@ int channel_create_fd(struct channel **out, int fd, struct pil_err *err)
 	}
 	pthread_mutex_init(&chan->lock, NULL);
 	chan->fd = fd;
+	chan->api = api;
 	chan->stall_ms = STALL_TIMEOUT_MS;
 	chan->out = malloc(CHANNEL_OUT_BYTES);
 	chan->in = malloc(CHANNEL_IN_BYTES);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &slice, sizeof(slice));
-	if (!chan->out || !chan->in || !slots_init(&chan->buffers, WIRE_MAX_BUFFERS) ||
+	chan->welcome_body = calloc(1, api->welcome_bytes + 1);
+	if (!chan->out || !chan->in || !chan->welcome_body ||
+	    !slots_init(&chan->buffers, api->max_buffers) ||
 	    !slots_init(&chan->shms, WIRE_MAX_SHM)) {
 		channel_destroy(chan);
 		return pil_err_set(err, ENOMEM, "channel");
 	}
-	rc = read_bounded(fd, &chan->welcome, sizeof(chan->welcome), clock_now_us(),
-			  OPEN_TIMEOUT_MS);
+	rc = read_welcome(chan, err);
 	if (!passes_descriptors(fd))
 		chan->welcome.flags &= ~(uint32_t)WIRE_WELCOME_SHM;
-	if (rc)
-		rc = pil_err_set(err, -rc, "wait for the executor");
-	else if (!welcome_valid(&chan->welcome))
-		rc = pil_err_say(err, EPROTO, "the executor's welcome is not one");
-	else if (chan->welcome.status != WIRE_OK)
-		rc = pil_err_say(err, EACCES, "the executor refuses: %s",
-				 wire_status_str[chan->welcome.status]);
 	if (rc) {
 		channel_destroy(chan);
 		return rc;
@@ -689,6 +702,7 @@ void channel_destroy(struct channel *chan)
 	close(chan->fd);
 	free(chan->out);
 	free(chan->in);
+	free(chan->welcome_body);
 	free(chan->buffers.generation);
 	free(chan->shms.generation);
 	pthread_mutex_destroy(&chan->lock);

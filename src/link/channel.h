@@ -18,7 +18,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "wire/wire.h"
+#include "wire/api.h"
 
 enum {
 	CHANNEL_MAX_PENDING = 512,
@@ -27,8 +27,9 @@ enum {
 	CHANNEL_MAX_INLINE = 64 << 10, /* data of at most this is copied into the queue */
 };
 
-/* Where to find the broker, and who asks. */
+/* Where to find the broker, and who asks; see target.h. */
 struct channel_target {
+	const struct wire_api *api;
 	char broker[108];
 	uint8_t token[WIRE_TOKEN_BYTES];
 };
@@ -58,8 +59,10 @@ struct channel {
 	int fd;
 	bool dead;
 	uint16_t failed; /* enum wire_status: what went wrong since somebody asked last */
+	const struct wire_api *api;
 	struct wire_welcome welcome;
-	int stall_ms; /* an answer that takes longer ends the channel */
+	void *welcome_body; /* api->welcome_bytes */
+	int stall_ms;       /* an answer that takes longer ends the channel */
 
 	uint8_t *out;
 	uint32_t out_len;
@@ -73,14 +76,14 @@ struct channel {
 	uint8_t *in;
 	uint32_t in_pos, in_len;
 
-	uint64_t run_seq; /* the last GRAPH_RUN ... */
+	uint64_t run_seq; /* the last command that uses device time ... */
 	uint32_t *run_us; /* ... and where its device time is kept */
 	uint32_t n_runs;  /* since the last answer */
 
 	struct channel_slots buffers, shms;
 };
 
-/* Asks the broker for its devices; at most @max.  0 or -errno with @err. */
+/* Asks the broker for the devices that the API reaches; at most @max.  0 or -errno with @err. */
 int channel_list(const struct channel_target *target, struct wire_device *devices, uint32_t max,
 		 uint32_t *n, struct pil_err *err) PIL_MUST_CHECK;
 
@@ -88,20 +91,21 @@ int channel_list(const struct channel_target *target, struct wire_device *device
 int channel_create(struct channel **out, const struct channel_target *target, uint32_t index,
 		   struct pil_err *err) PIL_MUST_CHECK;
 /* The part after the broker's answer: @fd (taken in any case) is a stream to an executor. */
-int channel_create_fd(struct channel **out, int fd, struct pil_err *err) PIL_MUST_CHECK;
+int channel_create_fd(struct channel **out, const struct wire_api *api, int fd,
+		      struct pil_err *err) PIL_MUST_CHECK;
 void channel_destroy(struct channel *chan); /* NULL is fine */
 
 /* Queues a command with its tail.  Returns its place in the order, 0 on a dead channel.  A tail
  * that does not fit the queue is sent from @tail at once, so it may be reused on return. */
-uint64_t channel_queue(struct channel *chan, enum wire_op op, const void *fixed, const void *tail,
+uint64_t channel_queue(struct channel *chan, uint16_t op, const void *fixed, const void *tail,
 		       uint32_t tail_bytes);
 
 /* Says where the answer of the command just queued, @op, goes; both may be NULL. */
-void channel_expect(struct channel *chan, enum wire_op op, const struct channel_dest *dest,
+void channel_expect(struct channel *chan, uint16_t op, const struct channel_dest *dest,
 		    struct wire_answer *answer);
 
 /* Queues @op, sends, and waits for the answer.  Returns its status; WIRE_E_EXECUTOR when dead. */
-enum wire_status channel_call(struct channel *chan, enum wire_op op, const void *fixed,
+enum wire_status channel_call(struct channel *chan, uint16_t op, const void *fixed,
 			      const void *tail, uint32_t tail_bytes,
 			      const struct channel_dest *dest, struct wire_answer *answer);
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The tables of wire.h: operations with their sizes and names, the names of statuses.  Then the
- * checks of a frame that need nothing but the frame. */
+ * The tables of wire.h: what statuses mean, and the operations that every API has.  Then the checks
+ * of a frame that need nothing but the frame and its API. */
 #include "wire/wire.h"
 
 #include <string.h>
+
+#include "wire/api.h"
 
 const char *const wire_status_str[WIRE_NUM_STATUSES] = {
 	[WIRE_OK] = "ok",
@@ -19,32 +21,47 @@ const char *const wire_status_str[WIRE_NUM_STATUSES] = {
 	[WIRE_E_INVALID] = "the executor refused the request",
 	[WIRE_E_SETTINGS] = "the settings of this machine cannot be read: broker.log says why",
 	[WIRE_E_NO_BROKER] = "there is no broker on the host, or it does not answer",
+	[WIRE_E_API] = "the host has no executor for this interface, or for another version of it",
 };
 
-const struct wire_op_info wire_op_info[WIRE_NUM_OPS] = {
-#define OP(number, NAME, name, fixed, tail, answers)                                               \
-	[number] = {#name, sizeof(fixed), tail, answers},
-#include "wire/ops.def"
+/* ---- operations ---- */
+
+#define OP WIRE_OP_ASSERT
+#include "wire/core.def"
+#include "wire/mem.def"
+#undef OP
+
+static const struct wire_op neutral_ops[WIRE_API_OPS] = {
+#define OP(number, NAME, fixed, tail, answers) [number] = {#NAME, sizeof(fixed), tail, answers},
+#include "wire/core.def"
+#include "wire/mem.def"
 #undef OP
 };
 
-#define OP(number, NAME, name, fixed, tail, answers)                                               \
-	static_assert(sizeof(fixed) % WIRE_ALIGN == 0 && sizeof(fixed) + (tail) <= WIRE_MAX_BODY,  \
-		      #name);
-#include "wire/ops.def"
-#undef OP
-
-bool wire_frame_valid(const struct wire_frame *frame)
+const struct wire_op *wire_op_find(const struct wire_api *api, uint16_t op)
 {
-	const struct wire_op_info *info;
+	const struct wire_op *found;
 
-	if (frame->op == 0 || frame->op >= WIRE_NUM_OPS)
-		return false;
-	info = &wire_op_info[frame->op];
-	if (frame->n_fds != (frame->op == WIRE_OP_SHM_ADD))
-		return false;
-	return frame->body_bytes >= info->fixed_bytes &&
-	       frame->body_bytes - info->fixed_bytes <= info->max_tail_bytes;
+	if (op >= WIRE_API_OPS)
+		found = op - WIRE_API_OPS < api->n_ops ? &api->ops[op - WIRE_API_OPS] : NULL;
+	else if (op >= WIRE_MEM_OPS)
+		found = api->has_mem ? &neutral_ops[op] : NULL;
+	else if (op == WIRE_OP_EVENT_WANT || op == WIRE_OP_EVENT_DROP)
+		found = api->has_events ? &neutral_ops[op] : NULL;
+	else
+		found = &neutral_ops[op];
+	return found && found->name ? found : NULL;
+}
+
+const struct wire_op *wire_frame_op(const struct wire_api *api, const struct wire_frame *frame)
+{
+	const struct wire_op *op = wire_op_find(api, frame->op);
+
+	if (!op || frame->n_fds != (frame->op == WIRE_OP_SHM_ADD) ||
+	    frame->body_bytes < op->fixed_bytes ||
+	    frame->body_bytes - op->fixed_bytes > op->max_tail_bytes)
+		return NULL;
+	return op;
 }
 
 int wire_name_find(const char *const *table, int n, const char *name)

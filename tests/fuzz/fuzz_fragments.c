@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "exec/ggml/session.h"
+#include "exec/session.h"
 #include "lib/fake_ggml.h"
 
 enum {
@@ -121,15 +121,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return 0;
 	opts.fd = pair[0];
-	if (session_start(device, &opts, NULL))
+	if (fake_session_start(device, &opts))
 		abort();
 	pthread_create(&reader, NULL, drain, &pair[1]);
 	send_all(pair[1], data, size);
 	shutdown(pair[1], SHUT_WR);
 	pthread_join(reader, NULL); /* the session's end closes its side */
-	while (session_count(device))
+	while (card_n_sessions(device->card))
 		usleep(10);
-	if (device->committed_bytes)
+	if (device->card->committed_bytes)
 		abort(); /* something is charged to nobody */
 	close(pair[1]);
 	return 0;

@@ -37,7 +37,7 @@ static void ask(struct channel *chan)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct wire_welcome welcome;
+	struct fake_welcome welcome;
 	struct channel *chan = NULL;
 	int pair[2];
 
@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size > 1 && pil_write_all(pair[0], data + 1, size - 1))
 		abort();
 	shutdown(pair[0], SHUT_WR);
-	if (channel_create_fd(&chan, pair[1], NULL) == 0)
+	if (channel_create_fd(&chan, &wire_api_ggml, pair[1], NULL) == 0)
 		ask(chan);
 	channel_destroy(chan);
 	close(pair[0]);

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
-#include "exec/ggml/session.h"
+#include "exec/session.h"
 #include "lib/fake_ggml.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -52,13 +52,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0 || size > 1 << 20 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return 0;
 	opts.fd = pair[0];
-	if (session_start(device, &opts, NULL))
+	if (fake_session_start(device, &opts))
 		abort();
 	pthread_create(&reader, NULL, drain, &pair[1]);
 	if (pil_send_fds(pair[1], data, size, &shm_fd, 1) == 0)
 		shutdown(pair[1], SHUT_WR);
 	pthread_join(reader, NULL); /* the session's end closes its side */
-	while (session_count(device))
+	while (card_n_sessions(device->card))
 		usleep(10);
 	close(pair[1]);
 	return 0;

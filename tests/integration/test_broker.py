@@ -29,13 +29,15 @@ GATE = BUILD / "src" / "broker" / "pillion-gate"
 FAKE_GGML = BUILD / "tests" / "lib" / "ggml"
 DENY = BUILD / "tests" / "lib" / "deny"
 
-MAGIC, VERSION = 0x4E4C4950, 1
+MAGIC, VERSION = 0x4E4C4950, 2
+GGML, NULL = (1, 1), (2, 1)  # an API and its version
 LIST, OPEN = 1, 2
 PING = 1  # on the broker's own socket
-OK, E_VERSION, E_TOKEN, E_NO_DEVICE, E_EXECUTOR, E_BUSY, E_NO_MEMORY, E_FAILED, E_UNSUPPORTED, E_INVALID, E_SETTINGS, E_NO_BROKER = range(12)
-MEMORY, BUFFER_ALLOC, FENCE = 1, 4, 22
-DEVICE = struct.Struct("<IIQQ64s128s32s")
-WELCOME_BYTES = 48 + 64 + 64 * 16
+OK, E_VERSION, E_TOKEN, E_NO_DEVICE, E_EXECUTOR, E_BUSY, E_NO_MEMORY, E_FAILED, E_UNSUPPORTED, E_INVALID, E_SETTINGS, E_NO_BROKER, E_API = range(13)
+OPS = wire.OPS
+MEMORY, BUFFER_ALLOC, FENCE = OPS["MEMORY"], OPS["BUFFER_ALLOC"], OPS["FENCE"]
+DEVICE = struct.Struct("<IIQQ64s128s32sHHI")
+WELCOME_BYTES = 48  # before the body of the API's own
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
 
@@ -117,8 +119,8 @@ class Stream:
         self.s.close()
 
 
-def hello(want, token, device=0, magic=MAGIC, version=VERSION):
-    return struct.pack("<IHH32sI64s20x", magic, version, want, token, device, b"test")
+def hello(want, token, device=0, magic=MAGIC, version=VERSION, api=GGML):
+    return struct.pack("<IHH32sI64sHH16x", magic, version, want, token, device, b"test", *api)
 
 
 class World:
@@ -240,7 +242,8 @@ class World:
         welcome = s.take(WELCOME_BYTES)
         if len(welcome) < WELCOME_BYTES:
             return E_EXECUTOR
-        status = struct.unpack_from("<IHH", welcome)[2]
+        status, _, body_bytes = struct.unpack_from("<HII", welcome, 6)
+        s.body = s.take(body_bytes)
         s.memory_total, s.memory_free = struct.unpack_from("<QQ", welcome, 32)
         return s if status == OK else status
 
@@ -363,7 +366,9 @@ def test_commands_sent_along_with_the_hello_reach_the_executor(world):
     s = world.stream()
     s.send(hello(OPEN, world.token) + struct.pack("<HHIQ", FENCE, 0, 8, 0))
     assert s.answer() == (OK, 0)
-    assert len(s.take(WELCOME_BYTES)) == WELCOME_BYTES
+    welcome = s.take(WELCOME_BYTES)
+    assert len(welcome) == WELCOME_BYTES
+    s.take(struct.unpack_from("<I", welcome, 12)[0])
     assert struct.unpack("<HH", s.take(24)[:4]) == (FENCE, OK)
 
 
@@ -373,6 +378,9 @@ def test_commands_sent_along_with_the_hello_reach_the_executor(world):
     ("token", lambda t: hello(OPEN, bytes(32)), (E_TOKEN, 0)),
     ("want", lambda t: hello(7, t), None),
     ("device", lambda t: hello(OPEN, t, device=5), (E_NO_DEVICE, 0)),
+    ("no API", lambda t: hello(LIST, t, api=(0, 0)), None),
+    ("another API's device", lambda t: hello(OPEN, t, api=(77, 1)), (E_NO_DEVICE, 0)),
+    ("another version of the API", lambda t: hello(OPEN, t, api=(1, 9)), (E_API, 0)),
     ("device", lambda t: hello(OPEN, t, device=0xFFFFFFFF), (E_NO_DEVICE, 0)),
     ("garbage", lambda t: os.urandom(4096), None),
 ])
@@ -503,12 +511,12 @@ def hoard(s, n, buffer_bytes):
     handle = 1
     s.command(BUFFER_ALLOC, struct.pack("<IIQ", handle, 0, buffer_bytes))
     # a weight announced every 32 bytes
-    s.send(b"".join(frame(7, struct.pack("<IIQ4qII", handle, 0, 32 * i, 8, 1, 1, 1, 4, 0))
+    s.send(b"".join(frame(OPS["WEIGHT"], struct.pack("<IIQ4qII", handle, 0, 32 * i, 8, 1, 1, 1, 4, 0))
                     for i in range(min(buffer_bytes // 32, 65536))))
     # tables of graphs, refused but kept until they are patched
     tensors = bytes(272) * 16384
     for graph in range(1, 5):
-        s.send(frame(16, struct.pack("<II", graph, 16384), tensors))
+        s.send(frame(OPS["GRAPH_DEFINE"], struct.pack("<II", graph, 16384), tensors))
     # many small buffers
     s.send(b"".join(frame(BUFFER_ALLOC, struct.pack("<IIQ", i, 0, 1)) for i in range(2, 512)))
     s.s.settimeout(0.2)
@@ -521,12 +529,12 @@ def hoard(s, n, buffer_bytes):
     # and a frame that does not end: rows, or a graph, or a patch
     size = 4 << 20
     if n % 3 == 0:
-        s.send(struct.pack("<HHIIIQQQ", 12, 0, 32 + size, handle, 1024, 0, 4096, 4096))
+        s.send(struct.pack("<HHIIIQQQ", OPS["SET_2D"], 0, 32 + size, handle, 1024, 0, 4096, 4096))
         s.send(bytes(size - 8))
     elif n % 3 == 1:
-        s.send(struct.pack("<HHIII", 16, 0, 8 + 65536 * 272, 9, 65536) + bytes(65536 * 272 - 8))
+        s.send(struct.pack("<HHIII", OPS["GRAPH_DEFINE"], 0, 8 + 65536 * 272, 9, 65536) + bytes(65536 * 272 - 8))
     else:
-        s.send(struct.pack("<HHIII", 17, 0, 8 + 16384 * 272, 1, 1) + struct.pack("<IHH", 0, 0, 34))
+        s.send(struct.pack("<HHIII", OPS["GRAPH_PATCH"], 0, 8 + 16384 * 272, 1, 1) + struct.pack("<IHH", 0, 0, 34))
 
 
 @pytest.mark.parametrize("n_sessions", [12, 64])

@@ -10,22 +10,27 @@
 
 #include "base/fd.h"
 
-void fake_exec_welcome(struct wire_welcome *w, uint32_t flags)
+void fake_exec_welcome(struct fake_welcome *w, uint32_t flags)
 {
-	*w = (struct wire_welcome){
-		.magic = WIRE_MAGIC,
-		.version = WIRE_VERSION,
-		.flags = flags,
-		.n_types = 3,
-		.alignment = 64,
-		.max_buffer = 1 << 30,
-		.memory_total = 8,
-		.memory_free = 7,
-		.types = {{0, 1, 4, 0}, {8, 32, 34, 0}, {26, 1, 4, 0}},
+	*w = (struct fake_welcome){
+		.head =
+			{
+				.magic = WIRE_MAGIC,
+				.version = WIRE_VERSION,
+				.flags = flags,
+				.body_bytes = sizeof(w->body),
+				.alignment = 64,
+				.max_buffer = 1 << 30,
+				.memory_total = 8,
+				.memory_free = 7,
+			},
+		.body = {.n_types = 3, .types = {{0, 1, 4, 0}, {8, 32, 34, 0}, {26, 1, 4, 0}}},
 	};
-	memset(w->ops, 0xff, sizeof(w->ops));
-	memset(w->unary, 0xff, sizeof(w->unary));
-	memset(w->glu, 0xff, sizeof(w->glu));
+	if (flags & WIRE_WELCOME_REFERENCE)
+		w->body.flags |= GG_WELCOME_PLAIN_SIZE;
+	memset(w->body.ops, 0xff, sizeof(w->body.ops));
+	memset(w->body.unary, 0xff, sizeof(w->body.unary));
+	memset(w->body.glu, 0xff, sizeof(w->body.glu));
 }
 
 static uint8_t *place(struct fake_exec *x, uint32_t handle, uint64_t offset, uint64_t bytes)
@@ -143,7 +148,7 @@ static void on_frame(struct fake_exec *x, uint16_t op, const void *body, uint32_
 		if (place(x, a->buffer, 0, 0))
 			memset(x->buffers[slot], (int)((const uint32_t *)body)[1], x->bytes[slot]);
 		break;
-	case WIRE_OP_WEIGHT:
+	case GG_OP_WEIGHT:
 		memcpy(&x->weight, body, sizeof(x->weight));
 		break;
 	case WIRE_OP_COPY:
@@ -163,7 +168,7 @@ static void on_frame(struct fake_exec *x, uint16_t op, const void *body, uint32_
 	case WIRE_OP_MEMORY:
 		answer(x, op, &(struct wire_memory){7, 8}, sizeof(struct wire_memory), 0);
 		break;
-	case WIRE_OP_GRAPH_RUN:
+	case GG_OP_GRAPH_RUN:
 		x->failed = (uint16_t)x->run;
 		break;
 	case WIRE_OP_SET:
@@ -174,7 +179,7 @@ static void on_frame(struct fake_exec *x, uint16_t op, const void *body, uint32_
 		on_data(x, op, body, bytes);
 		break;
 	default:
-		if (wire_op_info[op].answers)
+		if (wire_op_find(&wire_api_ggml, op)->answers)
 			answer(x, op, NULL, 0, 1);
 	}
 }
@@ -186,7 +191,7 @@ static void *serve(void *arg)
 	uint8_t *in = malloc(cap);
 	int fds[4], n_fds = 0, n_frames = 0;
 	sigset_t pipe_signal = {0};
-	struct wire_welcome w;
+	struct fake_welcome w;
 	bool gone;
 
 	fake_exec_welcome(&w, x->flags);
@@ -202,7 +207,7 @@ static void *serve(void *arg)
 
 		if (have >= sizeof(f)) {
 			memcpy(&f, in, sizeof(f));
-			if (!wire_frame_valid(&f)) {
+			if (!wire_frame_op(&wire_api_ggml, &f)) {
 				x->bad = true;
 				break;
 			}

@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "wire/wire.h"
+#include "api/ggml/ggml.h"
 
 enum { FAKE_EXEC_BUFFERS = 16 };
 
@@ -23,7 +23,7 @@ struct fake_exec {
 	/* set at any time */
 	atomic_int die_after; /* so many more frames; 0: never */
 	/* what was seen; read after fake_exec_finish() or under a command that was answered */
-	unsigned count[WIRE_NUM_OPS];
+	unsigned count[WIRE_MAX_OPS];
 	unsigned reads; /* system calls it took to receive all */
 	uint8_t *buffers[FAKE_EXEC_BUFFERS];
 	uint64_t bytes[FAKE_EXEC_BUFFERS];
@@ -35,8 +35,13 @@ struct fake_exec {
 	uint64_t shm_bytes[WIRE_MAX_SHM];
 };
 
+struct fake_welcome {
+	struct wire_welcome head;
+	struct gg_welcome body;
+};
+
 /* The welcome it sends, with the types F32, Q8_0 and I32. */
-void fake_exec_welcome(struct wire_welcome *w, uint32_t flags);
+void fake_exec_welcome(struct fake_welcome *w, uint32_t flags);
 
 /* Starts it in a thread; returns the program's end of the stream. */
 int fake_exec_start(struct fake_exec *x);

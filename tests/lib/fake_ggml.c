@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/ggml/tensor_ops.h"
+#include "exec/ggml/commands.h"
 #include "lib/fake_ggml.h"
 
 #include <stdlib.h>
@@ -382,6 +383,11 @@ struct gg_device *fake_device_new(void)
 	if (card_create(&card, -1, 0, NULL) || gg_device_open(&device, host, "Fake", card, NULL))
 		abort();
 	return device;
+}
+
+int fake_session_start(struct gg_device *device, const struct session_opts *opts)
+{
+	return session_start(&exec_api_ggml, device, device->card, opts, NULL);
 }
 
 void fake_device_free(struct gg_device *device)

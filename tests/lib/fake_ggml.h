@@ -6,10 +6,14 @@
 #define PIL_FAKE_GGML_H
 
 #include "exec/ggml/device.h"
+#include "exec/session.h"
 
 /* A fresh device with one extra buffer type that takes 2-D matrices.  Freed by fake_device_free().
  */
 struct gg_device *fake_device_new(void);
+
+/* A session on it, as session_start(). */
+int fake_session_start(struct gg_device *device, const struct session_opts *opts);
 void fake_device_free(struct gg_device *device);
 
 /* Graphs computed so far, and the number of nodes of the last one. */

@@ -6,8 +6,9 @@ import re
 import socket
 import struct
 
-MAGIC, VERSION, OPEN = 0x4E4C4950, 1, 2
-WELCOME_BYTES = 48 + 64 + 64 * 16
+MAGIC, VERSION, OPEN = 0x4E4C4950, 2, 2
+GGML = 1, 1  # the API and its version
+WELCOME_BYTES = 48  # before the body of the API's own
 F32 = 0
 NODE = 1 | 32  # to be computed
 SOURCES = pathlib.Path(__file__).parents[2] / "src"
@@ -18,7 +19,7 @@ def numbers(file, word):
     return {name: int(number) for number, name in re.findall(rf"^{word}\((\d+), (\w+)", text, re.M)}
 
 
-OPS = numbers("wire/ops.def", "OP")
+OPS = numbers("wire/core.def", "OP") | numbers("wire/mem.def", "OP") | numbers("api/ggml/ops.def", "OP")
 TENSOR_OPS = numbers("api/ggml/tensor_ops.def", "TENSOR_OP")
 NO_ANSWER = {"BUFFER_FREE", "BUFFER_CLEAR", "WEIGHT", "SET", "FILL", "COPY", "GRAPH_DEFINE",
              "GRAPH_PATCH", "GRAPH_RUN", "GRAPH_FREE"}
@@ -40,12 +41,12 @@ class Session:
         self.s = socket.socket(socket.AF_UNIX)
         self.s.settimeout(timeout)
         self.s.connect(str(path))
-        self.s.sendall(struct.pack("<IHH32sI64s20x", MAGIC, VERSION, OPEN, token, device,
-                                   b"test"))
+        self.s.sendall(struct.pack("<IHH32sI64sHH16x", MAGIC, VERSION, OPEN, token, device, b"test", *GGML))
         status = struct.unpack("<IHHII", self.take(16))[2]
         assert status == 0, f"hello: {status}"
         welcome = self.take(WELCOME_BYTES)
-        self.status = struct.unpack_from("<IHH", welcome)[2]
+        self.status, _, body_bytes = struct.unpack_from("<HII", welcome, 6)
+        self.take(body_bytes)
 
     def take(self, n):
         data = b""

@@ -67,9 +67,9 @@ static inline bool connect_to(struct rig *r, int fd)
 {
 	struct channel *chan = NULL;
 
-	if (channel_create_fd(&chan, fd, NULL))
+	if (channel_create_fd(&chan, &wire_api_ggml, fd, NULL))
 		return false;
-	if (!query_init(&r->dev.query, &gplugin.opmap, &chan->welcome)) {
+	if (!query_init(&r->dev.query, &gplugin.opmap, gg_welcome_of(chan))) {
 		channel_destroy(chan);
 		return false;
 	}

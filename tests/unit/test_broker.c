@@ -38,7 +38,8 @@ static struct wire_hello good_hello(void)
 {
 	return (struct wire_hello){.magic = WIRE_MAGIC,
 				   .version = WIRE_VERSION,
-				   .want = WIRE_WANT_LIST};
+				   .want = WIRE_WANT_LIST,
+				   .api = 1};
 }
 
 static enum hello_state feed(struct hello *h, const void *bytes, size_t len)
@@ -196,6 +197,7 @@ static void test_token_is_of_one_machine(void **state)
 /* ---- the table of devices ---- */
 
 static const struct wire_device cpu = {.index = 0,
+				       .api = 1,
 				       .flags = WIRE_DEVICE_REFERENCE,
 				       .memory_total = 9ull << 33,
 				       .memory_free = 5,
@@ -203,6 +205,8 @@ static const struct wire_device cpu = {.index = 0,
 				       .description = "a \"processor\" \xc3\xa9",
 				       .card = "cpu"};
 static const struct wire_device gpu = {.index = 3,
+				       .api = 1,
+				       .api_version = 2,
 				       .memory_total = 1,
 				       .name = "GPU",
 				       .card = "0000:01:00.0"};
@@ -228,9 +232,11 @@ static void test_devices_cache_of_another_key_or_malformed_is_refused(void **sta
 		"{\"key\":\"key\"}",
 		"{\"key\":\"key\",\"devices\":{}}",
 		"{\"key\":\"key\",\"devices\":[1]}",
-		"{\"key\":\"key\",\"devices\":[{\"index\":0,\"flags\":0,\"memory_total\":-1,"
+		"{\"key\":\"key\",\"devices\":[{\"index\":0,\"flags\":0,\"api\":1,"
+		"\"api_version\":1,\"memory_total\":-1,"
 		"\"memory_free\":0,\"name\":\"a\",\"description\":\"\",\"card\":\"a\"}]}",
-		"{\"key\":\"key\",\"devices\":[{\"index\":0,\"flags\":0,\"memory_total\":1,"
+		"{\"key\":\"key\",\"devices\":[{\"index\":0,\"flags\":0,\"api\":1,"
+		"\"api_version\":1,\"memory_total\":1,"
 		"\"memory_free\":0,\"name\":\"\",\"description\":\"\",\"card\":\"a\"}]}",
 		"{\"key\":\"key\",\"devices\":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}",
 	};

@@ -27,7 +27,7 @@ static struct channel *open_fake(struct fake_exec *x)
 	struct channel *chan = NULL;
 	struct pil_err err = {0};
 
-	assert_int_equal(channel_create_fd(&chan, fake_exec_start(x), &err), 0);
+	assert_int_equal(channel_create_fd(&chan, &wire_api_ggml, fake_exec_start(x), &err), 0);
 	return chan;
 }
 
@@ -66,7 +66,7 @@ static void *deaf_at_first(void *arg)
 static void test_broker_that_drops_us_is_asked_again(void **state)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct channel_target target = {0};
+	struct channel_target target = {.api = &wire_api_ggml};
 	struct wire_device device;
 	struct pil_err err = {0};
 	pthread_t broker;
@@ -128,7 +128,7 @@ static void test_a_token_costs_one_write_and_one_wait(void **state)
 
 			channel_queue(chan, WIRE_OP_SET, &set, "0123456789abcde", 16);
 		}
-		chan->need = channel_queue(chan, WIRE_OP_GRAPH_RUN, &run, NULL, 0);
+		chan->need = channel_queue(chan, GG_OP_GRAPH_RUN, &run, NULL, 0);
 		chan->need = channel_queue(chan, WIRE_OP_GET, &get, NULL, 0);
 		channel_expect(chan, WIRE_OP_GET, &dest, NULL);
 		assert_int_equal(chan->sent + 15, chan->seq);
@@ -161,7 +161,7 @@ static void test_a_run_without_a_read_is_waited_for(void **state)
 	struct wire_graph_run run = {.graph = 1};
 
 	(void)state;
-	chan->need = channel_queue(chan, WIRE_OP_GRAPH_RUN, &run, NULL, 0);
+	chan->need = channel_queue(chan, GG_OP_GRAPH_RUN, &run, NULL, 0);
 	assert_true(channel_synchronize(chan));
 	assert_int_equal(x.count[WIRE_OP_FENCE], 1);
 	assert_int_equal(chan->failed, WIRE_E_FAILED);
@@ -296,7 +296,7 @@ static void test_uploads_arrive_whole(void **state)
 /* ---- a peer that goes away or talks nonsense ---- */
 
 struct script { /* the answers to ask_all() */
-	struct wire_welcome welcome;
+	struct fake_welcome welcome;
 	struct wire_answer fence;
 	struct wire_answer get;
 	char data[24];
@@ -330,7 +330,7 @@ static bool ask_all(const void *bytes, size_t len, char *data, struct wire_memor
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	assert_int_equal(pil_write_all(pair[0], bytes, len), 0);
 	shutdown(pair[0], SHUT_WR);
-	if (channel_create_fd(&chan, pair[1], NULL)) {
+	if (channel_create_fd(&chan, &wire_api_ggml, pair[1], NULL)) {
 		close(pair[0]);
 		return false;
 	}
@@ -400,13 +400,13 @@ static void test_wrong_answers_end_the_channel(void **state)
 	s.fence.failed = 999;
 	assert_false(ask_all(&s, sizeof(s), data, &numbers));
 	script_init(&s);
-	s.welcome.magic = 0;
+	s.welcome.head.magic = 0;
 	assert_false(ask_all(&s, sizeof(s), data, &numbers));
 	script_init(&s);
-	s.welcome.alignment = 48;
+	s.welcome.head.alignment = 48;
 	assert_false(ask_all(&s, sizeof(s), data, &numbers));
 	script_init(&s);
-	s.welcome.n_types = WIRE_MAX_TYPES + 1;
+	s.welcome.head.body_bytes -= 8;
 	assert_false(ask_all(&s, sizeof(s), data, &numbers));
 }
 

@@ -148,7 +148,7 @@ static void test_weights_are_announced_with_their_uses(void **state)
 	uint32_t data[64] = {0};
 
 	(void)state;
-	begin(&r, ABI_V3, WIRE_WELCOME_PLAIN_SIZE);
+	begin(&r, ABI_V3, WIRE_WELCOME_REFERENCE);
 	dummy.buft = &r.dev.buft;
 	w = tensor(NULL, 0, 64);
 	strcpy(w.name, "blk.0.ffn_up.weight");
@@ -156,12 +156,12 @@ static void test_weights_are_announced_with_their_uses(void **state)
 	op.src[0] = &w;
 	assert_true(r.dev.abi.iface.supports_op(&r.dev.abi, &op));
 	assert_true(r.dev.abi.iface.supports_op(&r.dev.abi, &op));
-	assert_int_equal(r.x.count[WIRE_OP_SUPPORTS], 1); /* the second was remembered */
+	assert_int_equal(r.x.count[GG_OP_SUPPORTS], 1); /* the second was remembered */
 	op.op = 4;
 	assert_false(r.dev.abi.iface.supports_op(&r.dev.abi, &op));
 	op.op = 0;
 	op.type = 2; /* not laid out alike: the executor has no such type */
-	assert_int_equal(r.x.count[WIRE_OP_SUPPORTS], 1);
+	assert_int_equal(r.x.count[GG_OP_SUPPORTS], 1);
 	op.op = 1;
 	assert_false(r.dev.abi.iface.supports_op(&r.dev.abi, &op));
 
@@ -173,7 +173,7 @@ static void test_weights_are_announced_with_their_uses(void **state)
 	b->iface.set_tensor(b, &w, data, 128, 128);
 	b->iface.set_tensor(b, &w, data, 0, 128);
 	b->iface.get_tensor(b, &w, data, 0, 4);
-	assert_int_equal(r.x.count[WIRE_OP_WEIGHT], 1);
+	assert_int_equal(r.x.count[GG_OP_WEIGHT], 1);
 	assert_int_equal(r.x.weight.uses & WIRE_USE_MUL_MAT, WIRE_USE_MUL_MAT);
 	assert_int_equal(r.x.weight.offset, 128);
 	assert_int_equal(r.x.weight.ne[0], 64);
@@ -201,7 +201,7 @@ static void test_a_failed_run_is_told_with_the_next(void **state)
 	r.backend->iface.synchronize(r.backend);
 	assert_int_equal(r.backend->iface.graph_compute(r.backend, &graph), ABI_STATUS_SUCCESS);
 	r.backend->iface.synchronize(r.backend);
-	assert_int_equal(r.x.count[WIRE_OP_GRAPH_DEFINE], 2); /* told anew after the failure */
+	assert_int_equal(r.x.count[GG_OP_GRAPH_DEFINE], 2); /* told anew after the failure */
 	release(b);
 	end(&r);
 }
@@ -257,7 +257,8 @@ static void test_memory_is_that_of_the_session_and_without_a_host_none_is_free(v
 	end(&r);
 
 	/* neither a session nor a list: what was known at the start, and nothing free */
-	gplugin.target = (struct channel_target){.broker = "/nonexistent/broker.sock"};
+	gplugin.target = (struct channel_target){.api = &wire_api_ggml,
+						 .broker = "/nonexistent/broker.sock"};
 	gdev_init(&alone, 0, &info);
 	alone.abi.iface.get_memory(&alone.abi, &free_bytes, &total);
 	assert_true(alone.open_failed);

@@ -250,7 +250,8 @@ struct setup {
 static void begin(struct setup *s)
 {
 	memset(s, 0, sizeof(*s));
-	assert_int_equal(channel_create_fd(&s->chan, fake_exec_start(&s->x), NULL), 0);
+	assert_int_equal(channel_create_fd(&s->chan, &wire_api_ggml, fake_exec_start(&s->x), NULL),
+			 0);
 }
 
 static void run(struct setup *s, struct chain *c)
@@ -270,9 +271,9 @@ static void end(struct setup *s)
 
 static void expect(const struct setup *s, unsigned defines, unsigned patches, unsigned runs)
 {
-	assert_int_equal(s->x.count[WIRE_OP_GRAPH_DEFINE], defines);
-	assert_int_equal(s->x.count[WIRE_OP_GRAPH_PATCH], patches);
-	assert_int_equal(s->x.count[WIRE_OP_GRAPH_RUN], runs);
+	assert_int_equal(s->x.count[GG_OP_GRAPH_DEFINE], defines);
+	assert_int_equal(s->x.count[GG_OP_GRAPH_PATCH], patches);
+	assert_int_equal(s->x.count[GG_OP_GRAPH_RUN], runs);
 }
 
 static void test_the_same_uid_is_not_even_looked_at(void **state)

@@ -21,8 +21,8 @@
 #include "emulated.h"
 #include "exec/file_map.h"
 #include "exec/ggml/buffers.h"
-#include "exec/ggml/session.h"
 #include "exec/mapping.h"
+#include "exec/session.h"
 #include "exec/stream.h"
 #include "in_child.h"
 #include "lib/bound.h"
@@ -43,15 +43,18 @@ static struct peer connect_peer(struct gg_device *device, const char *machine, u
 				    .shm_ok = true};
 	struct timeval limit = {.tv_sec = bound_ms(5000) / 1000};
 	struct peer p = {.device = device};
+	struct gg_welcome body;
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	setsockopt(pair[1], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	opts.fd = pair[0];
 	p.fd = pair[1];
-	assert_int_equal(session_start(device, &opts, NULL), 0);
+	assert_int_equal(fake_session_start(device, &opts), 0);
 	assert_int_equal(pil_read_all(p.fd, &p.welcome, sizeof(p.welcome)), 0);
 	assert_int_equal(p.welcome.status, WIRE_OK);
+	assert_int_equal(p.welcome.body_bytes, sizeof(body));
+	assert_int_equal(pil_read_all(p.fd, &body, sizeof(body)), 0);
 	return p;
 }
 
@@ -74,7 +77,7 @@ static int greeted_with_few_threads(void *arg)
 	    setrlimit(RLIMIT_NPROC, &most))
 		return 100;
 	opts.fd = pair[0];
-	if (session_start(device, &opts, NULL) && most.rlim_cur > 8)
+	if (fake_session_start(device, &opts) && most.rlim_cur > 8)
 		return 101;
 	if (pil_read_all(pair[1], &welcome, sizeof(welcome)))
 		return 102;
@@ -102,7 +105,7 @@ static void send_op(struct peer *p, uint16_t op, const void *fixed, const void *
 		    uint32_t tail_bytes)
 {
 	static const char zero[8];
-	uint32_t fixed_bytes = wire_op_info[op].fixed_bytes;
+	uint32_t fixed_bytes = wire_op_find(&wire_api_ggml, op)->fixed_bytes;
 	struct wire_frame f = {.op = op, .body_bytes = fixed_bytes + tail_bytes};
 	struct iovec iov[] = {{&f, sizeof(f)},
 			      {(void *)fixed, fixed_bytes},
@@ -329,7 +332,7 @@ static void test_whole_weight_goes_where_the_device_wants_it(void **state)
 
 	fake_weights_placed = 0;
 	assert_int_equal(alloc(&p, 1, sizeof(data) * 4), WIRE_OK);
-	send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(&p, GG_OP_WEIGHT, &w, NULL, 0);
 	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1}, data, sizeof(data) / 2);
 	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = sizeof(data) / 2}, data,
 		sizeof(data) / 2);
@@ -337,7 +340,7 @@ static void test_whole_weight_goes_where_the_device_wants_it(void **state)
 	assert_int_equal(fake_weights_placed, 1);
 	w.offset = sizeof(data);
 	w.uses = WIRE_USE_MUL_MAT | WIRE_USE_OTHER; /* read by rows as well: stays plain */
-	send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(&p, GG_OP_WEIGHT, &w, NULL, 0);
 	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = sizeof(data)}, data,
 		sizeof(data));
 	assert_int_equal(fence(&p).failed, WIRE_OK);
@@ -346,7 +349,7 @@ static void test_whole_weight_goes_where_the_device_wants_it(void **state)
 	w.uses = WIRE_USE_MUL_MAT;
 	w.ne[1] = 4;
 	w.ne[3] = 2; /* one matrix per head: what is multiplied with them may be of any layout */
-	send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(&p, GG_OP_WEIGHT, &w, NULL, 0);
 	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = w.offset}, data,
 		sizeof(data));
 	assert_int_equal(fence(&p).failed, WIRE_OK);
@@ -441,7 +444,7 @@ static void lend_weight(struct peer *p, int fd)
 
 	assert_int_equal(add_file(p, fd, WIRE_SHM_FILE, WEIGHT_AT + WEIGHT_BYTES), WIRE_OK);
 	assert_int_equal(alloc(p, 1, WEIGHT_BYTES + 4096), WIRE_OK);
-	send_op(p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(p, GG_OP_WEIGHT, &w, NULL, 0);
 	send_op(p, WIRE_OP_SET_SHM,
 		&(struct wire_set_shm){
 			.buffer = 1, .shm = 1, .shm_offset = WEIGHT_AT, .bytes = WEIGHT_BYTES},
@@ -524,9 +527,9 @@ static void test_indices_do_not_stay_in_a_file(void **state)
 	assert_int_equal(pwrite(fd, zero, sizeof(zero), WEIGHT_AT), sizeof(zero));
 	lend_weight(&p, fd);
 	fake_graphs_computed = 0;
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3},
-		t, sizeof(t));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3}, t,
+		sizeof(t));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(fake_graphs_computed, 1);
 	assert_int_equal(pwrite(fd, &after, sizeof(after), WEIGHT_AT), sizeof(after));
@@ -559,9 +562,9 @@ static void test_what_is_sorted_does_not_stay_in_a_file(void **state)
 
 	lend_weight(&p, fd);
 	fake_graphs_computed = 0;
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2},
-		t, sizeof(t));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t,
+		sizeof(t));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(fake_graphs_computed, 1);
 	assert_int_equal(pwrite(fd, &after, sizeof(after), WEIGHT_AT), sizeof(after));
@@ -585,9 +588,9 @@ static void test_what_a_graph_writes_to_does_not_stay_in_a_file(void **state)
 
 	t[1].src[0] = 1;
 	lend_weight(&p, fd);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2},
-		t, sizeof(t));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t,
+		sizeof(t));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(pwrite(fd, &after, sizeof(after), WEIGHT_AT), sizeof(after));
 	get(&p, 0, &got, sizeof(got));
@@ -627,9 +630,9 @@ static void test_factors_of_a_rotation_do_not_stay_in_a_file(void **state)
 	float got = 0;
 
 	lend_weight(&p, fd);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 4},
-		t, sizeof(t));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 4}, t,
+		sizeof(t));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(pwrite(fd, &after, sizeof(after), WEIGHT_AT + 4), sizeof(after));
 	get(&p, 4, &got, sizeof(got));
@@ -778,19 +781,19 @@ static void test_graph_is_sent_once_patched_and_run_by_id(void **state)
 	t[2].src[1] = 2;
 	fake_graphs_computed = 0;
 	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3},
-		t, sizeof(t));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
-	send_op(&p, WIRE_OP_GRAPH_PATCH, &(struct wire_graph_patch){.graph = 5, .n_runs = 1},
-		&patch, sizeof(patch));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3}, t,
+		sizeof(t));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_PATCH, &(struct wire_graph_patch){.graph = 5, .n_runs = 1}, &patch,
+		sizeof(patch));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(fake_graphs_computed, 2);
 	assert_int_equal(fake_last_n_nodes, 1);
 	patch.word = 256; /* behind the buffer's end: refused, and the session goes on */
-	send_op(&p, WIRE_OP_GRAPH_PATCH, &(struct wire_graph_patch){.graph = 5, .n_runs = 1},
-		&patch, sizeof(patch));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_PATCH, &(struct wire_graph_patch){.graph = 5, .n_runs = 1}, &patch,
+		sizeof(patch));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_E_INVALID);
 	assert_int_equal(fake_graphs_computed, 2);
 	close(p.fd);
@@ -820,15 +823,15 @@ static void test_an_index_the_graph_computes_is_looked_at_before_its_use(void **
 	t[5].src[0] = 2;
 	fake_graphs_computed = 0;
 	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 6},
-		t, sizeof(t));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 6}, t,
+		sizeof(t));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(fake_graphs_computed, 2);
 	assert_int_equal(fake_last_n_nodes, 2);
 	index[15] = 16;
 	send_op(&p, WIRE_OP_SET, &set, index, sizeof(index));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_E_INVALID);
 	assert_int_equal(fake_graphs_computed, 3); /* not the part that reads it */
 	assert_int_equal(fake_last_n_nodes, 1);
@@ -847,9 +850,9 @@ static void test_a_node_that_is_not_computed_is_none_for_the_back_end(void **sta
 	t[2].src[0] = 2;
 	fake_graphs_computed = 0;
 	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3},
-		t, sizeof(t));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3}, t,
+		sizeof(t));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(fake_graphs_computed, 1);
 	assert_int_equal(fake_last_n_nodes, 1);
@@ -865,10 +868,10 @@ static void test_graph_on_a_freed_buffer_is_not_run(void **state)
 	t[1].src[0] = 1;
 	fake_graphs_computed = 0;
 	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2},
-		t, sizeof(t));
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t,
+		sizeof(t));
 	send_op(&p, WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = 1}, NULL, 0);
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_E_INVALID);
 	assert_int_equal(fake_graphs_computed, 0);
 	close(p.fd);
@@ -889,7 +892,7 @@ static void test_graphs_of_a_session_are_bounded(void **state)
 	for (uint32_t slot = 1; slot <= 6; slot++) {
 		struct wire_graph_define define = {.graph = slot, .n_tensors = n};
 
-		send_op(&p, WIRE_OP_GRAPH_DEFINE, &define, t, (uint32_t)(n * sizeof(*t)));
+		send_op(&p, GG_OP_GRAPH_DEFINE, &define, t, (uint32_t)(n * sizeof(*t)));
 		refused += fence(&p).failed == WIRE_E_NO_MEMORY;
 	}
 	assert_int_equal(refused, 2);
@@ -911,8 +914,7 @@ static void test_graphs_of_a_machine_are_bounded(void **state)
 		for (uint32_t slot = 1; slot <= 4; slot++) {
 			struct wire_graph_define define = {.graph = slot, .n_tensors = n};
 
-			send_op(&p[i], WIRE_OP_GRAPH_DEFINE, &define, t,
-				(uint32_t)(n * sizeof(*t)));
+			send_op(&p[i], GG_OP_GRAPH_DEFINE, &define, t, (uint32_t)(n * sizeof(*t)));
 			refused += fence(&p[i]).failed == WIRE_E_NO_MEMORY;
 		}
 		assert_int_equal(refused, i < 4 ? 0 : 4);
@@ -929,8 +931,8 @@ static void *send_large_frame(void *arg)
 	const uint32_t n = WIRE_MAX_TENSORS / 2;
 	struct wire_tensor *t = calloc(n, sizeof(*t));
 
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 1, .n_tensors = n},
-		t, (uint32_t)(n * sizeof(*t)));
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 1, .n_tensors = n}, t,
+		(uint32_t)(n * sizeof(*t)));
 	free(t);
 	send_op(&p, WIRE_OP_FENCE, &(struct wire_empty){0}, NULL, 0);
 	return NULL;
@@ -947,7 +949,7 @@ static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	assert_int_equal(stream_init(&s, pair[0], account), 0);
+	assert_int_equal(stream_init(&s, pair[0], &wire_api_ggml, account), 0);
 	before = s.in_cap;
 	assert_int_equal(pthread_create(&sender, NULL, send_large_frame, &pair[1]), 0);
 	assert_int_equal(stream_next(&s, &f, &fixed), 1);
@@ -965,7 +967,7 @@ static void test_what_is_forgotten_of_a_large_frame_takes_no_room(void **state)
 /* The header of a frame whose tail is still to come. */
 static void send_head(int fd, uint16_t op, const void *fixed, uint32_t tail_bytes)
 {
-	uint32_t fixed_bytes = wire_op_info[op].fixed_bytes;
+	uint32_t fixed_bytes = wire_op_find(&wire_api_ggml, op)->fixed_bytes;
 	struct wire_frame f = {.op = op, .body_bytes = fixed_bytes + tail_bytes};
 	struct iovec iov[] = {{&f, sizeof(f)}, {(void *)fixed, fixed_bytes}};
 
@@ -986,7 +988,7 @@ static void test_frames_are_aligned_wherever_reads_end(void **state)
 
 			assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
 					 0);
-			assert_int_equal(stream_init(&s, pair[0], NULL), 0);
+			assert_int_equal(stream_init(&s, pair[0], &wire_api_ggml, NULL), 0);
 			send_head(pair[1], WIRE_OP_SET, &(struct wire_set){.buffer = 1}, bytes);
 			assert_int_equal(pil_write_all(pair[1], tail, there), 0);
 			assert_int_equal(stream_next(&s, &f, &fixed), 1);
@@ -1028,20 +1030,20 @@ static void test_tables_count_in_the_quota(void **state)
 
 	assert_int_equal(alloc(&p, 1, 2 << 20), WIRE_OK);
 	before = left_of(&p);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 1, .n_tensors = n},
-		t, (uint32_t)(n * sizeof(*t)));
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 1, .n_tensors = n}, t,
+		(uint32_t)(n * sizeof(*t)));
 	assert_int_equal(fence(&p).failed, WIRE_E_INVALID); /* no shapes; kept all the same */
 	assert_true(left_of(&p) + n * sizeof(*t) < before + ACCOUNT_FREE_HELD_BYTES);
 	before = left_of(&p);
 	for (uint32_t i = 0; i < n / 2; i++, w.offset += 32)
-		send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+		send_op(&p, GG_OP_WEIGHT, &w, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_true(left_of(&p) + n / 2 * sizeof(*t) < before);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 2, .n_tensors = n},
-		t, (uint32_t)(n * sizeof(*t)));
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 2, .n_tensors = n}, t,
+		(uint32_t)(n * sizeof(*t)));
 	assert_int_equal(fence(&p).failed, WIRE_E_NO_MEMORY);
-	send_op(&p, WIRE_OP_GRAPH_FREE, &(struct wire_graph_free){.graph = 2}, NULL, 0);
-	send_op(&p, WIRE_OP_GRAPH_FREE, &(struct wire_graph_free){.graph = 1}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_FREE, &(struct wire_graph_free){.graph = 2}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_FREE, &(struct wire_graph_free){.graph = 1}, NULL, 0);
 	send_op(&p, WIRE_OP_BUFFER_FREE, &(struct wire_buffer_free){.buffer = 1}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(left_of(&p), QUOTA);
@@ -1085,15 +1087,15 @@ static void test_patch_is_for_a_graph_and_of_its_size(void **state)
 	struct wire_tensor t = f32(WIRE_T_NONE, 0, 0);
 
 	/* refused before any of it arrives */
-	send_head(p.fd, WIRE_OP_GRAPH_PATCH, &patch, WIRE_MAX_GRAPH_TAIL);
+	send_head(p.fd, GG_OP_GRAPH_PATCH, &patch, WIRE_MAX_GRAPH_TAIL);
 	expect_ended(&p);
 	close(p.fd);
 	p = connect_peer(*state, "m", 0);
 	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 1},
-		&t, sizeof(t));
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 1}, &t,
+		sizeof(t));
 	assert_int_equal(fence(&p).failed, WIRE_OK);
-	send_head(p.fd, WIRE_OP_GRAPH_PATCH, &patch, 1024);
+	send_head(p.fd, GG_OP_GRAPH_PATCH, &patch, 1024);
 	expect_ended(&p);
 	close(p.fd);
 }
@@ -1112,7 +1114,7 @@ static void test_nothing_is_written_across_a_placed_weight(void **state)
 
 	fake_weights_placed = 0;
 	assert_int_equal(alloc(&p, 1, BYTES + 4096), WIRE_OK);
-	send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+	send_op(&p, GG_OP_WEIGHT, &w, NULL, 0);
 	send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1, .offset = AT}, data, BYTES);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(fake_weights_placed, 1);
@@ -1122,7 +1124,7 @@ static void test_nothing_is_written_across_a_placed_weight(void **state)
 		t[1].nb[1] = t[1].nb[2] = t[1].nb[3] = to;
 		memcpy(t[0].ne, t[1].ne, sizeof(t[0].ne));
 		memcpy(t[0].nb, t[1].nb, sizeof(t[0].nb));
-		send_op(&p, WIRE_OP_GRAPH_DEFINE,
+		send_op(&p, GG_OP_GRAPH_DEFINE,
 			&(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t, sizeof(t));
 		assert_int_equal(fence(&p).failed, to > AT ? WIRE_E_UNSUPPORTED : WIRE_OK);
 	}
@@ -1145,7 +1147,7 @@ static void test_ends_of_placed_weights_count_in_the_quota(void **state)
 	for (int round = 0; round < 2; round++) { /* the second time in the same places */
 		for (uint32_t i = 0; i < N; i++) {
 			w.offset = i * BYTES;
-			send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+			send_op(&p, GG_OP_WEIGHT, &w, NULL, 0);
 			send_op(&p, WIRE_OP_SET,
 				&(struct wire_set){.buffer = 1, .offset = w.offset}, data,
 				sizeof(data));
@@ -1171,9 +1173,9 @@ static void test_names_are_printable_when_ggml_sees_them(void **state)
 	t[1].src[0] = 1;
 	strcpy(t[1].name, "a b\33]0;owned\7\r\n\x80\x9b%s");
 	assert_int_equal(alloc(&p, 1, 256), WIRE_OK);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2},
-		t, sizeof(t));
-	send_op(&p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t,
+		sizeof(t));
+	send_op(&p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_string_equal(fake_last_name, "a b?]0;owned?????%s");
 	close(p.fd);
@@ -1187,7 +1189,7 @@ static void define_graph(struct peer *p)
 
 	t[1].src[0] = 1;
 	assert_int_equal(alloc(p, 1, 4 << 20), WIRE_OK);
-	send_op(p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t,
+	send_op(p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 2}, t,
 		sizeof(t));
 	assert_int_equal(fence(p).failed, WIRE_OK);
 }
@@ -1197,7 +1199,7 @@ static void run_long_graph(struct peer *p)
 {
 	fake_graphs_computed = 0;
 	fake_compute_ms = 10000;
-	send_op(p, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(p, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	while (!__atomic_load_n(&fake_graphs_computed, __ATOMIC_SEQ_CST))
 		usleep(1000);
 	fake_compute_ms = 0;
@@ -1212,10 +1214,10 @@ static void test_graph_gives_way_when_others_wait_too_long(void **state)
 	define_graph(&greedy);
 	define_graph(&other);
 	run_long_graph(&greedy);
-	send_op(&other, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&other, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&other).failed, WIRE_OK);
 	assert_int_equal(fence(&greedy).failed, WIRE_E_FAILED);
-	send_op(&greedy, WIRE_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
+	send_op(&greedy, GG_OP_GRAPH_RUN, &(struct wire_graph_run){.graph = 5}, NULL, 0);
 	assert_int_equal(fence(&greedy).failed, WIRE_OK);
 	close(greedy.fd);
 	close(other.fd);
@@ -1274,16 +1276,16 @@ static void test_scratch_memory_counts(void **state)
 	};
 
 	assert_int_equal(alloc(&p, 1, 4 << 20), WIRE_OK);
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3},
-		t, sizeof(t));
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 5, .n_tensors = 3}, t,
+		sizeof(t));
 	assert_int_equal(fence(&p).failed, WIRE_OK);
 	assert_int_equal(alloc(&p, 2, 4 << 20), WIRE_E_NO_MEMORY);
 	assert_int_equal(alloc(&p, 2, (4 << 20) - (512 << 10) + 4096), WIRE_OK);
 	t[1].ne[1] = t[2].ne[1] = 257; /* a row more */
 	t[1].nb[2] = t[1].nb[3] = 257 * 4096;
 	t[2].nb[2] = t[2].nb[3] = 257 * 4;
-	send_op(&p, WIRE_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 6, .n_tensors = 3},
-		t, sizeof(t));
+	send_op(&p, GG_OP_GRAPH_DEFINE, &(struct wire_graph_define){.graph = 6, .n_tensors = 3}, t,
+		sizeof(t));
 	assert_int_equal(fence(&p).failed, WIRE_E_NO_MEMORY);
 	close(p.fd);
 	wait_until_gone(*state);
@@ -1337,7 +1339,7 @@ static void test_weight_that_is_larger_converted_pays_for_it(void **state)
 
 		fake_weights_placed = 0;
 		assert_int_equal(alloc(&p, 1, sizeof(data)), WIRE_OK);
-		send_op(&p, WIRE_OP_WEIGHT, &w, NULL, 0);
+		send_op(&p, GG_OP_WEIGHT, &w, NULL, 0);
 		send_op(&p, WIRE_OP_SET, &(struct wire_set){.buffer = 1}, data, sizeof(data));
 		assert_int_equal(fence(&p).failed, WIRE_OK);
 		assert_int_equal(fake_weights_placed, spare == 64);

@@ -5,7 +5,7 @@
 
 #include <assert.h>
 
-#include "wire/wire.h"
+#include "api/ggml/ggml.h"
 
 const char *const wire_tensor_op_str[WIRE_NUM_TENSOR_OPS] = {
 #define TENSOR_OP(number, NAME) [number] = #NAME,
@@ -38,4 +38,4 @@ const char *const wire_glu_op_str[WIRE_NUM_GLU_OPS] = {
 };
 
 static_assert(WIRE_NUM_TENSOR_OPS <= 256 && WIRE_NUM_UNARY_OPS <= 128 && WIRE_NUM_GLU_OPS <= 128,
-	      "the bit sets of wire_welcome");
+	      "the bit sets of gg_welcome");

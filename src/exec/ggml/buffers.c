@@ -5,7 +5,7 @@
  * layouts), llama.cpp would place each weight there when it runs natively; a program in a machine
  * sees one buffer type only, so the placing is done here, per weight:
  *
- *   announced (WIRE_OP_WEIGHT) -> data arrives in the plain buffer -> complete -> converted into
+ *   announced (GG_OP_WEIGHT) -> data arrives in the plain buffer -> complete -> converted into
  * the shadow buffer of the first extra type that supports the product -> its plain pages given
  * back.  Only whole pages can be: what is left of the weight at its ends, or all of a small one,
  * takes memory in both places and is held on the account (account_hold()).

@@ -14,7 +14,7 @@
 #include "exec/account.h"
 #include "exec/file_map.h"
 #include "exec/ggml/device.h"
-#include "wire/wire.h"
+#include "api/ggml/ggml.h"
 
 /* A tensor of weights announced before its data. */
 struct weight {

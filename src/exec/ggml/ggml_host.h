@@ -6,12 +6,12 @@
 #ifndef PIL_GGML_HOST_H
 #define PIL_GGML_HOST_H
 
+#include "api/ggml/ggml.h"
 #include "api/ggml/tensor_ops.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "exec/ggml/ggml_api.h"
 #include "exec/ggml/graph_check.h"
-#include "wire/wire.h"
 
 struct ggml_host {
 	struct ggml_api api;

@@ -14,8 +14,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/ggml/ggml.h"
 #include "api/ggml/tensor_ops.h"
-#include "wire/wire.h"
 
 struct graph_types { /* how the host's ggml lays out its types; block 0: unknown */
 	uint32_t block[WIRE_MAX_TYPES], bytes[WIRE_MAX_TYPES];

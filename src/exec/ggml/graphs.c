@@ -86,7 +86,7 @@ static bool buffer_size(void *ctx, uint32_t handle, uint64_t *bytes)
 	return true;
 }
 
-void graphs_known_ops(const struct ggml_host *host, struct wire_welcome *welcome)
+void graphs_known_ops(const struct ggml_host *host, struct gg_welcome *welcome)
 {
 	for (uint32_t i = 0; i < WIRE_NUM_TENSOR_OPS; i++)
 		if (host->op_to_host[i] >= 0 && graph_check_knows(i))
@@ -99,7 +99,7 @@ void graphs_known_ops(const struct ggml_host *host, struct wire_welcome *welcome
 			welcome->glu[i / 8] |= (uint8_t)(1u << (i % 8));
 }
 
-static struct graph_env make_env(struct graphs *g, struct wire_welcome *bits)
+static struct graph_env make_env(struct graphs *g, struct gg_welcome *bits)
 {
 	graphs_known_ops(g->device->host, bits);
 	return (struct graph_env){
@@ -399,7 +399,7 @@ static bool charge_scratch(struct graphs *g, const struct graph_needs *needs)
 
 static enum wire_status check(struct graphs *g, struct gg_graph *graph, const char **why)
 {
-	struct wire_welcome bits = {0};
+	struct gg_welcome bits = {0};
 	struct graph_env env = make_env(g, &bits);
 	struct graph_needs needs = {.index = graph->index,
 				    .max_index = graph->n_tensors,
@@ -694,7 +694,7 @@ struct ggml_cgraph *graphs_run_begin(struct graphs *g, struct graphs_run *run, u
 static struct ggml_tensor *make_query(struct graphs *g, const struct wire_tensor *tensors,
 				      uint32_t n, struct ggml_tensor *storage)
 {
-	struct wire_welcome bits = {0};
+	struct gg_welcome bits = {0};
 	struct graph_env env = make_env(g, &bits);
 	struct ggml_tensor *pointers[WIRE_MAX_QUERY_TENSORS];
 	struct graph_fault fault;

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "exec/ggml/buffers.h"
-#include "wire/wire.h"
+#include "api/ggml/ggml.h"
 
 enum {
 	GRAPHS_MAX_TENSORS = 4 * WIRE_MAX_TENSORS,     /* of a session */
@@ -89,6 +89,6 @@ uint64_t graphs_alloc_size(struct graphs *g, const struct wire_tensor *tensors,
 			   uint32_t n); /* 0: refused */
 
 /* The operations this device may be asked for, as bit sets for the welcome. */
-void graphs_known_ops(const struct ggml_host *host, struct wire_welcome *welcome);
+void graphs_known_ops(const struct ggml_host *host, struct gg_welcome *welcome);
 
 #endif

@@ -339,7 +339,7 @@ static struct cgraphs_entry *define(struct cgraphs *g, struct channel *chan, uin
 	if (!entry_store(e, g))
 		return NULL;
 	e->shape = shape;
-	e->defined = channel_queue(chan, WIRE_OP_GRAPH_DEFINE, &def, e->tensors,
+	e->defined = channel_queue(chan, GG_OP_GRAPH_DEFINE, &def, e->tensors,
 				   e->n * (uint32_t)sizeof(*e->tensors)) != 0;
 	return e;
 }
@@ -353,7 +353,7 @@ static bool patch(struct cgraphs *g, struct channel *chan, struct cgraphs_entry 
 	if (head.n_runs == UINT32_MAX ||
 	    g->patch_words > e->n * (uint64_t)WIRE_TENSOR_WORDS * 2 / 3)
 		return false;
-	channel_queue(chan, WIRE_OP_GRAPH_PATCH, &head, g->patch,
+	channel_queue(chan, GG_OP_GRAPH_PATCH, &head, g->patch,
 		      g->patch_words * (uint32_t)sizeof(*g->patch));
 	e->shape = shape;
 	return entry_store(e, g);
@@ -422,7 +422,7 @@ int cgraphs_run(struct cgraphs *graphs, struct channel *chan, const struct ggml_
 	}
 	e->used = ++graphs->clock;
 	run.graph = handle_of(graphs, e);
-	chan->need = chan->run_seq = channel_queue(chan, WIRE_OP_GRAPH_RUN, &run, NULL, 0);
+	chan->need = chan->run_seq = channel_queue(chan, GG_OP_GRAPH_RUN, &run, NULL, 0);
 	chan->run_us = &e->device_us;
 	chan->n_runs++;
 	graphs->just_run = e;

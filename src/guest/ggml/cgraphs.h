@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/ggml/ggml.h"
 #include "guest/ggml/abi.h"
-#include "wire/wire.h"
 
 struct channel;
 struct gdev;

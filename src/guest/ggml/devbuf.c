@@ -102,7 +102,7 @@ static bool announce_weight(struct devbuf *buf, const struct ggml_tensor *t, uin
 		return false;
 	if (weights_add(buf, offset)) {
 		memcpy(weight.ne, t->ne, sizeof(weight.ne));
-		channel_queue(dev->chan, WIRE_OP_WEIGHT, &weight, NULL, 0);
+		channel_queue(dev->chan, GG_OP_WEIGHT, &weight, NULL, 0);
 	}
 	return weight.uses == WIRE_USE_MUL_MAT || weight.uses == WIRE_USE_MUL_MAT_ID;
 }
@@ -514,7 +514,7 @@ static size_t type_get_alloc_size(union abi_buffer_type *buft, const struct ggml
 
 	if (!chan)
 		return opmap_nbytes(&gplugin.opmap, tensor);
-	if (chan->welcome.flags & WIRE_WELCOME_PLAIN_SIZE)
+	if (gg_welcome_of(chan)->flags & GG_WELCOME_PLAIN_SIZE)
 		return opmap_nbytes(&gplugin.opmap, tensor);
 	pthread_mutex_lock(&chan->lock);
 	bytes = query_alloc_size(&dev->query, chan, &gplugin.opmap, tensor);

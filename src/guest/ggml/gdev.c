@@ -56,7 +56,13 @@ static void open_channel(struct gdev *dev)
 	}
 	if (getenv("PILLION_NO_SHM"))
 		chan->welcome.flags &= ~(uint32_t)WIRE_WELCOME_SHM;
-	if (!query_init(&dev->query, &gplugin.opmap, &chan->welcome)) {
+	if (gg_welcome_of(chan)->n_types > WIRE_MAX_TYPES) {
+		channel_destroy(chan);
+		dev->open_failed = true;
+		log_err("%s: the executor's welcome is not one", dev->name);
+		return;
+	}
+	if (!query_init(&dev->query, &gplugin.opmap, gg_welcome_of(chan))) {
 		dev->open_failed = true;
 		log_err("%s: open a session: no memory", dev->name);
 		channel_destroy(chan);

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/ggml/ggml.h"
 #include "guest/ggml/abi.h"
 #include "guest/ggml/cgraphs.h"
 #include "guest/ggml/opmap.h"
@@ -17,7 +18,6 @@
 #include "guest/ggml/query.h"
 #include "link/channel.h"
 #include "link/upload.h"
-#include "wire/wire.h"
 
 struct gdev_shm { /* a host buffer the executor has mapped too */
 	uintptr_t base;

@@ -8,9 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/ggml/ggml.h"
 #include "api/ggml/tensor_ops.h"
 #include "guest/ggml/abi.h"
-#include "wire/wire.h"
 
 struct program;
 

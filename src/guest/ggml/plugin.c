@@ -5,26 +5,15 @@
  * ggml_backend_init() is the only symbol this library exports, and it imports none of ggml.  It
  * either returns the host's devices, or says in one line why there are none and returns NULL, on
  * which every ggml goes on with its own back ends. */
-#include <ctype.h>
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include <linux/vm_sockets.h>
-
-#include "agent/agent.h"
+#include "api/ggml/ggml.h"
 #include "api/ggml/versions.h"
-#include "base/fd.h"
 #include "base/log.h"
 #include "guest/ggml/gdev.h"
 #include "link/channel.h"
-
-static const char default_broker[] = "/run/pillion/host/broker.sock";
-static const char microvm_mark[] = "/run/pillion/microvm"; /* made by pillion-init */
-static const char default_token[] = "/run/pillion/token";
+#include "link/target.h"
 
 PIL_EXPORT struct ggml_backend_reg *ggml_backend_init(void);
 
@@ -74,50 +63,14 @@ static void *reg_get_proc_address(struct ggml_backend_reg *reg, const char *name
 
 /* ---- finding the host ---- */
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = (char)tolower((unsigned char)c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int read_token(const char *path, uint8_t token[WIRE_TOKEN_BYTES], struct pil_err *err)
-{
-	_auto_free char *text = NULL;
-	ssize_t len = pil_read_file(path, 4096, &text);
-
-	if (len < 0)
-		return pil_err_set(err, (int)-len, "read this machine's token %s", path);
-	for (int i = 0; i < WIRE_TOKEN_BYTES; i++) {
-		int hi = len > 2 * i + 1 ? hex_digit(text[2 * i]) : -1;
-		int lo = hi >= 0 ? hex_digit(text[2 * i + 1]) : -1;
-
-		if (lo < 0)
-			return pil_err_say(err, EINVAL, "this machine's token %s is not one", path);
-		token[i] = (uint8_t)(hi << 4 | lo);
-	}
-	return 0;
-}
-
 static int find_devices(struct pil_err *err)
 {
-	const char *broker = getenv("PILLION_BROKER");
-	const char *token = getenv("PILLION_TOKEN_FILE");
 	struct wire_device devices[WIRE_MAX_DEVICES];
 	struct channel_target *target = &gplugin.target;
 	uint32_t n = 0;
 	int rc;
 
-	/* A sandbox has the host's socket, a microVM the host at the end of a wire.  Only ours: a
-	 * sandbox's host may itself be somebody's guest. */
-	if (broker || access(microvm_mark, F_OK))
-		snprintf(target->broker, sizeof(target->broker), "%s",
-			 broker ? broker : default_broker);
-	else
-		snprintf(target->broker, sizeof(target->broker), "vsock:%u:%d", VMADDR_CID_HOST,
-			 BROKER_VSOCK_PORT);
-	rc = read_token(token ? token : default_token, target->token, err);
+	rc = target_find(target, &wire_api_ggml, err);
 	if (rc)
 		return rc;
 	rc = channel_list(target, devices, WIRE_MAX_DEVICES, &n, err);

@@ -104,7 +104,7 @@ static bool types_match(const struct query *q, const struct ggml_tensor *op)
 }
 
 /* One round trip.  False if it cannot be asked or the channel is dead. */
-static bool ask(struct channel *chan, const struct opmap *map, enum wire_op what,
+static bool ask(struct channel *chan, const struct opmap *map, enum gg_op what,
 		const struct ggml_tensor *op, uint64_t *value)
 {
 	struct {
@@ -136,7 +136,7 @@ static bool ask(struct channel *chan, const struct opmap *map, enum wire_op what
 	return true;
 }
 
-static bool op_allowed(const struct wire_welcome *w, const struct opmap *map,
+static bool op_allowed(const struct gg_welcome *w, const struct opmap *map,
 		       const struct ggml_tensor *op, int number)
 {
 	struct wire_tensor t;
@@ -160,13 +160,13 @@ uint32_t query_supports(struct query *q, struct channel *chan, const struct opma
 	if (number == WIRE_T_NONE || number == WIRE_T_RESHAPE || number == WIRE_T_VIEW ||
 	    number == WIRE_T_PERMUTE || number == WIRE_T_TRANSPOSE)
 		return QUERY_YES;
-	if (!types_match(q, op) || !op_allowed(&chan->welcome, map, op, number))
+	if (!types_match(q, op) || !op_allowed(gg_welcome_of(chan), map, op, number))
 		return QUERY_NO;
 	m = mix_question(op);
 	e = find(q->supports, m);
 	if (e->hash[0])
 		return (uint32_t)e->value;
-	if (!ask(chan, map, WIRE_OP_SUPPORTS, op, &value)) {
+	if (!ask(chan, map, GG_OP_SUPPORTS, op, &value)) {
 		if (chan->dead)
 			return QUERY_YES; /* ggml aborts on a "no" for a tensor we hold */
 		value = QUERY_NO;
@@ -185,13 +185,13 @@ uint64_t query_alloc_size(struct query *q, struct channel *chan, const struct op
 	struct query_entry *e;
 	struct mix m;
 
-	if (chan->welcome.flags & WIRE_WELCOME_PLAIN_SIZE || chan->dead)
+	if (gg_welcome_of(chan)->flags & GG_WELCOME_PLAIN_SIZE || chan->dead)
 		return plain;
 	m = mix_question(tensor);
 	e = find(q->sizes, m);
 	if (e->hash[0])
 		return e->value;
-	if (!ask(chan, map, WIRE_OP_ALLOC_SIZE, tensor, &value) || value < plain)
+	if (!ask(chan, map, GG_OP_ALLOC_SIZE, tensor, &value) || value < plain)
 		value = plain;
 	keep(q->sizes, &q->n_sizes, m, value);
 	return value;
@@ -248,7 +248,7 @@ uint32_t query_uses(const struct query *q, const char *name)
 
 /* ---- life ---- */
 
-bool query_init(struct query *q, const struct opmap *map, const struct wire_welcome *welcome)
+bool query_init(struct query *q, const struct opmap *map, const struct gg_welcome *welcome)
 {
 	memset(q, 0, sizeof(*q));
 	for (uint32_t i = 0; i < welcome->n_types; i++) {

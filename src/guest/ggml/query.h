@@ -14,9 +14,9 @@
 #include "api/ggml/tensor_ops.h"
 #include "base/compiler.h"
 #include "guest/ggml/abi.h"
-#include "wire/wire.h"
+#include "link/channel.h"
+#include "api/ggml/ggml.h"
 
-struct channel;
 struct opmap;
 
 enum { QUERY_ENTRIES = 16384, QUERY_NO = 0, QUERY_YES = 1, QUERY_OFFLOAD = 2 };
@@ -39,9 +39,15 @@ struct query {
 	uint32_t n_uses, max_uses;
 };
 
+/* What the executor said of its ggml, as the channel opened. */
+static inline const struct gg_welcome *gg_welcome_of(const struct channel *chan)
+{
+	return chan->welcome_body;
+}
+
 /* Compares the executor's table of types with the program's.  False: there is no memory. */
 bool query_init(struct query *q, const struct opmap *map,
-		const struct wire_welcome *welcome) PIL_MUST_CHECK;
+		const struct gg_welcome *welcome) PIL_MUST_CHECK;
 void query_finish(struct query *q);
 
 /* QUERY_YES and QUERY_OFFLOAD bits for @op. */
