@@ -64,8 +64,7 @@ static int check(struct wire_device *devices, int n)
 		str_blank_controls(devices[i].name); /* machines and people print them */
 		str_blank_controls(devices[i].description);
 		cards_name(&devices[i]);
-		devices[i].flags &=
-			WIRE_DEVICE_REFERENCE | WIRE_DEVICE_INTEGRATED | WIRE_DEVICE_PER_PROGRAM;
+		devices[i].flags &= WIRE_DEVICE_ALL;
 		if (devices[i].memory_free > devices[i].memory_total)
 			devices[i].memory_free = devices[i].memory_total;
 		if (!devices[i].name[0] || devices[i].api == WIRE_API_ANY)

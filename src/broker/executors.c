@@ -65,6 +65,11 @@ void executors_finish(struct executors *x)
 	cards_finish(&x->cards);
 }
 
+static bool is_example(const struct executor *e)
+{
+	return e->device.flags & WIRE_DEVICE_EXAMPLE;
+}
+
 int executors_list(const struct executors *x, uint16_t api, uint64_t quota_bytes,
 		   struct wire_device *out)
 {
@@ -73,7 +78,8 @@ int executors_list(const struct executors *x, uint16_t api, uint64_t quota_bytes
 	for (int i = 0; i < x->n; i++) {
 		struct wire_device *d = &out[n];
 
-		if (api != WIRE_API_ANY && x->executor[i].device.api != api)
+		if (api == WIRE_API_ANY ? is_example(&x->executor[i])
+					: x->executor[i].device.api != api)
 			continue;
 		*d = x->executor[i].device;
 		if (quota_bytes && quota_bytes < d->memory_total)
@@ -106,7 +112,7 @@ int executors_ways(const struct executors *x, struct host_way *out)
 		for (int i = 0; i < x->n; i++) {
 			const struct executor *e = &x->executor[i];
 
-			if (e->card != &x->cards.rows[c])
+			if (e->card != &x->cards.rows[c] || is_example(e))
 				continue;
 			out[n] = (struct host_way){.device = e->device,
 						   .n_sessions = e->n_sessions,

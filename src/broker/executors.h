@@ -48,8 +48,8 @@ void executors_init(struct executors *x, struct loop *loop, const struct jail *j
 		    const struct wire_device *devices, int n);
 void executors_finish(struct executors *x); /* they leave after their last session */
 
-/* The devices that @api (WIRE_API_ANY: any) reaches, as a machine with @quota_bytes (0: none) sees
- * them, into @out (WIRE_MAX_DEVICES). */
+/* The devices that @api (WIRE_API_ANY: any but examples) reaches, as a machine with @quota_bytes
+ * (0: none) sees them, into @out (WIRE_MAX_DEVICES). */
 int executors_list(const struct executors *x, uint16_t api, uint64_t quota_bytes,
 		   struct wire_device *out);
 

@@ -56,6 +56,7 @@ struct mem_ops {
 struct exec_api {
 	const struct wire_api *wire;
 	bool per_program; /* an executor serves one program; else all that use the device */
+	bool example;     /* for tests: people are not shown its devices */
 
 	/* Once per process: loads the vendor's library. */
 	int (*load)(void **host, const struct exec_opts *opts, struct pil_err *err);

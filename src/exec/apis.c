@@ -4,9 +4,11 @@
 #include "exec/api.h"
 
 #include "exec/ggml/commands.h"
+#include "exec/null/null.h"
 
 const struct exec_api *const exec_apis[] = {
 	&exec_api_ggml,
+	&exec_api_null,
 	NULL,
 };
 

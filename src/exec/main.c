@@ -69,6 +69,8 @@ static int probe_one(const struct exec_api *api, const struct exec_opts *opts,
 		out[i].api_version = api->wire->version;
 		if (api->per_program)
 			out[i].flags |= WIRE_DEVICE_PER_PROGRAM;
+		if (api->example)
+			out[i].flags |= WIRE_DEVICE_EXAMPLE;
 	}
 	return n;
 }

@@ -212,7 +212,24 @@ static void note_device_time(struct channel *chan, uint64_t seq, uint32_t us)
 	chan->n_runs = 0;
 }
 
-/* Takes in the answer that is due next. */
+/* One that was asked for, once. */
+static bool take_event(struct channel *chan, const struct wire_answer *a)
+{
+	uint32_t slot = wire_slot((uint32_t)a->value);
+	struct channel_event *e = slot < WIRE_MAX_EVENTS ? &chan->event[slot] : NULL;
+
+	if (!chan->api->has_events || !e || !e->wanted || e->done ||
+	    a->value != wire_handle(slot, chan->events.generation[slot] & ~SLOT_USED) ||
+	    a->status >= WIRE_NUM_STATUSES || a->body_bytes) {
+		channel_fail(chan, "its executor told of an event that nobody waits for");
+		return false;
+	}
+	e->done = true;
+	e->status = a->status;
+	return true;
+}
+
+/* Takes in the answer that is due next, or an event. */
 static bool receive_answer(struct channel *chan)
 {
 	struct channel_pending *p = &chan->pending[chan->pending_first];
@@ -221,6 +238,12 @@ static bool receive_answer(struct channel *chan)
 
 	if (!receive_header(chan, &answer))
 		return false;
+	if (answer.op == WIRE_OP_EVENT)
+		return take_event(chan, &answer);
+	if (!chan->n_pending) {
+		channel_fail(chan, "its executor answered what nobody asked");
+		return false;
+	}
 	want = answer.status == WIRE_OK ? p->dest.n_rows * p->dest.row_bytes : 0;
 	if (answer.op != p->op || answer.status >= WIRE_NUM_STATUSES ||
 	    answer.failed >= WIRE_NUM_STATUSES || answer.body_bytes != want) {
@@ -248,10 +271,15 @@ static bool receive_answer(struct channel *chan)
 
 /* ---- sending ---- */
 
+static bool answers_come(const struct channel *chan)
+{
+	return chan->n_pending || chan->api->has_events;
+}
+
 /* Waits until more can be sent, taking in answers meanwhile. */
 static bool send_blocked(struct channel *chan, int64_t *start)
 {
-	struct pollfd pfd = {.fd = chan->fd, .events = POLLOUT | (chan->n_pending ? POLLIN : 0)};
+	struct pollfd pfd = {.fd = chan->fd, .events = POLLOUT | (answers_come(chan) ? POLLIN : 0)};
 	int n = poll(&pfd, 1, SLICE_MS);
 
 	if (n < 0 && errno != EINTR) {
@@ -371,7 +399,8 @@ void channel_expect(struct channel *chan, uint16_t op, const struct channel_dest
 	struct channel_pending *p;
 
 	if (chan->n_pending == CHANNEL_MAX_PENDING && channel_flush(chan))
-		receive_answer(chan);
+		while (!chan->dead && chan->n_pending == CHANNEL_MAX_PENDING)
+			receive_answer(chan);
 	if (chan->dead) {
 		if (dest)
 			dest_zero(dest);
@@ -427,6 +456,51 @@ enum wire_status channel_call(struct channel *chan, uint16_t op, const void *fix
 	if (!seq || !channel_wait(chan, seq))
 		answer->status = WIRE_E_EXECUTOR;
 	return answer->status;
+}
+
+/* ---- events ---- */
+
+uint32_t channel_event_new(struct channel *chan)
+{
+	uint32_t event = chan->api->has_events ? channel_slot_take(&chan->events) : 0;
+
+	if (event)
+		chan->event[wire_slot(event)] = (struct channel_event){0};
+	return event;
+}
+
+void channel_event_want(struct channel *chan, uint32_t event)
+{
+	struct wire_event c = {.event = event};
+
+	if (!event)
+		return;
+	channel_queue(chan, WIRE_OP_EVENT_WANT, &c, NULL, 0);
+	chan->event[wire_slot(event)].wanted = true;
+}
+
+enum wire_status channel_event_wait(struct channel *chan, uint32_t event)
+{
+	struct channel_event *e = &chan->event[wire_slot(event)];
+	enum wire_status status;
+
+	if (!event || !channel_flush(chan))
+		return WIRE_E_EXECUTOR;
+	while (!chan->dead && !e->done)
+		receive_answer(chan);
+	status = e->done ? (enum wire_status)e->status : WIRE_E_EXECUTOR;
+	channel_slot_give(&chan->events, event);
+	return status;
+}
+
+void channel_event_drop(struct channel *chan, uint32_t event)
+{
+	struct wire_event c = {.event = event};
+
+	if (!event)
+		return;
+	channel_queue(chan, WIRE_OP_EVENT_DROP, &c, NULL, 0);
+	channel_slot_give(&chan->events, event);
 }
 
 /* ---- shared memory ---- */
@@ -680,7 +754,7 @@ int channel_create_fd(struct channel **out, const struct wire_api *api, int fd, 
 	chan->welcome_body = calloc(1, api->welcome_bytes + 1);
 	if (!chan->out || !chan->in || !chan->welcome_body ||
 	    !slots_init(&chan->buffers, api->max_buffers) ||
-	    !slots_init(&chan->shms, WIRE_MAX_SHM)) {
+	    !slots_init(&chan->shms, WIRE_MAX_SHM) || !slots_init(&chan->events, WIRE_MAX_EVENTS)) {
 		channel_destroy(chan);
 		return pil_err_set(err, ENOMEM, "channel");
 	}
@@ -704,6 +778,7 @@ void channel_destroy(struct channel *chan)
 	free(chan->in);
 	free(chan->welcome_body);
 	free(chan->buffers.generation);
+	free(chan->events.generation);
 	free(chan->shms.generation);
 	pthread_mutex_destroy(&chan->lock);
 	free(chan);

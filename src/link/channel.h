@@ -47,6 +47,11 @@ struct channel_pending {
 	struct wire_answer *answer; /* of a caller who waits; may be NULL */
 };
 
+struct channel_event {
+	bool wanted, done;
+	uint16_t status; /* enum wire_status, once done */
+};
+
 struct channel_slots { /* handles of one kind */
 	uint32_t limit;
 	uint32_t n_used;
@@ -80,7 +85,8 @@ struct channel {
 	uint32_t *run_us; /* ... and where its device time is kept */
 	uint32_t n_runs;  /* since the last answer */
 
-	struct channel_slots buffers, shms;
+	struct channel_slots buffers, shms, events;
+	struct channel_event event[WIRE_MAX_EVENTS];
 };
 
 /* Asks the broker for the devices that the API reaches; at most @max.  0 or -errno with @err. */
@@ -119,6 +125,14 @@ bool channel_synchronize(struct channel *chan);
  * executor does not want it. */
 uint32_t channel_shm_add(struct channel *chan, int fd, uint64_t bytes, enum wire_shm_kind kind);
 void channel_shm_drop(struct channel *chan, uint32_t shm);
+
+/* A handle for an event, to be named in a command that posts work; 0: all are in use.  Then, once
+ * that command is queued, either channel_event_want() and channel_event_wait(), which returns what
+ * the work came to (WIRE_E_EXECUTOR: the channel is dead), or channel_event_drop(). */
+uint32_t channel_event_new(struct channel *chan);
+void channel_event_want(struct channel *chan, uint32_t event);
+enum wire_status channel_event_wait(struct channel *chan, uint32_t event);
+void channel_event_drop(struct channel *chan, uint32_t event);
 
 /* A free handle of a kind, 0 if there is none; and back. */
 uint32_t channel_slot_take(struct channel_slots *slots);

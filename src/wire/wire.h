@@ -131,6 +131,8 @@ enum wire_device_flags {
 	WIRE_DEVICE_INTEGRATED = 1 << 1, /* shares the host's memory */
 	/* Each program gets an executor of its own. */
 	WIRE_DEVICE_PER_PROGRAM = 1 << 2,
+	WIRE_DEVICE_EXAMPLE = 1 << 3, /* of an API for tests: people are not shown it */
+	WIRE_DEVICE_ALL = (1 << 4) - 1,
 };
 
 struct wire_device {
