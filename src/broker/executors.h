@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "base/backoff.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "broker/cards.h"
@@ -19,15 +20,18 @@
 
 struct executor {
 	struct executors *table;
-	struct wire_device device;   /* as machines see it; index = position in the table */
-	struct cards_row *card;      /* that it leads to; shared with others that do */
-	pid_t pid;                   /* of bwrap; 0: not running */
-	struct loop_source control;  /* fd -1: it gets no more sessions */
-	int64_t started_ms, used_ms; /* when it began; last had work */
-	struct backoff again;        /* counts starts in a row that did not last */
-	unsigned n_sessions;         /* by its last report */
-	int64_t asked_ms;            /* when it was asked for a report; 0: it has answered */
-	bool reported;               /* has its device open */
+	struct list link;                 /* executors::own; of a device's row: on no list */
+	char machine[CONTROL_NAME_BYTES]; /* whose program it serves alone; "": it serves all */
+	struct wire_device device;        /* as machines see it; index = position in the table */
+	struct cards_row *card;           /* that it leads to; shared with others that do */
+	pid_t pid;                        /* of bwrap; 0: not running */
+	struct loop_source control;       /* fd -1: it gets no more sessions */
+	int64_t started_ms, used_ms;      /* when it began; last had work */
+	struct backoff again;             /* counts starts in a row that did not last */
+	unsigned n_sessions;              /* by its last report */
+	int64_t asked_ms;                 /* when it was asked for a report; 0: it has answered */
+	bool reported;                    /* has its device open */
+	bool opened;                      /* the same, and stays so when it is let go of */
 	/* The machine whose graph an executor ended itself for last; how often in a row, and until
 	 * when it gets no session. */
 	char offender[CONTROL_NAME_BYTES];
@@ -39,8 +43,9 @@ struct executors {
 	const struct jail *jail;
 	struct loop *loop;
 	struct cards cards;
-	struct executor executor[WIRE_MAX_DEVICES];
+	struct executor executor[WIRE_MAX_DEVICES]; /* a row per device */
 	int n;
+	struct list own; /* executor::link: of programs that have one of their own */
 };
 
 /* Takes over the @n devices (copied); executors start when they are wanted. */

@@ -226,16 +226,18 @@ class World:
                  (self.base / "log", self.runtime / "broker.log") if p.exists()]
         return "\n".join(texts)
 
-    def stream(self, want=None, device=0, token=None, timeout=10):
+    def stream(self, want=None, device=0, token=None, timeout=10, api=GGML):
         token = token or self.token
         s = Stream(self.gate(token), timeout)
         if want:
-            s.send(hello(want, token, device))
+            s.send(hello(want, token, device, api=api))
         return s
 
-    def open(self, device=0, token=None):
+    def open(self, device=None, token=None, api=GGML):
         """A session, its welcome read; or the status with which it was refused."""
-        s = self.stream(OPEN, device, token)
+        if device is None:  # the first that this API reaches
+            device = self.rows(api)[0][0] if api != GGML else 0
+        s = self.stream(OPEN, device, token, api=api)
         answer = s.answer()
         if answer is None or answer[0] != OK:
             return answer and answer[0]
@@ -247,13 +249,16 @@ class World:
         s.memory_total, s.memory_free = struct.unpack_from("<QQ", welcome, 32)
         return s if status == OK else status
 
-    def devices(self):
-        s = self.stream(LIST)
+    def rows(self, api=GGML):
+        s = self.stream(LIST, api=api)
         status, n = s.answer()
         assert status == OK
         rows = [DEVICE.unpack(s.take(DEVICE.size)) for _ in range(n)]
         assert s.take(1) == b""
-        return [(r[4].rstrip(b"\0").decode(), r[1], r[2]) for r in rows]
+        return rows
+
+    def devices(self, api=GGML):
+        return [(r[4].rstrip(b"\0").decode(), r[1], r[2]) for r in self.rows(api)]
 
     def executors(self):
         """Pids of executors proper, not of the bwrap around each."""
