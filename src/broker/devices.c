@@ -3,7 +3,7 @@
  * Theory of operation: asking means loading every back end once, in a jail, in a process that ends;
  * with a vendor's driver that can take a second, which the first program of a machine would wait
  * for.  So the answer is kept with a key of all that can change it: this version, the root and its
- * stamp, the ggml folder, the executor's environment, the device nodes, and the boot.
+ * stamp, the folder of libraries, the executor's environment, the device nodes, and the boot.
  *
  * The free memory in the table is that of the probe; programs ask the executor for the live one. */
 #include "broker/devices.h"
@@ -144,7 +144,7 @@ static char *make_key(const struct jail *jail)
 	if (pil_read_file("/proc/sys/kernel/random/boot_id", 64, &boot_id) > 0)
 		key_add_text(&key, boot_id);
 	key_add_file(&key, jail->program);
-	key_add_file(&key, jail->root ? jail->root : jail->ggml_dir);
+	key_add_file(&key, jail->root ? jail->root : jail->lib_dir);
 	if (jail->root) {
 		_auto_free char *stamp = str_printf("%s/../stamp", jail->root);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * devices.h -- which devices there are, as ggml in the jail sees them. */
+ * devices.h -- which devices there are, as the APIs' libraries in the jail see them. */
 #ifndef PIL_DEVICES_H
 #define PIL_DEVICES_H
 
@@ -12,7 +12,7 @@
 #include "config/state.h"
 #include "wire/wire.h"
 
-/* Fills @out (WIRE_MAX_DEVICES) with what the jail's ggml lists, its own index in each record: from
+/* Fills @out (WIRE_MAX_DEVICES) with what the libraries in the jail list, its own index in each record: from
  * cache/devices.json while nothing it depends on has changed, else by asking, at most 30 s.
  * Returns their number or -errno. */
 int devices_find(const struct state_dirs *dirs, const struct jail *jail, struct wire_device *out,

@@ -151,7 +151,7 @@ int executors_ways(const struct executors *x, struct host_way *out)
 						   .held_bytes = ledger_file_held_bytes(
 							   &e->card->ledger)};
 			snprintf(out[n].runtime, sizeof(out[n].runtime), "%s",
-				 x->jail->ggml_dir ? x->jail->ggml_dir : x->jail->root);
+				 x->jail->lib_dir ? x->jail->lib_dir : x->jail->root);
 			n++;
 		}
 	return n;

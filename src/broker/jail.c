@@ -38,16 +38,25 @@ enum {
 	SCRATCH_BYTES = 256 << 20 /* of /tmp, and of /dev/shm: caches of compilers of shaders */
 };
 
-/* Is @root, the kit (or the ggml folder), one that the executor's user can use? */
+/* The API whose library may come from a folder of the user's choice instead of the kit. */
+#define RUNTIME_KEY "ggml_dir"
+
+static const char *runtime_dir(const struct config *config)
+{
+	return config->ggml_dir;
+}
+
+/* Is @root, the kit or the folder of libraries, one that the executor's user can use? */
 static int check_root(const char *root, bool is_kit, struct pil_err *err)
 {
 	struct stat st;
 
 	if (root[0] != '/' || stat(root, &st)) {
 		pil_err_hint(err, is_kit ? "run 'pillion --update' to make the kit"
-					 : "mend ggml_dir in the [accel] section of the config");
+					 : "mend " RUNTIME_KEY
+					   " in the [accel] section of the config");
 		return pil_err_say(err, ENOENT, "start executor: no %s '%s'",
-				   is_kit ? "runtime kit in" : "folder ggml_dir =", root);
+				   is_kit ? "runtime kit in" : "folder " RUNTIME_KEY " =", root);
 	}
 	if (!(st.st_mode & S_IXOTH) && (getuid() == 0 || st.st_uid != getuid())) {
 		pil_err_hint(err, "chmod o+rx '%s'", root);
@@ -62,12 +71,12 @@ int jail_init(struct jail *jail, const struct state_dirs *dirs, const struct con
 {
 	int ret;
 
-	*jail = (struct jail){.config = config, .ggml_dir = config->ggml_dir};
+	*jail = (struct jail){.config = config, .lib_dir = runtime_dir(config)};
 	jail->program = state_find_program("exec", "pillion-exec", err);
 	if (!jail->program)
 		return -ENOENT;
-	if (config->ggml_dir) {
-		ret = check_root(config->ggml_dir, false, err);
+	if (jail->lib_dir) {
+		ret = check_root(jail->lib_dir, false, err);
 	} else {
 		jail->root = str_printf("%s/kits/runtime/rootfs", dirs->data);
 		ret = check_root(jail->root, true, err);
@@ -108,8 +117,8 @@ static void add_environment(struct argv *a, const struct jail *jail)
 	if (getenv("PILLION_LOG"))
 		argv_add_all(a, (const char *const[]){"--setenv", "PILLION_LOG",
 						      getenv("PILLION_LOG"), NULL});
-	if (jail->ggml_dir)
-		argv_add_all(a, (const char *const[]){"--setenv", "LD_LIBRARY_PATH", jail->ggml_dir,
+	if (jail->lib_dir)
+		argv_add_all(a, (const char *const[]){"--setenv", "LD_LIBRARY_PATH", jail->lib_dir,
 						      NULL});
 	for (int i = 0; i < config->n_env; i++) {
 		const char *value = strchr(config->env[i], '=');
@@ -131,7 +140,7 @@ static void add_parents(struct argv *a, const char *path)
 }
 
 /* The parts of the host that its libraries live in; a merged /usr shows as links. */
-static void add_host_root(struct argv *a, const char *ggml_dir)
+static void add_host_root(struct argv *a, const char *lib_dir)
 {
 	static const char *const parts[] = {
 		"/usr",
@@ -168,8 +177,8 @@ static void add_host_root(struct argv *a, const char *ggml_dir)
 							      NULL});
 		}
 	}
-	add_parents(a, ggml_dir);
-	argv_add_all(a, (const char *const[]){"--ro-bind", ggml_dir, ggml_dir, NULL});
+	add_parents(a, lib_dir);
+	argv_add_all(a, (const char *const[]){"--ro-bind", lib_dir, lib_dir, NULL});
 }
 
 static void add_namespaces(struct argv *a)
@@ -201,7 +210,7 @@ static void add_folders(struct argv *a, const struct jail *jail)
 		argv_add_all(a, (const char *const[]){"--tmpfs", writable[i], NULL});
 	}
 	if (!jail->root)
-		add_host_root(a, jail->ggml_dir);
+		add_host_root(a, jail->lib_dir);
 	add_device_nodes(a);
 	argv_add_all(a, (const char *const[]){"--ro-bind", jail->program, "/run/pillion-exec",
 					      "--remount-ro", "/run", "--remount-ro", "/", NULL});
@@ -236,8 +245,8 @@ pid_t jail_spawn(const struct jail *jail, const char *const *args, const struct 
 		argv_add(&a, "--as");
 		argv_addf(&a, "%u", JAIL_UID);
 	}
-	if (jail->ggml_dir)
-		argv_add_all(&a, (const char *const[]){"--lib-dir", jail->ggml_dir, NULL});
+	if (jail->lib_dir)
+		argv_add_all(&a, (const char *const[]){"--lib-dir", jail->lib_dir, NULL});
 	argv_add_all(&a, args);
 	pid = proc_spawn(a.v, &with_filter, err);
 	if (pid == -ENOENT)

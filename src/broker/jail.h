@@ -10,9 +10,9 @@
 #include "config/state.h"
 
 struct jail {
-	char *root;           /* what the executor sees as /; NULL: parts of the host */
-	char *program;        /* pillion-exec on the host */
-	const char *ggml_dir; /* borrowed from the config; NULL: the root's own ggml */
+	char *root;          /* what the executor sees as /; NULL: parts of the host */
+	char *program;       /* pillion-exec on the host */
+	const char *lib_dir; /* borrowed from the config; NULL: the root's own libraries */
 	const struct config *config;
 };
 

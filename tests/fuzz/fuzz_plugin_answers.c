@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What an executor answers, read by the plugin's channel: after a good welcome the input is the
- * stream of answers to a fixed set of questions. */
+ * stream of answers to a fixed set of questions, of ggml or (bit 3 of the first byte) null. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "api/null/null.h"
 #include "base/fd.h"
+#include "guest/null/null_client.h"
 #include "lib/fake_exec.h"
 #include "link/channel.h"
 
@@ -35,8 +37,22 @@ static void ask(struct channel *chan)
 	}
 }
 
+/* The same of null: with events, in whichever order. */
+static void ask_null(struct channel *chan)
+{
+	uint32_t buffer = mem_alloc(chan, 48), events[4];
+	char bytes[48];
+
+	for (int i = 0; i < 4; i++)
+		events[i] = null_run(chan, buffer);
+	mem_get(chan, buffer, 0, bytes, sizeof(bytes));
+	for (int i = 4; i-- > 0;)
+		channel_event_wait(chan, events[i]);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	bool null = size && data[0] & 8;
 	struct fake_welcome welcome;
 	struct channel *chan = NULL;
 	int pair[2];
@@ -45,13 +61,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	/* an odd first byte: the welcome is fuzzed too */
 	fake_exec_welcome(&welcome, size ? data[0] & 6 : 0);
-	if (size && !(data[0] & 1) && pil_write_all(pair[0], &welcome, sizeof(welcome)))
+	welcome.head.body_bytes = null ? 0 : sizeof(welcome.body);
+	if (size && !(data[0] & 1) &&
+	    pil_write_all(pair[0], &welcome, sizeof(welcome.head) + welcome.head.body_bytes))
 		abort();
 	if (size > 1 && pil_write_all(pair[0], data + 1, size - 1))
 		abort();
 	shutdown(pair[0], SHUT_WR);
-	if (channel_create_fd(&chan, &wire_api_ggml, pair[1], NULL) == 0)
-		ask(chan);
+	if (channel_create_fd(&chan, null ? &wire_api_null : &wire_api_ggml, pair[1], NULL) == 0)
+		(null ? ask_null : ask)(chan);
 	channel_destroy(chan);
 	close(pair[0]);
 	return 0;
