@@ -12,9 +12,9 @@
 #include "config/state.h"
 #include "wire/wire.h"
 
-/* Fills @out (WIRE_MAX_DEVICES) with what the libraries in the jail list, its own index in each record: from
- * cache/devices.json while nothing it depends on has changed, else by asking, at most 30 s.
- * Returns their number or -errno. */
+/* Fills @out (WIRE_MAX_DEVICES) with what the libraries in the jail list, its own index in each
+ * record: from cache/devices.json while nothing it depends on has changed, else by asking, at most
+ * 30 s. Returns their number or -errno. */
 int devices_find(const struct state_dirs *dirs, const struct jail *jail, struct wire_device *out,
 		 struct pil_err *err) PIL_MUST_CHECK;
 
