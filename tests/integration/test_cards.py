@@ -18,11 +18,12 @@ import time
 import pytest
 
 from host import bound
-from test_broker import BUILD, OK, wait_for, world  # noqa: F401
+from test_broker import BUILD, DEVICE, LIST, OK, Stream, hello, wait_for, world  # noqa: F401
 import wire
 
 MIB = 1 << 20
 QUOTA = 8
+NULL_RUN = 64
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
 
@@ -35,9 +36,9 @@ def twins(world):  # noqa: F811
     return world
 
 
-def session(world, device, token=None):  # noqa: F811
+def session(world, device, token=None, api=wire.GGML):  # noqa: F811
     token = token or world.token
-    s = wire.Session(world.gate(token), token, bound(30), device)
+    s = wire.Session(world.gate(token), token, bound(30), device, api)
     assert s.status == OK
     return s
 
@@ -125,6 +126,70 @@ def test_devices_of_one_address_are_one_card_and_others_are_their_own(world):  #
     done = world.list()
     assert [line.split("\t")[1::5] for line in done.stdout.splitlines()] == [["Fake1", "0000:c1:00.0"],
                                                                             ["Fake", "cpu"]]
+
+
+# ---- two APIs: ggml, and null, whose device is the host's CPU, too ----
+
+@pytest.fixture
+def two_apis(world):  # noqa: F811
+    world.configure("env = FAKE_GGML_MS=20\nreference = always\n")
+    world.broker()
+    world.settings("one", f"[accel]\nquota = {QUOTA}M\n")
+    return world
+
+
+def null_session(world, token=None):  # noqa: F811
+    listed = Stream(world.gate(token or world.token)).send(hello(LIST, token or world.token, api=wire.NULL))
+    status, n = listed.answer()
+    row = DEVICE.unpack(listed.take(DEVICE.size))
+    assert (status, n) == (OK, 1) and row[4].startswith(b"null\0") and row[6].startswith(b"cpu\0")
+    return session(world, row[0], token, wire.NULL)
+
+
+def test_two_apis_hold_no_more_of_a_card_than_its_quota(two_apis):
+    ggml, null = session(two_apis, 0), null_session(two_apis)
+    held = [], []
+    for _ in range(10):
+        together = threading.Barrier(2)
+        in_threads((fill, ggml, held[0], together), (fill, null, held[1], together))
+        assert QUOTA - 1 <= len(held[0]) + len(held[1]) <= QUOTA  # null's have a few bytes more
+        assert memory(ggml) == memory(null) == [0, QUOTA]
+        drain(ggml, held[0])
+        fill(null, held[1])
+        assert len(held[1]) == QUOTA - 1
+        drain(null, held[1])
+    assert memory(ggml) == memory(null) == [QUOTA, QUOTA]
+
+
+def null_hog(s, until, used, name):
+    """Microseconds of the card, into @used[@name]."""
+    s.alloc(4 * MIB)
+    while time.monotonic() < until:
+        for _ in range(20):
+            s.s.sendall(struct.pack("<HHIII", NULL_RUN, 0, 8, 1, 0))
+        answer = s.ask("GET", struct.pack("<IIQQ", 1, 0, 0, 8))  # waits for what was posted
+        assert answer[:2] == (OK, OK)
+        used[name] = used.get(name, 0) + answer[2]
+
+
+def ggml_hog(s, until, used, name):
+    s.alloc(4096)
+    s.define(1, wire.tensor("NONE", 0, (8,)), wire.tensor("SQR", 64, (8,), (1,)))
+    while time.monotonic() < until:
+        failed, us = s.run(1)
+        assert failed == OK
+        used[name] = used.get(name, 0) + us
+
+
+def test_a_second_api_does_not_double_a_machines_share(two_apis):
+    other = two_apis.machine("other", bytes(range(1, 33)))
+    until, used = time.monotonic() + bound(4), {}
+    in_threads((ggml_hog, session(two_apis, 0), until, used, "ggml"),
+               (null_hog, null_session(two_apis), until, used, "null"),
+               (ggml_hog, session(two_apis, 0, other), until, used, "other"))
+    share = (used["ggml"] + used["null"]) / sum(used.values())
+    assert 0.35 < share < 0.62, used
+    assert min(used.values()) > 0, used
 
 
 def hog(s, until, counts, name):

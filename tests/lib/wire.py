@@ -7,7 +7,7 @@ import socket
 import struct
 
 MAGIC, VERSION, OPEN = 0x4E4C4950, 2, 2
-GGML = 1, 1  # the API and its version
+GGML, NULL = (1, 1), (2, 1)  # an API and its version
 WELCOME_BYTES = 48  # before the body of the API's own
 F32 = 0
 NODE = 1 | 32  # to be computed
@@ -37,11 +37,11 @@ def tensor(op, offset, ne, src=(), params=(), buffer=1):
 class Session:
     """One program's stream to the device."""
 
-    def __init__(self, path, token, timeout=120, device=0):
+    def __init__(self, path, token, timeout=120, device=0, api=GGML):
         self.s = socket.socket(socket.AF_UNIX)
         self.s.settimeout(timeout)
         self.s.connect(str(path))
-        self.s.sendall(struct.pack("<IHH32sI64sHH16x", MAGIC, VERSION, OPEN, token, device, b"test", *GGML))
+        self.s.sendall(struct.pack("<IHH32sI64sHH16x", MAGIC, VERSION, OPEN, token, device, b"test", *api))
         status = struct.unpack("<IHHII", self.take(16))[2]
         assert status == 0, f"hello: {status}"
         welcome = self.take(WELCOME_BYTES)
