@@ -69,15 +69,16 @@ void cards_finish(struct cards *cards)
 	cards->n = 0;
 }
 
-int cards_join(struct cards_row *row, struct pil_err *err)
+int cards_join(struct cards_row *row, const struct wire_device *device, struct pil_err *err)
 {
+	int n_spare = device->flags & WIRE_DEVICE_PER_PROGRAM ? CARDS_SHARED : 0;
 	int ret = row->ledger.map ? 0 : ledger_file_create(&row->ledger, err);
 
 	if (ret)
 		return ret;
-	ret = ledger_file_free_number(&row->ledger);
-	return ret < 0 ? pil_err_say(err, -ret, "start executor: card %s has %d of them", row->id,
-				     LEDGER_EXECUTORS)
+	ret = ledger_file_free_number(&row->ledger, n_spare);
+	return ret < 0 ? pil_err_say(err, -ret, "start executor: card %s has as many as it can",
+				     row->id)
 		       : ret;
 }
 

@@ -14,7 +14,10 @@
 #include "broker/ledger.h"
 #include "wire/wire.h"
 
-enum { CARDS_MAX_FAULTS = 16 }; /* that one executor finds in a ledger, before it is done with */
+enum {
+	CARDS_MAX_FAULTS = 16, /* that one executor finds in a ledger, before it is done with */
+	CARDS_SHARED = 2 * WIRE_MAX_DEVICES, /* numbers, also for those that end and begin anew */
+};
 
 struct cards_row {
 	char id[WIRE_CARD_BYTES];  /* see wire_device::card */
@@ -35,9 +38,11 @@ void cards_name(struct wire_device *device);
 struct cards_row *cards_get(struct cards *cards, const char *id);
 void cards_finish(struct cards *cards);
 
-/* A number in the card's ledger for an executor that is to be started, or -errno.  It is
- * ledger_file_take()n once the executor is there. */
-int cards_join(struct cards_row *row, struct pil_err *err) PIL_MUST_CHECK;
+/* A number in the card's ledger for an executor of @device that is to be started, or -errno.  It is
+ * ledger_file_take()n once the executor is there.  Executors of single programs do not get the last
+ * CARDS_SHARED numbers: others, which serve all, find room. */
+int cards_join(struct cards_row *row, const struct wire_device *device,
+	       struct pil_err *err) PIL_MUST_CHECK;
 
 /* Process @pid has ended.  False: it was no executor of these cards. */
 bool cards_reaped(struct cards *cards, pid_t pid);

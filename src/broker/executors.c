@@ -287,7 +287,7 @@ static int spawn(struct executor *e, int control_fd)
 {
 	struct pil_err err = {0};
 	struct ledger_file *ledger = &e->card->ledger;
-	int number = cards_join(e->card, &err);
+	int number = cards_join(e->card, &e->device, &err);
 	const int keep_fds[] = {control_fd, ledger->fd};
 	_auto_free char *fd_text = str_printf("%d", control_fd);
 	_auto_free char *ledger_text = str_printf("%d:%d", ledger->fd, number);

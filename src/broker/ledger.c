@@ -53,14 +53,15 @@ void ledger_file_finish(struct ledger_file *l)
 	*l = (struct ledger_file){.fd = -1};
 }
 
-int ledger_file_free_number(const struct ledger_file *l)
+int ledger_file_free_number(const struct ledger_file *l, int n_spare)
 {
 	uint64_t dead = atomic_load(&l->map->dead);
+	int first = -EBUSY, n = 0;
 
 	for (int i = 0; i < LEDGER_EXECUTORS; i++)
-		if (!l->pids[i] && !(dead >> i & 1))
-			return i;
-	return -EBUSY;
+		if (!l->pids[i] && !(dead >> i & 1) && n++ == 0)
+			first = i;
+	return n > n_spare ? first : -EBUSY;
 }
 
 void ledger_file_take(struct ledger_file *l, int number, pid_t pid)

@@ -24,9 +24,9 @@ struct ledger_file {
 int ledger_file_create(struct ledger_file *l, struct pil_err *err) PIL_MUST_CHECK;
 void ledger_file_finish(struct ledger_file *l);
 
-/* A number that nobody has and nobody has left traces in, or -EBUSY; it belongs to @pid once
- * ledger_file_take() says so. */
-int ledger_file_free_number(const struct ledger_file *l);
+/* A number that nobody has and nobody has left traces in, with @n_spare others left; or -EBUSY.  It
+ * belongs to @pid once ledger_file_take() says so. */
+int ledger_file_free_number(const struct ledger_file *l, int n_spare);
 void ledger_file_take(struct ledger_file *l, int number, pid_t pid);
 
 /* Process @pid has ended: what it held is free, and its turn goes on.  False: it has no number. */

@@ -289,6 +289,7 @@ static void test_card_is_an_address_or_the_cpu_or_the_device_alone(void **state)
 
 static void test_devices_of_one_card_share_its_row(void **state)
 {
+	const struct wire_device shared = {0}, single = {.flags = WIRE_DEVICE_PER_PROGRAM};
 	struct cards cards = {0};
 	struct cards_row *row = cards_get(&cards, "0000:01:00.0");
 
@@ -298,12 +299,21 @@ static void test_devices_of_one_card_share_its_row(void **state)
 	for (int i = 2; i < WIRE_MAX_DEVICES; i++)
 		assert_non_null(cards_get(&cards, (char[]){(char)('a' + i), '\0'}));
 	assert_null(cards_get(&cards, "one more"));
-	assert_int_equal(cards_join(row, NULL), 0);
+	assert_int_equal(cards_join(row, &shared, NULL), 0);
 	ledger_file_take(&row->ledger, 0, 1234567);
-	assert_int_equal(cards_join(row, NULL), 1);
+	assert_int_equal(cards_join(row, &shared, NULL), 1);
+	for (int i = 1; i < LEDGER_EXECUTORS - CARDS_SHARED; i++) {
+		assert_int_equal(cards_join(row, &single, NULL), i);
+		ledger_file_take(&row->ledger, i, i + 1);
+	}
+	assert_int_equal(cards_join(row, &single, NULL), -EBUSY);
+	assert_int_equal(cards_join(row, &shared, NULL), LEDGER_EXECUTORS - CARDS_SHARED);
+	for (int i = 1; i < LEDGER_EXECUTORS - CARDS_SHARED; i++)
+		assert_true(cards_reaped(&cards, i + 1));
 	assert_false(cards_reaped(&cards, 7654321));
 	assert_true(cards_reaped(&cards, 1234567));
-	assert_int_equal(cards_join(row, NULL), 0); /* it was the last, and its number is clear */
+	assert_int_equal(cards_join(row, &shared, NULL),
+			 0); /* it was the last, and its number is clear */
 	cards_finish(&cards);
 }
 

@@ -35,7 +35,7 @@ struct two {
 
 static struct card *join(struct ledger_file *file, pid_t pid)
 {
-	int number = ledger_file_free_number(file);
+	int number = ledger_file_free_number(file, 0);
 	struct card *card;
 
 	assert_true(number >= 0);
@@ -370,7 +370,7 @@ static void be_killed(struct ledger_file *file, int number, int what, int ready_
 
 static pid_t start_and_kill(struct ledger_file *file, int what)
 {
-	int number = ledger_file_free_number(file), pipe_fds[2];
+	int number = ledger_file_free_number(file, 0), pipe_fds[2];
 	pid_t pid;
 	char byte;
 
@@ -418,7 +418,7 @@ static void test_executors_that_die_before_they_begin_use_up_no_numbers(void **s
 	(void)state;
 	assert_int_equal(ledger_file_create(&file, NULL), 0);
 	for (int i = 0; i < 3 * LEDGER_EXECUTORS; i++) {
-		int number = ledger_file_free_number(&file);
+		int number = ledger_file_free_number(&file, 0);
 
 		assert_true(number >= 0);
 		ledger_file_take(&file, number, 1000 + i);
@@ -522,7 +522,7 @@ static void test_executors_killed_anywhere_leave_the_ledger_in_order(void **stat
 
 	assert_int_equal(turn_init(&turn, a), 0);
 	for (int round = 0; round < 100; round++) {
-		int number = ledger_file_free_number(&t->file);
+		int number = ledger_file_free_number(&t->file, 0);
 		int64_t end;
 		pid_t pid = fork();
 
