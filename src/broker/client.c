@@ -269,7 +269,9 @@ static void make_printable(struct wire_device *d)
 	d->card[sizeof(d->card) - 1] = '\0';
 	str_blank_controls(d->name);
 	str_blank_controls(d->description);
+	d->api_name[sizeof(d->api_name) - 1] = '\0';
 	str_blank_controls(d->card);
+	str_blank_controls(d->api_name);
 }
 
 int broker_devices(const struct state_dirs *dirs, struct wire_device *out, int max,

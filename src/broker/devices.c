@@ -63,6 +63,8 @@ static int check(struct wire_device *devices, int n)
 		devices[i].description[sizeof(devices[i].description) - 1] = '\0';
 		str_blank_controls(devices[i].name); /* machines and people print them */
 		str_blank_controls(devices[i].description);
+		devices[i].api_name[sizeof(devices[i].api_name) - 1] = '\0';
+		str_blank_controls(devices[i].api_name);
 		cards_name(&devices[i]);
 		devices[i].flags &= WIRE_DEVICE_ALL;
 		if (devices[i].memory_free > devices[i].memory_total)
@@ -163,12 +165,14 @@ static char *make_key(const struct jail *jail)
 
 static json_t *format_device(const struct wire_device *d)
 {
-	return json_pack("{s:i, s:i, s:i, s:i, s:I, s:I, s:s%, s:s%, s:s}", "index", (int)d->index,
-			 "flags", (int)d->flags, "api", d->api, "api_version", d->api_version,
-			 "memory_total", (json_int_t)d->memory_total, "memory_free",
-			 (json_int_t)d->memory_free, "name", d->name,
-			 strnlen(d->name, sizeof(d->name)), "description", d->description,
-			 strnlen(d->description, sizeof(d->description)), "card", d->card);
+	return json_pack("{s:i, s:i, s:i, s:i, s:s%, s:I, s:I, s:s%, s:s%, s:s}", "index",
+			 (int)d->index, "flags", (int)d->flags, "api", d->api, "api_version",
+			 d->api_version, "api_name", d->api_name,
+			 strnlen(d->api_name, sizeof(d->api_name)), "memory_total",
+			 (json_int_t)d->memory_total, "memory_free", (json_int_t)d->memory_free,
+			 "name", d->name, strnlen(d->name, sizeof(d->name)), "description",
+			 d->description, strnlen(d->description, sizeof(d->description)), "card",
+			 d->card);
 }
 
 char *devices_format(const char *key, const struct wire_device *devices, int n)
@@ -184,15 +188,15 @@ char *devices_format(const char *key, const struct wire_device *devices, int n)
 
 static bool parse_device(json_t *item, struct wire_device *d)
 {
-	const char *name, *description, *card;
+	const char *name, *description, *card, *api_name;
 	json_int_t total, free_bytes;
 	int index, flags, api, version;
 
 	*d = (struct wire_device){0};
-	if (json_unpack(item, "{s:i, s:i, s:i, s:i, s:I, s:I, s:s, s:s, s:s}", "index", &index,
-			"flags", &flags, "api", &api, "api_version", &version, "memory_total",
-			&total, "memory_free", &free_bytes, "name", &name, "description",
-			&description, "card", &card) ||
+	if (json_unpack(item, "{s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:s, s:s, s:s}", "index", &index,
+			"flags", &flags, "api", &api, "api_version", &version, "api_name",
+			&api_name, "memory_total", &total, "memory_free", &free_bytes, "name",
+			&name, "description", &description, "card", &card) ||
 	    index < 0 || flags < 0 || api <= 0 || api > UINT16_MAX || version < 0 ||
 	    version > UINT16_MAX || total < 0 || free_bytes < 0)
 		return false;
@@ -205,6 +209,7 @@ static bool parse_device(json_t *item, struct wire_device *d)
 	snprintf(d->name, sizeof(d->name), "%s", name);
 	snprintf(d->description, sizeof(d->description), "%s", description);
 	snprintf(d->card, sizeof(d->card), "%s", card);
+	snprintf(d->api_name, sizeof(d->api_name), "%s", api_name);
 	return true;
 }
 

@@ -87,9 +87,9 @@ static void print_devices(const struct report *r)
 
 static json_t *json_of_way(const struct host_way *w)
 {
-	return json_pack("{s:i, s:s, s:s, s:s, s:i}", "index", (int)w->device.index, "api", "ggml",
-			 "name", w->device.name, "runtime", w->runtime, "sessions",
-			 (int)w->n_sessions);
+	return json_pack("{s:i, s:s, s:s, s:s, s:i}", "index", (int)w->device.index, "api",
+			 w->device.api_name, "name", w->device.name, "runtime", w->runtime,
+			 "sessions", (int)w->n_sessions);
 }
 
 /* One row per card, with what leads to it. */

@@ -67,6 +67,7 @@ static int probe_one(const struct exec_api *api, const struct exec_opts *opts,
 	for (int i = 0; i < n; i++) {
 		out[i].api = api->wire->id;
 		out[i].api_version = api->wire->version;
+		snprintf(out[i].api_name, sizeof(out[i].api_name), "%s", api->wire->name);
 		if (api->per_program)
 			out[i].flags |= WIRE_DEVICE_PER_PROGRAM;
 		if (api->example)

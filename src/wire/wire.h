@@ -148,8 +148,9 @@ struct wire_device {
 	uint16_t api; /* what reaches it */
 	uint16_t api_version;
 	uint32_t reserved;
+	char api_name[16]; /* for people */
 };
-static_assert(sizeof(struct wire_device) == 256, "wire_device");
+static_assert(sizeof(struct wire_device) == 272, "wire_device");
 
 enum wire_welcome_flags {
 	WIRE_WELCOME_SHM = 1 << 0,       /* WIRE_OP_SHM_ADD works on this transport */

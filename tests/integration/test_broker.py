@@ -36,7 +36,7 @@ PING = 1  # on the broker's own socket
 OK, E_VERSION, E_TOKEN, E_NO_DEVICE, E_EXECUTOR, E_BUSY, E_NO_MEMORY, E_FAILED, E_UNSUPPORTED, E_INVALID, E_SETTINGS, E_NO_BROKER, E_API = range(13)
 OPS = wire.OPS
 MEMORY, BUFFER_ALLOC, FENCE = OPS["MEMORY"], OPS["BUFFER_ALLOC"], OPS["FENCE"]
-DEVICE = struct.Struct("<IIQQ64s128s32sHHI")
+DEVICE = struct.Struct("<IIQQ64s128s32sHHI16s")
 WELCOME_BYTES = 48  # before the body of the API's own
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")

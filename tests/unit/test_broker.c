@@ -207,6 +207,7 @@ static const struct wire_device cpu = {.index = 0,
 static const struct wire_device gpu = {.index = 3,
 				       .api = 1,
 				       .api_version = 2,
+				       .api_name = "an API",
 				       .memory_total = 1,
 				       .name = "GPU",
 				       .card = "0000:01:00.0"};
@@ -233,10 +234,10 @@ static void test_devices_cache_of_another_key_or_malformed_is_refused(void **sta
 		"{\"key\":\"key\",\"devices\":{}}",
 		"{\"key\":\"key\",\"devices\":[1]}",
 		"{\"key\":\"key\",\"devices\":[{\"index\":0,\"flags\":0,\"api\":1,"
-		"\"api_version\":1,\"memory_total\":-1,"
+		"\"api_version\":1,\"api_name\":\"a\",\"memory_total\":-1,"
 		"\"memory_free\":0,\"name\":\"a\",\"description\":\"\",\"card\":\"a\"}]}",
 		"{\"key\":\"key\",\"devices\":[{\"index\":0,\"flags\":0,\"api\":1,"
-		"\"api_version\":1,\"memory_total\":1,"
+		"\"api_version\":1,\"api_name\":\"a\",\"memory_total\":1,"
 		"\"memory_free\":0,\"name\":\"\",\"description\":\"\",\"card\":\"a\"}]}",
 		"{\"key\":\"key\",\"devices\":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}",
 	};
