@@ -11,11 +11,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/ggml/ggml.h"
 #include "api/ggml/tensor_ops.h"
 #include "base/compiler.h"
 #include "guest/ggml/abi.h"
 #include "link/channel.h"
-#include "api/ggml/ggml.h"
 
 struct opmap;
 
