@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "exec/ggml/commands.h"
 #include "exec/null/null.h"
 #include "exec/session.h"
 #include "lib/fake_ggml.h"
