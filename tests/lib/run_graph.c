@@ -3,7 +3,7 @@
  * run_graph: shows that what the graph check lets through does no harm to a real ggml.
  *
  *   run_graph [--ggml-dir DIR] [--seconds N] [--seed S] [--one SEED] [--threads N]
- *             [--cut] [--time [--only OP]]
+ *             [--cut] [--time [--only OP] [--said MS]]
  *
  * Makes random graphs that are nearly valid, runs those that pass on ggml's CPU back end in a
  * child, with hostile data, each buffer against a page nobody may touch, and the scratch memory
@@ -15,7 +15,8 @@
  * --time: makes large valid graphs of every operation instead, runs each on one thread, and prints
  * for each operation how many times longer one took, at most, than the check had said.  What is
  * said holds for a core half as fast as the one of the table: of a core that is slower still, just
- * then, what it is slower is taken off. */
+ * then, what it is slower is taken off.  --said takes graphs of which the check says MS to six
+ * times that. */
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
@@ -463,11 +464,13 @@ static void one_graph(uint64_t seed, bool verbose)
 /* ---- how long ---- */
 
 enum {
-	TIMED_MIN_US = 10000, /* predicted */
-	TIMED_MAX_US = 60000,
-	TIMED_TRIES = 4000, /* to find a graph of that size */
-	SAID_SLOWNESS = 2,  /* what op_cost.c says is for */
+	TIMED_MIN_US = 10000, /* predicted; --said sets another */
+	TIMED_SPAN = 6,       /* times as much at most */
+	TIMED_TRIES = 4000,   /* to find a graph of that size */
+	SAID_SLOWNESS = 2,    /* what op_cost.c says is for */
 };
+
+static double timed_min_us = TIMED_MIN_US;
 
 struct timed {
 	double worst, best, slowness;
@@ -495,7 +498,7 @@ static bool time_one(unsigned shape, struct op_random *r, struct timed *out)
 		if (!graph_check(&env, g.t, g.n, &needs, &fault))
 			continue;
 		predicted_us = (double)needs.time_ns / 1000;
-		if (predicted_us < TIMED_MIN_US || predicted_us > TIMED_MAX_US)
+		if (predicted_us < timed_min_us || predicted_us > timed_min_us * TIMED_SPAN)
 			continue;
 		describe(&g);
 		slowness = core_probe_slowness();
@@ -620,6 +623,7 @@ int main(int argc, char **argv)
 		{"threads", required_argument, NULL, 't'},
 		{"time", no_argument, NULL, 'T'},
 		{"only", required_argument, NULL, 'O'},
+		{"said", required_argument, NULL, 'S'},
 		{"cut", no_argument, NULL, 'C'},
 		{0},
 	};
@@ -646,6 +650,8 @@ int main(int argc, char **argv)
 			timing = true;
 		else if (c == 'O')
 			only = optarg;
+		else if (c == 'S')
+			timed_min_us = strtod(optarg, NULL) * 1000;
 		else if (c == 'C')
 			cutting = true;
 		else
