@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -482,6 +483,34 @@ static void say_why(const struct pil_err *err)
 	pil_close_p(&report_fd);
 }
 
+/* A machine is the same whoever starts it first.  What its starter may not have at all, neither may
+ * the machine; nor can who is nice take that back without a privilege. */
+static void have_own_defaults(void)
+{
+	static const struct {
+		__rlimit_resource_t what;
+		rlim_t soft;
+	} limits[] = {
+		{RLIMIT_AS, RLIM_INFINITY},    {RLIMIT_CORE, 0},
+		{RLIMIT_CPU, RLIM_INFINITY},   {RLIMIT_DATA, RLIM_INFINITY},
+		{RLIMIT_FSIZE, RLIM_INFINITY}, {RLIMIT_NOFILE, 1024},
+		{RLIMIT_NPROC, RLIM_INFINITY}, {RLIMIT_STACK, 8 << 20},
+	};
+
+	umask(022);
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		struct rlimit limit;
+
+		if (getrlimit(limits[i].what, &limit))
+			continue;
+		limit.rlim_cur = limits[i].soft < limit.rlim_max ? limits[i].soft : limit.rlim_max;
+		if (setrlimit(limits[i].what, &limit))
+			log_dbg("limit %d: %s", (int)limits[i].what, strerror(errno));
+	}
+	if (getpriority(PRIO_PROCESS, 0) != 0 && setpriority(PRIO_PROCESS, 0, 0))
+		log_info("the machine has the nice value of who started it");
+}
+
 int main(int argc, char **argv)
 {
 	struct supervisor s = {.lock_fd = -1,
@@ -502,6 +531,7 @@ int main(int argc, char **argv)
 		log_err("usage: pillion-machine --spec-fd N [--report-fd M]");
 		return EXIT_FAILURE;
 	}
+	have_own_defaults();
 	ready_fd = daemon_detach(&err);
 	if (ready_fd < 0)
 		return EXIT_FAILURE;
