@@ -7,9 +7,13 @@
  *
  * Theory of operation: sets the machine up, then accepts connections; each is a command
  * (guest_session.c).  It is the parent of every orphan and reaps them all.  The machine ends when
- * the life descriptor reports end of file (its supervisor is gone or wants an end), or when no
- * command has run for idle-ms: TERM to all processes, two seconds, KILL, exit -- and with pid 1 the
- * whole pid namespace. */
+ * the life descriptor reports end of file (its supervisor is gone or wants an end), or when it has
+ * been idle for idle-ms: TERM to all processes, two seconds, KILL, exit -- and with pid 1 the whole
+ * pid namespace.
+ *
+ * A machine is idle while no command runs and no process is left: what a command has started, a
+ * service of the boot command, or a forwarded connection, which has a process of its own.  All of
+ * them descend from us, so that there is one if we have a child. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -20,6 +24,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -48,18 +53,34 @@ struct init {
 	const struct init_options *vm; /* NULL: a sandbox */
 };
 
+static bool has_children(void)
+{
+	siginfo_t child;
+
+	return waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT) == 0 || errno != ECHILD;
+}
+
+static void end_later(struct init *init)
+{
+	if (init->idle_ms >= 0 && list_empty(&init->guest.sessions) && !has_children())
+		loop_timer_arm(init->guest.loop, &init->idle, init->idle_ms);
+}
+
 static void became_idle(struct guest *guest)
 {
 	struct init *init = container_of(guest, struct init, guest);
 
-	if (init->idle_ms >= 0)
-		loop_timer_arm(guest->loop, &init->idle, init->idle_ms);
+	end_later(init);
 	reclaim_rest(&init->reclaim);
 }
 
+/* With a child, such as a forwarded connection, its end counts. */
 static void idle_expired(struct loop_timer *timer)
 {
-	loop_stop(container_of(timer, struct init, idle)->guest.loop, 0);
+	struct init *init = container_of(timer, struct init, idle);
+
+	if (!has_children())
+		loop_stop(init->guest.loop, 0);
 }
 
 static void listener_ready(struct loop_source *source, uint32_t events)
@@ -92,6 +113,7 @@ static void reap(struct guest *guest)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		guest_session_child_ended(guest, pid, status);
+	end_later(container_of(guest, struct init, guest));
 }
 
 static void signal_ready(struct loop_source *source, uint32_t events)
@@ -207,6 +229,7 @@ int main(int argc, char **argv)
 	int ret;
 
 	log_init("pillion-init");
+	umask(022);
 	if (vm && !boot(&o)) {
 		vm_power_off();
 		return EXIT_FAILURE;
