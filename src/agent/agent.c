@@ -23,16 +23,24 @@ static bool take_strings(const char **out, unsigned n, const char **pos, const c
 	return true;
 }
 
+bool agent_start_parse(struct agent_start *start, const char *body, size_t len)
+{
+	if (len < sizeof(*start))
+		return false;
+	memcpy(start, body, sizeof(*start));
+	/* Each string has a byte at least. */
+	return start->version == AGENT_VERSION && start->strings_bytes <= AGENT_MAX_STRINGS &&
+	       len - sizeof(*start) <= start->strings_bytes &&
+	       (uint64_t)start->n_args + start->n_env + 2 <= start->strings_bytes;
+}
+
 bool agent_request_parse(struct agent_request *r, const char *body, size_t len,
 			 const char **storage, size_t capacity)
 {
 	const char *pos = body + sizeof(r->start), *end = body + len;
 
-	if (len < sizeof(r->start))
-		return false;
-	memcpy(&r->start, body, sizeof(r->start));
-	if (r->start.version != AGENT_VERSION || r->start.n_args > AGENT_MAX_ARGS ||
-	    r->start.n_env > AGENT_MAX_ARGS ||
+	if (!agent_start_parse(&r->start, body, len) ||
+	    len - sizeof(r->start) != r->start.strings_bytes ||
 	    (size_t)r->start.n_args + r->start.n_env + 2 > capacity)
 		return false;
 	r->args = storage;

@@ -3,9 +3,14 @@
  * agent.h -- how the command line talks to pillion-init, the agent in a machine.
  *
  * One stream per command (AF_UNIX to a sandbox, vsock to a microVM); no descriptors are passed.
- * Frames: struct agent_frame, then len bytes.  The client sends START first.  Data for the
- * command's input is sent within the credit the agent has granted, so that signals and window sizes
- * never wait behind data the command does not read; output is held back by the stream itself.
+ * Frames: struct agent_frame, then len bytes.  The client sends START first, and START_MORE until
+ * all strings are there.  Data for the command's input is sent within the credit the agent has
+ * granted, so that signals and window sizes never wait behind data the command does not read;
+ * output is held back by the stream itself.
+ *
+ * Each of the command's three streams is a terminal if the client's is; there is one terminal.
+ * With START_ASKED the agent says with WANTED whether somebody in there waits for keys now, and the
+ * client leaves its terminal alone while nobody does.
  *
  * Both ends treat the other as hostile: a frame that breaks a rule ends the stream. */
 #ifndef PIL_AGENT_H
@@ -17,10 +22,10 @@
 #include <stdint.h>
 
 enum {
-	AGENT_VERSION = 1,
+	AGENT_VERSION = 2,
 	AGENT_MAX_FRAME = 64 << 10,
-	AGENT_CREDIT = 256 << 10, /* granted by STARTED */
-	AGENT_MAX_ARGS = 4096,
+	AGENT_CREDIT = 256 << 10,    /* granted by STARTED */
+	AGENT_MAX_STRINGS = 8 << 20, /* of a request, in bytes: more than execve() takes */
 };
 
 /* vsock ports of a microVM.  The agent's clients come to the guest; the guest comes to the host
@@ -57,6 +62,12 @@ enum agent_type {
 	AGENT_STDERR,      /* data */
 	AGENT_EXIT,        /* uint32_t: exit status, 128 + N for signal N; last frame */
 	AGENT_ERROR,       /* text for people: the command could not be started; last frame */
+	/* client -> agent */
+	AGENT_START_MORE, /* more strings of START */
+	AGENT_KEYS, /* typed at the terminal while the input is none; what finds no room is lost */
+	/* agent -> client */
+	AGENT_TERMINAL, /* data for the terminal while neither the output nor the errors are one */
+	AGENT_WANTED,   /* uint32_t: 1: somebody waits for keys; 0: nobody does */
 	AGENT_NUM_TYPES
 };
 
@@ -68,13 +79,25 @@ struct agent_frame {
 static_assert(sizeof(struct agent_frame) == 8, "agent_frame");
 
 struct agent_winsize {
-	uint16_t rows, cols;
+	uint16_t rows, cols, width, height; /* the last two in pixels, or 0 */
+};
+
+/* Linux' struct termios: what the client's terminal is set to. */
+struct agent_termios {
+	uint32_t iflag, oflag, cflag, lflag;
+	uint8_t cc[20]; /* the first 19 count */
 };
 
 enum agent_start_flags {
-	AGENT_START_TTY = 1 << 0,   /* give it a terminal */
-	AGENT_START_SHELL = 1 << 1, /* the user's shell; with arguments: as its -c command line */
+	AGENT_START_TTY_IN = 1 << 0, /* this stream is the terminal */
+	AGENT_START_SHELL = 1 << 1, /* through the user's shell: no argument: the shell itself; one:
+				       its command line; several: a command, as given */
 	AGENT_START_LOGIN = 1 << 2, /* the shell is a login shell */
+	AGENT_START_TTY_OUT = 1 << 3,
+	AGENT_START_TTY_ERR = 1 << 4,
+	AGENT_START_ONE_OUT = 1 << 5, /* output and errors are one pipe */
+	AGENT_START_ASKED = 1 << 6,   /* the client wants to know who waits for keys */
+	AGENT_START_TTYS = AGENT_START_TTY_IN | AGENT_START_TTY_OUT | AGENT_START_TTY_ERR,
 };
 
 /* Followed by NUL-terminated strings: user (empty: the distro's default), working directory (empty:
@@ -82,10 +105,12 @@ enum agent_start_flags {
 struct agent_start {
 	uint16_t version;
 	uint16_t flags;
-	uint16_t n_args, n_env;
+	uint32_t n_args, n_env;
+	uint32_t strings_bytes;
 	struct agent_winsize winsize;
+	struct agent_termios termios;
 };
-static_assert(sizeof(struct agent_start) == 12, "agent_start");
+static_assert(sizeof(struct agent_start) == 60, "agent_start");
 
 static inline bool agent_frame_valid(const struct agent_frame *f)
 {
@@ -100,7 +125,11 @@ struct agent_request {
 	const char **env;  /* likewise */
 };
 
-/* Parses @len bytes; @storage holds @capacity pointers.  False: malformed or too many strings. */
+/* Takes what @body, @len bytes of a START frame, begins with.  False: malformed or too much. */
+bool agent_start_parse(struct agent_start *start, const char *body, size_t len);
+
+/* Parses @len bytes, all of a request; @storage holds @capacity pointers.  False: malformed or too
+ * many strings. */
 bool agent_request_parse(struct agent_request *r, const char *body, size_t len,
 			 const char **storage, size_t capacity);
 

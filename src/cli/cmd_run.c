@@ -102,17 +102,18 @@ static void load_told(struct cli *cli, const char *distro, struct archive_told *
 		archive_told_load(told, path);
 }
 
-/* What a terminal program wants to know of the outside. */
+/* What a terminal program wants to know of the outside.  All of it gives way to what the machine
+ * itself says, and to what it does not know. */
 static void collect_env(char **out, size_t max, const struct archive_told *told)
 {
 	static const char *const passed[] = {"TERM", "COLORTERM", "LANG", "LC_ALL"};
 	size_t n = 0;
 
 	for (char *const *e = told->env; *e && n + 1 < max; e++)
-		out[n++] = str_printf("%s", *e);
+		out[n++] = str_printf("?%s", *e);
 	for (size_t i = 0; i < ARRAY_SIZE(passed) && n + 1 < max; i++)
 		if (getenv(passed[i]))
-			out[n++] = str_printf("%s=%s", passed[i], getenv(passed[i]));
+			out[n++] = str_printf("?%s=%s", passed[i], getenv(passed[i]));
 	out[n] = NULL;
 }
 
@@ -126,7 +127,6 @@ static int run_in(struct cli *cli, const char *distro, const struct options *o, 
 		.env = (const char *const *)env,
 		.shell = !o->exec,
 		.login = o->login || !o->command[0],
-		.tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO),
 		.stdin_fd = STDIN_FILENO,
 		.stdout_fd = STDOUT_FILENO,
 		.stderr_fd = STDERR_FILENO,

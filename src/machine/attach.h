@@ -10,12 +10,11 @@
 #include "base/err.h"
 
 struct attach_opts {
-	const char *user;        /* NULL: the distro's default */
-	const char *cwd;         /* NULL: the user's home */
-	const char *const *args; /* NULL-terminated; may be empty with @shell */
-	const char *const *env;  /* NULL-terminated NAME=VALUE; may be NULL */
-	bool shell, login;       /* as enum agent_start_flags */
-	bool tty;
+	const char *user;                   /* NULL: the distro's default */
+	const char *cwd;                    /* NULL: the user's home */
+	const char *const *args;            /* NULL-terminated; may be empty with @shell */
+	const char *const *env;             /* NULL-terminated NAME=VALUE; may be NULL */
+	bool shell, login;                  /* as enum agent_start_flags */
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed; stdin -1: empty */
 };
 

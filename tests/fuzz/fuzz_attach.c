@@ -4,6 +4,7 @@
  * the input is a byte of options and then all that it sends. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -53,6 +54,21 @@ static int output(bool closed)
 	return closed ? broken_fd : null_fd;
 }
 
+/* A terminal at which nobody types, and whose screen nobody looks at. */
+static int terminal(void)
+{
+	static int master_fd = -1, slave_fd = -1;
+	char seen[4096];
+
+	if (master_fd < 0 && openpty(&master_fd, &slave_fd, NULL, NULL, NULL))
+		abort();
+	fcntl(master_fd, F_SETFL, O_NONBLOCK);
+	fcntl(slave_fd, F_SETFL, O_NONBLOCK);
+	while (read(master_fd, seen, sizeof(seen)) > 0)
+		;
+	return slave_fd;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const args[] = {"command", NULL};
@@ -71,8 +87,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 					O_RDONLY); /* input without an end: credit bounds it */
 	if (data[0] & HAS_INPUT)
 		opts.stdin_fd = zero_fd;
-	opts.tty = data[0] & HAS_TTY;
 	opts.stdout_fd = opts.stderr_fd = output(data[0] & OUTPUT_CLOSED);
+	if (data[0] & HAS_TTY)
+		opts.stderr_fd = terminal();
 	setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 	if (pil_write_all(pair[1], data + 1, size - 1))
 		abort();

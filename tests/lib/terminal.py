@@ -24,7 +24,9 @@ class Terminal:
             os.chdir("/")
             os.execvpe(argv[0], argv, {**env, "TERM": "xterm"})
         self.resize(rows, cols)
-        self.seen = ""
+        self.seen = ""    # and not yet expected
+        self.before = ""  # what came before what was expected last
+        self.all = ""
 
     def resize(self, rows, cols):
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cols, 0, 0))
@@ -35,10 +37,12 @@ class Terminal:
             assert time.monotonic() < end, f"no {text!r} in {self.seen!r}"
             if select.select([self.fd], [], [], 0.2)[0]:
                 try:
-                    self.seen += os.read(self.fd, 65536).decode(errors="replace")
+                    text_now = os.read(self.fd, 65536).decode(errors="replace")
+                    self.seen += text_now
+                    self.all += text_now
                 except OSError:
                     assert text in self.seen, self.seen
-        self.seen = self.seen.split(text, 1)[1]
+        self.before, self.seen = self.seen.split(text, 1)
 
     def send(self, text):
         os.write(self.fd, text.encode())

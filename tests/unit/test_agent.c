@@ -11,6 +11,7 @@
 
 static size_t build(char *buf, struct agent_start start, const char *strings, size_t strings_len)
 {
+	start.strings_bytes = (uint32_t)strings_len;
 	memcpy(buf, &start, sizeof(start));
 	memcpy(buf + sizeof(start), strings, strings_len);
 	return sizeof(start) + strings_len;
@@ -39,7 +40,7 @@ static void test_request_is_taken_apart(void **state)
 static void test_every_cut_is_refused(void **state)
 {
 	static const char strings[] = "u\0/\0a";
-	char buf[64];
+	char buf[128];
 	const char *storage[8];
 	struct agent_request r;
 	size_t len = build(buf, (struct agent_start){.version = AGENT_VERSION, .n_args = 1},
@@ -56,7 +57,7 @@ static void test_every_cut_is_refused(void **state)
 static void test_more_strings_than_room_is_refused(void **state)
 {
 	static const char strings[] = "\0\0a\0b\0c";
-	char buf[64];
+	char buf[128];
 	const char *storage[4];
 	struct agent_request r;
 	size_t len = build(buf, (struct agent_start){.version = AGENT_VERSION, .n_args = 3},
@@ -68,7 +69,7 @@ static void test_more_strings_than_room_is_refused(void **state)
 
 static void test_other_version_is_refused(void **state)
 {
-	char buf[64];
+	char buf[128];
 	const char *storage[4];
 	struct agent_request r;
 	size_t len = build(buf, (struct agent_start){.version = AGENT_VERSION + 1}, "\0", 2);

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Theory of operation: nothing blocks, so one command cannot hold up another.  Four descriptors
- * take part: the stream, and the command's input, output and error (with a terminal the last three
- * are one).  Data moves one frame at a time:
+ * Theory of operation: nothing blocks, so one command cannot hold up another.  Five descriptors
+ * take part: the stream, the command's input, output and errors where these are pipes, and its
+ * terminal where any of them is one.  Data moves one frame at a time:
  *
  *   stream -> input: data goes through a ring as large as the credit the client has, so the stream
  *     is always read: a signal, a window size or the client's end never waits for a command that
  *     does not read its input.  What the command has taken is granted anew.
  *   output -> stream: the command's pipe is read only when the stream has taken what was read
- * before
- *     (`out` is empty), so a slow client slows the command down and nothing piles up here.
+ *     before (`out` is empty), so a slow client slows the command down and nothing piles up here.
+ *
+ * A client that shares its terminal with others wants to know when the command waits for keys; a
+ * timer looks (asker.h).
  *
  * The end: the command is reaped, then what it left in its pipes is read until they are empty for
  * now (a background process may hold them open for ever), then EXIT is sent and the stream closed.
@@ -18,8 +20,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,27 +28,35 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
-#include "agent/exposed.h"
+#include "guest/init/asker.h"
 #include "base/fd.h"
+#include "guest/init/launch.h"
 #include "base/log.h"
-#include "base/path.h"
-#include "base/str.h"
 #include "guest/init/passwd.h"
+#include "base/path.h"
 #include "guest/init/setup.h"
+#include "base/str.h"
 
-enum { N_POINTERS = 2 * AGENT_MAX_ARGS + 2, FRAMES_PER_TURN = 64 };
+enum { FRAMES_PER_TURN = 64, ASK_MS = 40, ASK_SELDOM_MS = 150, ASK_OFTEN = 100 /* times */ };
 
 struct guest_session {
 	struct guest *guest;
-	struct list link;                                /* guest::sessions */
-	struct loop_source stream, input, output, error; /* fd -1: closed */
-	bool tty, started, reaped;
+	struct list link;                                          /* guest::sessions */
+	struct loop_source stream, input, output, error, terminal; /* fd -1: closed */
+	unsigned flags;                                            /* enum agent_start_flags */
+	bool started, reaped;
 	pid_t pid;
 	int status;
+	struct loop_timer ask; /* does anybody wait for keys? */
+	int asked;             /* so often */
+	bool wanted;           /* what the client knows of it */
+	bool tell_wanted;      /* it is to learn that this is so no more, or again */
+	dev_t tty;
+	char *request; /* what has come of it: request_len of request_size bytes */
+	size_t request_len, request_size;
 	/* From the stream: the frame being read. */
 	struct agent_frame frame;
 	size_t have; /* bytes of header + body read */
@@ -78,13 +86,14 @@ static void session_destroy(struct guest_session *s)
 
 	if (s->started && !s->reaped)
 		kill(-s->pid, SIGHUP);
+	loop_timer_cancel(&s->ask);
 	close_source(&s->stream);
-	if (s->input.fd == s->output.fd)
-		s->input.fd = -1; /* a terminal */
 	close_source(&s->input);
 	close_source(&s->output);
 	close_source(&s->error);
+	close_source(&s->terminal);
 	list_remove(&s->link);
+	free(s->request);
 	free(s->body);
 	free(s->in);
 	free(s->out);
@@ -136,10 +145,6 @@ static bool take_output(struct guest_session *s, struct loop_source *from, uint8
 	if (n < 0 && errno == EAGAIN)
 		return false;
 	if (n <= 0) { /* end of file; a terminal says EIO when the last user has closed it */
-		if (from->fd == s->input.fd) {
-			loop_remove(&s->input);
-			s->input.fd = -1;
-		}
 		close_source(from);
 		return false;
 	}
@@ -168,136 +173,6 @@ static void refuse(struct guest_session *s, const char *text)
 
 /* ---- starting the command ---- */
 
-struct launch {
-	struct agent_request request;
-	struct user user;
-	int in_fd, out_fd, err_fd; /* the command's ends */
-	char cwd[1024];
-};
-
-static void set_environment(const struct guest_session *s, const struct launch *l)
-{
-	static const char path[] = EXPOSED_PLAIN_PATH ":/usr/games:/usr/local/games";
-	static const char with_tools[] =
-		EXPOSED_PLAIN_PATH ":/usr/games:/usr/local/games:" EXPOSED_MORE_PATH;
-	const struct wsl_conf *conf = &s->guest->conf;
-
-	clearenv();
-	setenv("PATH", conf->gpu_enabled ? with_tools : path, 1);
-	setenv("HOME", l->user.home, 1);
-	setenv("USER", l->user.name, 1);
-	setenv("LOGNAME", l->user.name, 1);
-	setenv("SHELL", l->user.shell, 1);
-	setenv("LANG", "C.UTF-8", 1);
-	setenv("WSL_DISTRO_NAME", s->guest->distro, 1);
-	setup_variables(conf->gpu_enabled);
-	for (const char *const *e = s->guest->env; e && *e; e++)
-		putenv((char *)*e);
-	for (const char **e = l->request.env; *e; e++)
-		if (strchr(*e, '=') && **e != '=')
-			putenv((char *)*e);
-}
-
-/* Joins arguments with blanks: what `pillion -- CMD ARGS` hands to the shell, as wsl does. */
-static char *join(const char **args)
-{
-	char *line = str_printf("%s", "");
-
-	for (; *args; args++) {
-		char *longer = str_printf("%s%s%s", line, line[0] ? " " : "", *args);
-
-		free(line);
-		line = longer;
-	}
-	return line;
-}
-
-static PIL_NORETURN void run_command(const struct guest_session *s, struct launch *l)
-{
-	const char *shell_argv[4] = {0};
-	const char **argv = l->request.args;
-	const char *file;
-	char login_name[260];
-	sigset_t none;
-
-	sigemptyset(&none);
-	for (int sig = 1; sig < NSIG; sig++)
-		signal(sig, SIG_DFL);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	setsid();
-	if (s->tty)
-		ioctl(l->in_fd, TIOCSCTTY, 0);
-	dup2(l->in_fd, 0);
-	dup2(l->out_fd, 1);
-	dup2(l->err_fd, 2);
-	set_environment(s, l);
-	if (setgroups((size_t)l->user.n_groups, l->user.groups) || setgid(l->user.gid) ||
-	    setuid(l->user.uid))
-		_exit(126);
-	if (chdir(l->cwd)) {
-		if (l->request.cwd[0])
-			dprintf(2, "pillion: go to folder '%s': %s; in the home folder instead\n",
-				l->cwd, strerror(errno));
-		if (chdir(l->user.home) && chdir("/"))
-			_exit(126);
-	}
-	if (l->request.start.flags & AGENT_START_SHELL) {
-		const char *base = strrchr(l->user.shell, '/');
-		bool login = l->request.start.flags & AGENT_START_LOGIN;
-
-		snprintf(login_name, sizeof(login_name), "%s%.250s", login ? "-" : "",
-			 base ? base + 1 : l->user.shell);
-		shell_argv[0] = login_name;
-		if (argv[0]) {
-			shell_argv[1] = "-c";
-			shell_argv[2] = join(argv);
-		}
-		file = l->user.shell;
-		argv = shell_argv;
-	} else {
-		file = argv[0];
-	}
-	execvp(file, (char *const *)argv);
-	dprintf(2, "pillion: run '%s': %s\n", file, strerror(errno));
-	_exit(errno == ENOENT ? 127 : 126);
-}
-
-static int open_terminal(struct guest_session *s, struct launch *l)
-{
-	const struct agent_winsize *w = &l->request.start.winsize;
-	struct winsize size = {.ws_row = w->rows, .ws_col = w->cols};
-	int master, slave;
-
-	if (openpty(&master, &slave, NULL, NULL, &size))
-		return -errno;
-	if (fchown(slave, l->user.uid, (gid_t)-1))
-		log_dbg("own the terminal: %s", strerror(errno));
-	fcntl(master, F_SETFD, FD_CLOEXEC);
-	fcntl(slave, F_SETFD, FD_CLOEXEC);
-	s->input.fd = s->output.fd = master;
-	l->in_fd = l->out_fd = l->err_fd = slave;
-	return 0;
-}
-
-static int open_pipes(struct guest_session *s, struct launch *l)
-{
-	int in[2], out[2], err[2];
-
-	if (pipe2(in, O_CLOEXEC))
-		return -errno;
-	l->in_fd = in[0];
-	s->input.fd = in[1];
-	if (pipe2(out, O_CLOEXEC))
-		return -errno;
-	l->out_fd = out[1];
-	s->output.fd = out[0];
-	if (pipe2(err, O_CLOEXEC))
-		return -errno;
-	l->err_fd = err[1];
-	s->error.fd = err[0];
-	return 0;
-}
-
 /* Watches @source for @events; for none, not at all: a hung-up descriptor would wake us for ever.
  */
 static void watch(struct guest_session *s, struct loop_source *source, uint32_t events)
@@ -316,26 +191,6 @@ static void watch(struct guest_session *s, struct loop_source *source, uint32_t 
 		log_warn("watch a command: %s", strerror(-ret));
 }
 
-/* Where the command starts: what was asked for if it is there, else the home. */
-static void choose_cwd(struct launch *l)
-{
-	const char *cwd = l->request.cwd;
-
-	if (cwd[0] == '~' && (cwd[1] == '/' || cwd[1] == '\0'))
-		snprintf(l->cwd, sizeof(l->cwd), "%.500s%.500s", l->user.home, cwd + 1);
-	else
-		snprintf(l->cwd, sizeof(l->cwd), "%s", cwd[0] ? cwd : l->user.home);
-}
-
-static void close_ends(struct launch *l, bool tty)
-{
-	pil_close_p(&l->in_fd);
-	if (!tty) {
-		pil_close_p(&l->out_fd);
-		pil_close_p(&l->err_fd);
-	}
-}
-
 /* What is wrong with /etc/wsl.conf is said to whoever runs the first command. */
 static void queue_complaints(struct guest_session *s)
 {
@@ -349,53 +204,122 @@ static void queue_complaints(struct guest_session *s)
 	complaints[0] = '\0';
 }
 
+/* The user that the command runs as.  False: refused. */
+static bool find_user(struct guest_session *s, const char *wanted, struct user *user)
+{
+	const struct guest *guest = s->guest;
+	const char *name = wanted[0]                     ? wanted
+			   : guest->conf.default_user[0] ? guest->conf.default_user
+							 : guest->default_user;
+	char text[400];
+
+	if (passwd_find(name, user))
+		return true;
+	if (!wanted[0] && passwd_find("root", user)) {
+		snprintf(
+			text, sizeof(text),
+			"pillion: the default user '%.200s' is not in this machine: root instead\n",
+			name);
+		queue_frame(s, AGENT_STDERR, text, (uint32_t)strlen(text));
+		return true;
+	}
+	snprintf(text, sizeof(text),
+		 "there is no user '%.200s' in this machine; -u root is always there", name);
+	refuse(s, text);
+	return false;
+}
+
+static void ask_later(struct guest_session *s)
+{
+	loop_timer_arm(s->guest->loop, &s->ask, s->asked < ASK_OFTEN ? ASK_MS : ASK_SELDOM_MS);
+}
+
+static void ask_expired(struct loop_timer *timer)
+{
+	struct guest_session *s = container_of(timer, struct guest_session, ask);
+	enum asker found = asker_find(s->tty);
+
+	s->asked = found == ASKER_WAITS ? 0 : s->asked + 1;
+	if (s->wanted != (found != ASKER_NONE)) {
+		s->wanted = !s->wanted;
+		s->tell_wanted = true;
+	}
+	if (s->terminal.fd >= 0 && found != ASKER_UNKNOWN)
+		ask_later(s);
+	pump(s);
+}
+
+static void take_ends(struct guest_session *s, struct launch *l)
+{
+	s->input.fd = pil_take_fd(&l->in_fd);
+	s->output.fd = pil_take_fd(&l->out_fd);
+	s->error.fd = pil_take_fd(&l->err_fd);
+	s->terminal.fd = pil_take_fd(&l->terminal_fd);
+	s->flags = l->request.start.flags;
+	s->tty = l->tty;
+}
+
 static void start(struct guest_session *s)
 {
-	_auto_free const char **storage = calloc(N_POINTERS, sizeof(*storage));
-	struct launch l = {.in_fd = -1, .out_fd = -1, .err_fd = -1};
-	const char *name;
-	int ret;
+	struct launch l;
+	struct agent_start head;
+	_auto_free const char **storage = NULL;
+	size_t capacity;
 
+	memcpy(&head, s->request, sizeof(head));
+	capacity = (size_t)head.n_args + head.n_env + 2;
+	storage = calloc(capacity, sizeof(*storage));
+	launch_init(&l);
 	if (!storage ||
-	    !agent_request_parse(&l.request, s->body, s->frame.len, storage, N_POINTERS) ||
+	    !agent_request_parse(&l.request, s->request, s->request_len, storage, capacity) ||
 	    (!l.request.args[0] && !(l.request.start.flags & AGENT_START_SHELL))) {
 		refuse(s, "malformed request");
 		return;
 	}
-	name = l.request.user[0]                ? l.request.user
-	       : s->guest->conf.default_user[0] ? s->guest->conf.default_user
-						: s->guest->default_user;
-	if (!passwd_find(name, &l.user)) {
-		char text[400];
-
-		snprintf(text, sizeof(text),
-			 "there is no user '%.200s' in this machine; -u root is always there",
-			 name);
-		refuse(s, text);
+	if (!find_user(s, l.request.user, &l.user))
 		return;
-	}
-	choose_cwd(&l);
 	setup_ollama(&s->guest->conf);
-	s->tty = l.request.start.flags & AGENT_START_TTY;
-	ret = s->tty ? open_terminal(s, &l) : open_pipes(s, &l);
-	if (!ret) {
-		s->pid = fork();
-		if (s->pid == 0)
-			run_command(s, &l);
-		ret = s->pid < 0 ? -errno : 0;
-	}
-	close_ends(&l, s->tty);
-	if (ret) {
-		refuse(s, strerror(-ret));
+	s->pid = launch_start(&l, s->guest);
+	if (s->pid < 0) {
+		launch_finish(&l);
+		refuse(s, strerror((int)-s->pid));
 		return;
 	}
 	s->started = true;
-	pil_set_nonblock(s->output.fd, true);
-	pil_set_nonblock(s->error.fd, true);
-	pil_set_nonblock(s->input.fd, true);
+	take_ends(s, &l);
 	queue_complaints(s);
 	queue_frame(s, AGENT_STARTED, NULL, 0);
+	if (s->flags & AGENT_START_ASKED && s->terminal.fd >= 0)
+		ask_later(s);
 	pump(s);
+}
+
+/* A request may come in several frames.  < 0: they break a rule. */
+static int take_request(struct guest_session *s, bool first)
+{
+	struct agent_start head;
+
+	if (s->started || first == (s->request != NULL))
+		return -EPROTO;
+	if (first) {
+		if (!agent_start_parse(&head, s->body, s->frame.len))
+			return -EPROTO;
+		s->request_size = sizeof(head) + head.strings_bytes;
+		s->request = malloc(s->request_size);
+		if (!s->request)
+			return -ENOMEM;
+	}
+	if (s->frame.len > s->request_size - s->request_len)
+		return -EPROTO;
+	memcpy(s->request + s->request_len, s->body, s->frame.len);
+	s->request_len += s->frame.len;
+	if (s->request_len < s->request_size)
+		return 0;
+	start(s);
+	free(s->request);
+	s->request = NULL;
+	s->request_len = s->request_size = 0;
+	return 0;
 }
 
 /* ---- from the client ---- */
@@ -405,12 +329,11 @@ static void set_winsize(struct guest_session *s)
 	struct agent_winsize w;
 	struct winsize size = {0};
 
-	if (!s->tty || s->output.fd < 0 || s->frame.len != sizeof(w))
+	if (s->terminal.fd < 0 || s->frame.len != sizeof(w))
 		return;
 	memcpy(&w, s->body, sizeof(w));
-	size.ws_row = w.rows;
-	size.ws_col = w.cols;
-	ioctl(s->output.fd, TIOCSWINSZ, &size);
+	size = (struct winsize){w.rows, w.cols, w.width, w.height};
+	ioctl(s->terminal.fd, TIOCSWINSZ, &size);
 }
 
 static void send_signal(struct guest_session *s)
@@ -424,16 +347,29 @@ static void send_signal(struct guest_session *s)
 		kill(-s->pid, (int)signal_number);
 }
 
+static bool reads_terminal(const struct guest_session *s)
+{
+	return s->flags & AGENT_START_TTY_IN;
+}
+
 static void end_input(struct guest_session *s)
 {
 	static const char eof = 4; /* ^D */
 
-	if (s->tty && s->output.fd >= 0) {
-		if (write(s->output.fd, &eof, 1) != 1)
-			log_dbg("end of input not taken");
-	} else if (!s->tty) {
+	if (!reads_terminal(s))
 		close_source(&s->input);
-	}
+	else if (s->terminal.fd >= 0 && write(s->terminal.fd, &eof, 1) != 1)
+		log_dbg("end of input not taken");
+}
+
+/* What the terminal does not take is lost, as on any other. */
+static int take_keys(struct guest_session *s)
+{
+	if (!s->started || reads_terminal(s))
+		return -EPROTO;
+	if (s->terminal.fd >= 0 && write(s->terminal.fd, s->body, s->frame.len) < 0)
+		log_dbg("keys not taken: %s", strerror(errno));
+	return 0;
 }
 
 /* Hands the command what it takes now of its input. */
@@ -441,7 +377,7 @@ static void drain_input(struct guest_session *s)
 {
 	while (s->in_len) {
 		size_t to_end = AGENT_CREDIT - s->in_start;
-		int fd = s->tty ? s->output.fd : s->input.fd;
+		int fd = reads_terminal(s) ? s->terminal.fd : s->input.fd;
 		ssize_t n = fd < 0 ? (ssize_t)s->in_len /* nobody reads it any more: swallow */
 				   : write(fd, s->in + s->in_start,
 					   s->in_len < to_end ? s->in_len : to_end);
@@ -451,7 +387,7 @@ static void drain_input(struct guest_session *s)
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n < 0) { /* the command has closed its input */
-			if (!s->tty)
+			if (!reads_terminal(s))
 				close_source(&s->input);
 			n = (ssize_t)s->in_len;
 		}
@@ -486,10 +422,11 @@ static int handle_frame(struct guest_session *s)
 {
 	switch (s->frame.type) {
 	case AGENT_START:
-		if (s->started)
-			return -EPROTO;
-		start(s);
-		return 0;
+		return take_request(s, true);
+	case AGENT_START_MORE:
+		return take_request(s, false);
+	case AGENT_KEYS:
+		return take_keys(s);
 	case AGENT_STDIN:
 		return take_input(s);
 	case AGENT_WINSIZE:
@@ -531,6 +468,14 @@ static int read_frame(struct guest_session *s)
 
 /* ---- moving data ---- */
 
+/* As what the terminal's output goes to the client. */
+static uint8_t terminal_type(const struct guest_session *s)
+{
+	if (s->flags & AGENT_START_TTY_OUT)
+		return AGENT_STDOUT;
+	return s->flags & AGENT_START_TTY_ERR ? AGENT_STDERR : AGENT_TERMINAL;
+}
+
 /* Output towards the client.  < 0: the session is over. */
 static int pump_out(struct guest_session *s)
 {
@@ -546,8 +491,16 @@ static int pump_out(struct guest_session *s)
 			s->credit_owed = 0;
 			continue;
 		}
+		if (s->tell_wanted) {
+			uint32_t wanted = s->wanted;
+
+			queue_frame(s, AGENT_WANTED, &wanted, sizeof(wanted));
+			s->tell_wanted = false;
+			continue;
+		}
 		if (take_output(s, &s->output, AGENT_STDOUT) ||
-		    take_output(s, &s->error, AGENT_STDERR))
+		    take_output(s, &s->error, AGENT_STDERR) ||
+		    take_output(s, &s->terminal, terminal_type(s)))
 			continue;
 		if (!s->reaped)
 			return 0;
@@ -588,12 +541,12 @@ static void pump(struct guest_session *s)
 	watch(s, &s->stream,
 	      (s->final ? 0u : (uint32_t)EPOLLIN) | (s->out_len ? (uint32_t)EPOLLOUT : 0u));
 	/* A command's output is not watched while the stream is full. */
-	watch(s, &s->output,
-	      (s->out_len ? 0u : (uint32_t)EPOLLIN) |
-		      (s->tty && s->in_len ? (uint32_t)EPOLLOUT : 0u));
+	watch(s, &s->output, s->out_len ? 0u : (uint32_t)EPOLLIN);
 	watch(s, &s->error, s->out_len ? 0u : (uint32_t)EPOLLIN);
-	if (!s->tty)
-		watch(s, &s->input, s->in_len ? (uint32_t)EPOLLOUT : 0u);
+	watch(s, &s->terminal,
+	      (s->out_len ? 0u : (uint32_t)EPOLLIN) |
+		      (reads_terminal(s) && s->in_len ? (uint32_t)EPOLLOUT : 0u));
+	watch(s, &s->input, !reads_terminal(s) && s->in_len ? (uint32_t)EPOLLOUT : 0u);
 }
 
 #define READY(member)                                                                              \
@@ -605,6 +558,7 @@ static void pump(struct guest_session *s)
 READY(stream)
 READY(output)
 READY(error)
+READY(terminal)
 READY(input)
 
 void guest_session_create(struct guest *guest, int fd)
@@ -631,6 +585,8 @@ void guest_session_create(struct guest *guest, int fd)
 	s->input = (struct loop_source){.fd = -1, .ready = input_ready};
 	s->output = (struct loop_source){.fd = -1, .ready = output_ready};
 	s->error = (struct loop_source){.fd = -1, .ready = error_ready};
+	s->terminal = (struct loop_source){.fd = -1, .ready = terminal_ready};
+	s->ask.expired = ask_expired;
 	list_append(&guest->sessions, &s->link);
 	pil_set_nonblock(fd, true);
 	if (loop_add(guest->loop, &s->stream, EPOLLIN))
