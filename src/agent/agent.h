@@ -101,7 +101,8 @@ enum agent_start_flags {
 };
 
 /* Followed by NUL-terminated strings: user (empty: the distro's default), working directory (empty:
- * the user's home; "~" likewise), then n_args arguments, then n_env NAME=VALUE settings. */
+ * the user's home; "~" likewise; "?FOLDER": if it is there), then n_args arguments, then n_env
+ * NAME=VALUE settings. */
 struct agent_start {
 	uint16_t version;
 	uint16_t flags;

@@ -131,10 +131,12 @@ static int run_in(struct cli *cli, const char *distro, const struct options *o, 
 		.stdout_fd = STDOUT_FILENO,
 		.stderr_fd = STDERR_FILENO,
 	};
+	_auto_free char *workdir = NULL;
 	int ret = -EAGAIN;
 
 	load_told(cli, distro, &told);
-	attach.cwd = o->cwd ? o->cwd : told.workdir;
+	workdir = str_printf("?%s", told.workdir ? told.workdir : "");
+	attach.cwd = o->cwd ? o->cwd : told.workdir ? workdir : NULL;
 	collect_env(env, ARRAY_SIZE(env), &told);
 	for (int try = 0; ret == -EAGAIN && try < 3; try++) {
 		int fd = machine_connect(&cli->dirs, distro, err);

@@ -92,19 +92,23 @@ static PIL_NORETURN void exec_shell(const struct launch *l)
 	not_started(l->user.shell);
 }
 
-/* Where it starts: what was asked for, or it does not; else the home, if it is there. */
+/* Where it starts: what was asked for, or it does not; else the home, if it is there.  ?FOLDER is
+ * taken if it is there. */
 static void go_to_folder(const struct launch *l)
 {
-	const char *cwd = l->request.cwd;
+	bool asked_for = l->request.cwd[0] && l->request.cwd[0] != '?';
+	const char *cwd = l->request.cwd + (l->request.cwd[0] == '?');
 	bool in_home = cwd[0] == '~' && (cwd[1] == '/' || !cwd[1]);
 	_auto_free char *path = in_home ? str_printf("%s%s", l->user.home, cwd + 1) : strdup(cwd);
 
-	if (cwd[0] && (!path || chdir(path))) {
+	if (cwd[0] && path && chdir(path) == 0)
+		return;
+	if (asked_for) {
 		dprintf(STDERR_FILENO, "pillion: go to folder '%s': %s\n", path ? path : cwd,
 			strerror(errno));
 		_exit(EXIT_FAILURE);
 	}
-	if (!cwd[0] && chdir(l->user.home) && chdir("/"))
+	if (chdir(l->user.home) && chdir("/"))
 		_exit(NOT_STARTED);
 }
 
