@@ -5,8 +5,8 @@
  *
  * What the guest says is only which numbers it would like: at most AGENT_MAX_PORTS of them, none
  * below FIRST_PORT (a service of the host's that restarts must find its port free), none that
- * something on the host listens on, and only at 127.0.0.1.  A port that is taken is tried again
- * every RETRY_MS. */
+ * something on the host listens on, and only at 127.0.0.1 and ::1.  A port that is taken is tried
+ * again every RETRY_MS. */
 #include "machine/forward_host.h"
 
 #include <errno.h>
@@ -29,10 +29,11 @@
 #include "config/state.h"
 
 enum { FIRST_PORT = 1024, RETRY_MS = 2000, MAX_CONNECTIONS = 512 };
+enum { IP4, IP6, N_ADDRESSES }; /* of localhost */
 
 struct port {
 	uint16_t number;
-	int fd; /* < 0: taken by somebody else */
+	int fds[N_ADDRESSES]; /* < 0: taken by somebody else */
 };
 
 struct forwarding {
@@ -43,29 +44,43 @@ struct forwarding {
 	struct port_list list; /* the guest's next one */
 };
 
-static int listen_local(uint16_t port)
+static int listen_at(const struct sockaddr *address, socklen_t len)
 {
-	struct sockaddr_in in = {.sin_family = AF_INET,
-				 .sin_port = htons(port),
-				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	_auto_fd int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	_auto_fd int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int one = 1;
 
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, (struct sockaddr *)&in, sizeof(in)) || listen(fd, 64))
+	if (address->sa_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (bind(fd, address, len) || listen(fd, 64))
 		return -errno;
 	return pil_take_fd(&fd);
 }
 
-/* The descriptor that listens on @number already; it is taken out of @f.  -1: none does. */
-static int take_listening(struct forwarding *f, uint16_t number)
+static int listen_local(uint16_t port, int which)
 {
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_port = htons(port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6,
+				   .sin6_port = htons(port),
+				   .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+
+	return which == IP4 ? listen_at((struct sockaddr *)&in, sizeof(in))
+			    : listen_at((struct sockaddr *)&in6, sizeof(in6));
+}
+
+/* The descriptors that listen on @number already; they are taken out of @f. */
+static struct port take_listening(struct forwarding *f, uint16_t number)
+{
+	struct port port = {number, {-1, -1}};
+
 	for (unsigned i = 0; i < f->n_ports; i++)
-		if (f->ports[i].number == number)
-			return pil_take_fd(&f->ports[i].fd);
-	return -1;
+		for (int which = 0; f->ports[i].number == number && which < N_ADDRESSES; which++)
+			port.fds[which] = pil_take_fd(&f->ports[i].fds[which]);
+	return port;
 }
 
 static bool is_among(const struct port *ports, unsigned n, uint16_t number)
@@ -85,10 +100,11 @@ static void take_ports(struct forwarding *f)
 		uint16_t number = f->list.words[i];
 
 		if (number >= FIRST_PORT && !is_among(next, n_next, number))
-			next[n_next++] = (struct port){number, take_listening(f, number)};
+			next[n_next++] = take_listening(f, number);
 	}
 	for (unsigned i = 0; i < f->n_ports; i++)
-		pil_close_p(&f->ports[i].fd);
+		for (int which = 0; which < N_ADDRESSES; which++)
+			pil_close_p(&f->ports[i].fds[which]);
 	memcpy(f->ports, next, n_next * sizeof(*next));
 	f->n_ports = n_next;
 }
@@ -123,15 +139,20 @@ static bool read_list(struct forwarding *f, int announce_fd)
 	return state != PORT_LIST_END;
 }
 
-/* False: a port is still taken. */
+/* False: a port is still taken.  Who has it at 127.0.0.1 has it at ::1, too.  A host without IPv6
+ * has no ::1, which nobody can connect to. */
 static bool listen_missing(struct forwarding *f)
 {
 	bool all = true;
 
 	for (unsigned i = 0; i < f->n_ports; i++) {
-		if (f->ports[i].fd < 0)
-			f->ports[i].fd = listen_local(f->ports[i].number);
-		all = all && f->ports[i].fd >= 0;
+		for (int which = 0; which < N_ADDRESSES; which++) {
+			int *fd = &f->ports[i].fds[which];
+
+			if (*fd < 0 && (which == IP4 || f->ports[i].fds[IP4] >= 0))
+				*fd = listen_local(f->ports[i].number, which);
+			all = all && (*fd >= 0 || *fd == -EADDRNOTAVAIL || *fd == -EAFNOSUPPORT);
+		}
 	}
 	return all;
 }
@@ -155,9 +176,9 @@ static void join(int fd, uint16_t port, const char *path, pid_t parent)
 		relay_run(STDIN_FILENO, guest);
 }
 
-static void serve(struct forwarding *f, const struct port *port)
+static void serve(struct forwarding *f, const struct port *port, int listen_fd)
 {
-	_auto_fd int fd = accept4(port->fd, NULL, NULL, SOCK_CLOEXEC);
+	_auto_fd int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	pid_t own = getpid(), pid;
 
 	while (f->n_connections && waitpid(-1, NULL, WNOHANG) > 0)
@@ -178,16 +199,20 @@ void forward_host_run(int announce_fd, const char *path)
 	struct forwarding f = {.path = path};
 
 	for (;;) {
-		struct pollfd p[1 + AGENT_MAX_PORTS] = {{.fd = announce_fd, .events = POLLIN}};
+		struct pollfd p[1 + N_ADDRESSES * AGENT_MAX_PORTS] = {
+			{.fd = announce_fd, .events = POLLIN}};
 		bool all = listen_missing(&f);
+		unsigned n = N_ADDRESSES * f.n_ports;
 
-		for (unsigned i = 0; i < f.n_ports; i++)
-			p[1 + i] = (struct pollfd){.fd = f.ports[i].fd, .events = POLLIN};
-		if (poll(p, 1 + f.n_ports, all ? -1 : RETRY_MS) < 0)
+		for (unsigned i = 0; i < n; i++)
+			p[1 + i] =
+				(struct pollfd){.fd = f.ports[i / N_ADDRESSES].fds[i % N_ADDRESSES],
+						.events = POLLIN};
+		if (poll(p, 1 + n, all ? -1 : RETRY_MS) < 0)
 			continue;
-		for (unsigned i = 0; i < f.n_ports; i++)
+		for (unsigned i = 0; i < n; i++)
 			if (p[1 + i].revents)
-				serve(&f, &f.ports[i]);
+				serve(&f, &f.ports[i / N_ADDRESSES], p[1 + i].fd);
 		if (p[0].revents && !read_list(&f, announce_fd))
 			return;
 	}
