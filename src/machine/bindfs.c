@@ -6,7 +6,7 @@
  *
  * The user namespace that mounts must be an ancestor of who uses the mount, and the one in which
  * /dev/fuse was opened.  So the child that becomes the sandbox mounts, in a mount namespace of its
- * own, before it executes bubblewrap, and sends us the descriptors.  The kernel checks who may do
+ * own, before it makes the room, and sends us the descriptors.  The kernel checks who may do
  * what (default_permissions), with the ids of that namespace.
  *
  * bindfs runs outside of it, in a jail like virtiofsd's, where there is nothing but the folder,

@@ -23,8 +23,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/fd.h"
-
 /* clang-format off */
 const struct denied_call calls_denied[] = {
 	/* keys of the host's user: they are counted and found by user, not by namespace */
@@ -214,16 +212,4 @@ unsigned calls_filter(struct sock_filter *code)
 	put_arch(&p, AUDIT_ARCH_I386, false);
 	answer(&p, SECCOMP_RET_ERRNO | ENOSYS);
 	return p.n;
-}
-
-int calls_filter_fd(struct pil_err *err)
-{
-	struct sock_filter code[CALLS_MAX_CODE];
-	unsigned n = calls_filter(code);
-	_auto_fd int fd = memfd_create("seccomp", MFD_CLOEXEC);
-	int ret = fd < 0 ? -errno : pil_write_all(fd, code, n * sizeof(code[0]));
-
-	if (!ret && lseek(fd, 0, SEEK_SET) < 0)
-		ret = -errno;
-	return ret ? pil_err_set(err, -ret, "make the sandbox's seccomp filter") : pil_take_fd(&fd);
 }

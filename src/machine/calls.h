@@ -8,7 +8,6 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
-#include "base/err.h"
 
 struct denied_call {
 	const char *name;
@@ -20,8 +19,5 @@ extern const struct denied_call calls_denied[]; /* ends with .name NULL */
 
 /* Writes the filter to @code, which has room for CALLS_MAX_CODE; returns its length. */
 unsigned calls_filter(struct sock_filter *code);
-
-/* A memfd with the filter, as bwrap --seccomp takes it.  -errno. */
-int calls_filter_fd(struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kernel_files.h -- /dev, /proc and /sys of a sandbox. */
+ * kernel_files.h -- /dev, /proc, /run and /sys of a sandbox. */
 #ifndef PIL_KERNEL_FILES_H
 #define PIL_KERNEL_FILES_H
 
-struct argv;
+struct room;
 
-/* Adds to bwrap's arguments.  Goes after the root and before anything below these folders. */
-void kernel_files_add(struct argv *a);
+/* Goes before anything below these folders. */
+void kernel_files_add(struct room *r);
 
 #endif

@@ -1,24 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The sandbox: bubblewrap, in the user namespace that owns the distro's tree, with pasta for its
- * network.
+ * The sandbox: namespaces of our own making, with pasta for the network.
  *
- * Theory of operation: four processes.  `bwrap` (outer) is the first process of a pid namespace
- * and waits for its child.  The child makes the mounts and becomes pillion-init, pid 1 of a pid
- * namespace of its own.  pillion-init enters one more user namespace with a network and a copy of
- * the mounts, which are locked by that (src/guest/init/confine.c), says so, and waits until `pasta`
- * is attached to its network.  pasta runs in the user namespace of bwrap: it is nobody on the host,
- * and out of reach of the guest's root.
+ * Theory of operation: four processes.  The outer one is the first process of a pid namespace, in
+ * the user namespace that owns the distro's tree, and waits for its child.  The child makes the
+ * mounts (room.c) and becomes pillion-init, pid 1 of a pid namespace of its own.  pillion-init
+ * enters one more user namespace with a network and a copy of the mounts, which are locked by that
+ * (src/guest/init/confine.c), says so, and waits until `pasta` is attached to its network.  pasta
+ * runs in the user namespace of the outer process: it is nobody on the host, and out of reach of
+ * the guest's root.
  *
- * bwrap follows symbolic links where it mounts, from a root that has the host's files in it, and
- * the guest made the tree.  A link at /usr/lib/pillion would have pillion-init mounted elsewhere
- * and a program of the guest's executed in its place, outside of the inner namespace.  So userns.c
- * looks first, in the namespace, that no place has a link in it; nobody can change the tree by
- * then.
- *
- * All of them end with us: bwrap and pasta get SIGKILL when the supervisor dies, and the kernel
- * ends a pid namespace with its first process.  The polite way is the life pipe: closing our end
- * makes pillion-init end everything and exit.
+ * All of them end with us: the outer process and pasta get SIGKILL when the supervisor dies, and
+ * the kernel ends a pid namespace with its first process.  The polite way is the life pipe: closing
+ * our end makes pillion-init end everything and exit.
  *
  * Isolation is that of a container: shared kernel, user namespace (nothing in the machine is root
  * outside), no access to the host's files but the shares, no host network but what pasta forwards
@@ -34,8 +28,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 
 #include "agent/exposed.h"
 #include "agent/init_options.h"
@@ -52,6 +50,7 @@
 #include "machine/guest_files.h"
 #include "machine/kernel_files.h"
 #include "machine/respawn.h"
+#include "machine/room.h"
 #include "machine/said.h"
 #include "machine/shares.h"
 #include "machine/spec.h"
@@ -62,7 +61,7 @@
 	"10.255.255.254" /* as WSL's DNS tunnel; used where the host's resolver is on loopback */
 
 struct ns {
-	pid_t bwrap, pasta; /* pasta: 0 when it has ended */
+	pid_t outer, pasta; /* pasta: 0 when it has ended */
 	struct respawn pasta_again;
 	pid_t init;           /* as seen from here */
 	bool dns_forward;     /* pasta forwards name queries */
@@ -73,6 +72,9 @@ struct ns {
 	int life_fd;          /* closing it ends the machine */
 	struct said said;     /* what pillion-init and pasta print */
 	int say_fd;           /* the end that they get */
+	struct room room;
+	const char *tree; /* while it starts */
+	bool filter;      /* of system calls */
 	struct bindfs bindfs;
 	struct cgroup group;
 };
@@ -89,44 +91,37 @@ static bool usable(const struct state_dirs *dirs, char *why, int why_size)
 	return true;
 }
 
-/* ---- the command line of bwrap ---- */
+/* ---- what it sees of files ---- */
 
-static void add_guest_files(struct argv *a, struct userns_stage *stage,
+static void add_guest_files(struct room *room, struct userns_stage *stage,
 			    const struct guest_files *files)
 {
-	argv_add_all(a, (const char *const[]){"--tmpfs", EXPOSED_DIR, "--dir", EXPOSED_LIB, "--dir",
-					      EXPOSED_BIN, "--ro-bind",
-					      userns_stage_add(stage, files->init), EXPOSED_INIT,
-					      NULL});
+	room_add(room, ROOM_TMPFS, NULL, EXPOSED_DIR, 0755);
+	room_add(room, ROOM_DIR, NULL, EXPOSED_LIB, 0755);
+	room_add(room, ROOM_DIR, NULL, EXPOSED_BIN, 0755);
+	room_add(room, ROOM_SHOW, userns_stage_add(stage, files->init), EXPOSED_INIT, S_IFREG);
 	for (int i = 0; i < EXPOSED_NUM; i++)
 		if (files->plugins[i])
-			argv_add_all(a, (const char *const[]){"--ro-bind",
-							      userns_stage_add(stage,
-									       files->plugins[i]),
-							      exposed[i].place, NULL});
-	argv_add_all(a, (const char *const[]){"--remount-ro", EXPOSED_DIR, "--tmpfs", EXPOSED_WSL,
-					      "--symlink", EXPOSED_LIB, EXPOSED_WSL_LIB, NULL});
+			room_add(room, ROOM_SHOW, userns_stage_add(stage, files->plugins[i]),
+				 exposed[i].place, S_IFREG);
+	room_add(room, ROOM_SEAL, NULL, EXPOSED_DIR, 0);
+	room_add(room, ROOM_TMPFS, NULL, EXPOSED_WSL, 0755);
+	room_add(room, ROOM_LINK, EXPOSED_LIB, EXPOSED_WSL_LIB, 0);
 }
 
 /* What userns_stage_add() is called for: tree, guest folder, pillion-init, plugins, shares. */
 static_assert(3 + EXPOSED_NUM + SPEC_MAX_SHARES < USERNS_MAX_STAGES, "userns_stage_add() aborts");
 
-static void add_share(struct argv *a, struct userns_stage *stage, struct bindfs *bindfs,
+static void add_share(struct room *room, struct userns_stage *stage, struct bindfs *bindfs,
 		      const struct machine_share *share)
 {
-	const char *place = share->direct ? userns_stage_add(stage, share->host)
-					  : bindfs_add(bindfs, stage, share);
+	const char *source = share->direct ? userns_stage_add(stage, share->host)
+					   : bindfs_add(bindfs, stage, share);
 
-	/* bwrap would make missing folders on the way for root alone */
-	for (const char *end = strchr(share->guest + 1, '/'); end; end = strchr(end + 1, '/')) {
-		argv_add_all(a, (const char *const[]){"--perms", "0755", "--dir", NULL});
-		argv_addf(a, "%.*s", (int)(end - share->guest), share->guest);
-	}
-	argv_add_all(a, (const char *const[]){share->writable ? "--bind" : "--ro-bind", place,
-					      share->guest, NULL});
+	room_add(room, share->writable ? ROOM_BIND : ROOM_SHOW, source, share->guest, S_IFDIR);
 }
 
-static void add_shares(struct argv *a, struct userns_stage *stage, struct bindfs *bindfs,
+static void add_shares(struct room *room, struct userns_stage *stage, struct bindfs *bindfs,
 		       const struct machine_spec *spec)
 {
 	bool folders = false;
@@ -136,32 +131,18 @@ static void add_shares(struct argv *a, struct userns_stage *stage, struct bindfs
 
 		if (!folders && !strncmp(share->guest, EXPOSED_HOST_FOLDERS "/",
 					 strlen(EXPOSED_HOST_FOLDERS) + 1)) {
-			argv_add_all(a,
-				     (const char *const[]){"--tmpfs", EXPOSED_HOST_FOLDERS, NULL});
+			room_add(room, ROOM_TMPFS, NULL, EXPOSED_HOST_FOLDERS, 0755);
 			folders = true;
 		}
 		if (path_exists(share->host))
-			add_share(a, stage, bindfs, share);
+			add_share(room, stage, bindfs, share);
 	}
 	if (folders)
-		argv_add_all(a, (const char *const[]){"--remount-ro", EXPOSED_HOST_FOLDERS, NULL});
-}
-
-/* The token file lies in a folder that only the owner can enter: hand over its contents. */
-static int token_fd(const char *token)
-{
-	int fds[2];
-
-	if (pipe2(fds, O_CLOEXEC))
-		return -errno;
-	if (write(fds[1], token, strlen(token)) < 0 || write(fds[1], "\n", 1) < 0)
-		log_dbg("token not written");
-	close(fds[1]);
-	return fds[0];
+		room_add(room, ROOM_SEAL, NULL, EXPOSED_HOST_FOLDERS, 0);
 }
 
 struct start_fds {
-	int life, ready, entered, go, token, filter; /* the children's ends */
+	int life, ready, entered, go; /* the children's ends */
 };
 
 static void add_init(struct argv *a, const struct backend_run *run, const struct start_fds *fds,
@@ -178,67 +159,32 @@ static void add_init(struct argv *a, const struct backend_run *run, const struct
 	o.ready_fd = fds->ready;
 	o.entered_fd = fds->entered;
 	o.go_fd = fds->go;
-	argv_add_all(a, (const char *const[]){"--clearenv", "--", EXPOSED_INIT, NULL});
+	argv_add_all(a, (const char *const[]){EXPOSED_INIT, NULL});
 	init_options_add(a, &o);
 }
 
-/* Where @command of bwrap mounts or makes something. */
-static void add_mounted_on(struct argv *places, const struct argv *command)
+static void furnish(struct ns *ns, struct userns_stage *stage, const struct backend_run *run,
+		    const struct guest_files *files, const char *guest_dir)
 {
-	static const struct {
-		const char *option;
-		size_t at; /* the place is that many arguments later */
-	} makers[] = {
-		{"--bind", 2},  {"--chmod", 2},   {"--dev", 1},        {"--dir", 1},
-		{"--file", 2},  {"--proc", 1},    {"--remount-ro", 1}, {"--ro-bind", 2},
-		{"--tmpfs", 1}, {"--symlink", 2},
-	};
+	kernel_files_add(&ns->room);
+	if (run->token) { /* how programs of every user reach the host's devices */
+		_auto_free char *token = str_printf("%s\n", run->token);
 
-	for (size_t i = 0; i + 2 < command->n && strcmp(command->v[i], "--"); i++)
-		for (size_t m = 0; m < ARRAY_SIZE(makers); m++)
-			if (!strcmp(command->v[i], makers[m].option))
-				argv_add(places, command->v[i + makers[m].at]);
-}
-
-/* How programs reach the host's devices. */
-static void add_gate(struct argv *a, struct userns_stage *stage, const char *guest_dir,
-		     const struct start_fds *fds)
-{
-	argv_add_all(a, (const char *const[]){"--ro-bind", userns_stage_add(stage, guest_dir),
-					      EXPOSED_HOST, NULL});
-	argv_add(a, "--perms");
-	argv_add(a, "0444"); /* every user of the machine may use the machine's devices */
-	argv_add(a, "--file");
-	argv_addf(a, "%d", fds->token);
-	argv_add(a, EXPOSED_TOKEN);
-}
-
-static void build_command(struct argv *a, struct userns_stage *stage, struct ns *ns,
-			  const struct backend_run *run, const struct guest_files *files,
-			  const char *guest_dir, const struct start_fds *fds)
-{
-	argv_add_all(a, (const char *const[]){"bwrap", "--unshare-pid", "--unshare-cgroup-try",
-					      "--as-pid-1", "--bind", stage->tree, "/", NULL});
-	kernel_files_add(a);
-	argv_add_all(a, (const char *const[]){"--tmpfs", "/tmp", "--chmod", "1777", "/tmp", NULL});
-	if (run->token)
-		add_gate(a, stage, guest_dir, fds);
-	add_guest_files(a, stage, files);
-	add_shares(a, stage, &ns->bindfs, run->spec);
-	if (fds->filter >= 0) {
-		argv_add(a, "--seccomp");
-		argv_addf(a, "%d", fds->filter);
+		room_add(&ns->room, ROOM_SHOW, userns_stage_add(stage, guest_dir), EXPOSED_HOST,
+			 S_IFDIR);
+		room_add(&ns->room, ROOM_TEXT, token, EXPOSED_TOKEN, 0444);
 	}
-	add_init(a, run, fds, ns);
+	add_guest_files(&ns->room, stage, files);
+	add_shares(&ns->room, stage, &ns->bindfs, run->spec);
 }
 
 /* ---- network ---- */
 
 /* pillion-init writes to @entered_fd once it has its namespaces.  Its pid as seen from here: that
- * of bwrap's only child.  0: not there in time. */
-static pid_t await_init(pid_t bwrap, int entered_fd)
+ * of the outer process's only child.  0: not there in time. */
+static pid_t await_init(pid_t outer, int entered_fd)
 {
-	_auto_free char *path = str_printf("/proc/%d/task/%d/children", bwrap, bwrap);
+	_auto_free char *path = str_printf("/proc/%d/task/%d/children", outer, outer);
 	_auto_free char *pids = NULL;
 	struct pollfd p = {.fd = entered_fd, .events = POLLIN};
 	char c;
@@ -291,7 +237,7 @@ static void attach_network(struct ns *ns)
 		argv_add_all(&a, (const char *const[]){"--dns-forward", DNS_FORWARD, NULL});
 	argv_add(&a, "--netns");
 	argv_addf(&a, "/proc/self/fd/%d", net_fd);
-	ns->pasta = tap_spawn_pasta(ns->bwrap, net_fd, &ns->own, a.v, &opts, &ns->card_fd, &err);
+	ns->pasta = tap_spawn_pasta(ns->outer, net_fd, &ns->own, a.v, &opts, &ns->card_fd, &err);
 	if (ns->pasta < 0) {
 		log_warn("network: %s", err.msg);
 		ns->pasta = 0;
@@ -358,13 +304,14 @@ static void stop(void *state, int grace_ms)
 	struct ns *ns = state;
 
 	ask_to_end(ns);
-	if (ns->bwrap > 0)
-		proc_stop(ns->bwrap, 0);
+	if (ns->outer > 0)
+		proc_stop(ns->outer, 0);
 	bindfs_stop(&ns->bindfs);
 	cgroup_remove(&ns->group);
 	if (ns->pasta > 0)
 		proc_stop(ns->pasta, grace_ms);
 	said_finish(&ns->said);
+	room_finish(&ns->room);
 	pil_close_p(&ns->say_fd);
 	pil_close_p(&ns->card_fd);
 	free(ns);
@@ -387,11 +334,19 @@ static void close_start_fds(struct start_fds *fds)
 	pil_close_p(&fds->ready);
 	pil_close_p(&fds->entered);
 	pil_close_p(&fds->go);
-	pil_close_p(&fds->token);
-	pil_close_p(&fds->filter);
 }
 
-/* In the child that becomes bwrap. */
+/* In the child that becomes pillion-init, with the right to set a filter without giving up that
+ * programs may gain privileges. */
+static int filter_calls(void)
+{
+	struct sock_filter code[CALLS_MAX_CODE];
+	struct sock_fprog program = {.filter = code};
+
+	program.len = (unsigned short)calls_filter(code);
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) ? -errno : 0;
+}
+
 static int prepare(void *arg)
 {
 	const struct rlimit no_core = {1, 1}; /* see calls.c; 0 would not keep a program away */
@@ -400,35 +355,38 @@ static int prepare(void *arg)
 
 	if (!ret && setrlimit(RLIMIT_CORE, &no_core))
 		ret = -errno;
-	return ret ? ret : bindfs_mount(&ns->bindfs);
+	if (!ret)
+		ret = bindfs_mount(&ns->bindfs);
+	if (!ret)
+		ret = room_enter(&ns->room, ns->tree);
+	return ret || !ns->filter ? ret : filter_calls();
 }
 
-static pid_t spawn_bwrap(struct ns *ns, const struct backend_run *run,
+static pid_t spawn_outer(struct ns *ns, const struct backend_run *run,
 			 const struct guest_files *files, const struct start_fds *fds,
 			 struct pil_err *err)
 {
+	static char *const environment[] = {NULL}; /* pillion-init makes its own */
 	_auto_free char *guest_dir = str_printf("%s/guest", run->dir);
 	_auto_argv struct argv a = {0};
-	_auto_argv struct argv places = {0};
-	struct userns_stage stage = {0};
-	const int keep[] = {fds->life,   fds->ready,     fds->entered,   fds->go, fds->token,
-			    fds->filter, run->listen_fd, run->forward_fd}; /* -1 is nothing */
+	struct userns_stage stage = {.prepare = prepare, .arg = ns};
+	const int keep[] = {fds->life, fds->ready,     fds->entered,
+			    fds->go,   run->listen_fd, run->forward_fd}; /* -1 is nothing */
 	struct proc_opts opts = {.stdin_fd = -1,
 				 .stdout_fd = ns->say_fd,
 				 .stderr_fd = ns->say_fd,
 				 .keep_fds = keep,
 				 .n_keep_fds = ARRAY_SIZE(keep),
 				 .new_session = true,
-				 .die_with_us = true};
+				 .die_with_us = true,
+				 .envp = environment};
 	pid_t pid;
 
-	stage.tree = userns_stage_add(&stage, run->spec->folder);
-	build_command(&a, &stage, ns, run, files, guest_dir, fds);
-	stage.prepare = prepare;
-	stage.arg = ns;
-	add_mounted_on(&places, &a);
-	stage.mounted_on = places.v;
+	ns->tree = userns_stage_add(&stage, run->spec->folder);
+	furnish(ns, &stage, run, files, guest_dir);
+	add_init(&a, run, fds, ns);
 	pid = userns_spawn(a.v, &stage, USERNS_OWN_PIDS, &opts, err);
+	ns->tree = NULL; /* the stage's */
 	if (pid != -ELOOP)
 		return pid;
 	pil_err_hint(err, "find %s -maxdepth 3 -type l; put folders in the place of links",
@@ -444,23 +402,16 @@ struct our_fds {
 	int entered, go, ready;
 };
 
-static int open_fds(struct ns *ns, const struct backend_run *run, struct start_fds *fds,
-		    struct our_fds *ours, struct pil_err *err)
+static int open_fds(struct ns *ns, struct start_fds *fds, struct our_fds *ours, struct pil_err *err)
 {
 	int ret = said_open(&ns->said, "sandbox", &ns->say_fd, err);
 
 	if (ret)
 		return ret;
-	if (run->token)
-		fds->token = token_fd(run->token);
-	if ((run->token && fds->token < 0) || make_pipe(&fds->life, &ns->life_fd) ||
-	    make_pipe(&ours->ready, &fds->ready) || make_pipe(&ours->entered, &fds->entered) ||
-	    make_pipe(&fds->go, &ours->go))
+	if (make_pipe(&fds->life, &ns->life_fd) || make_pipe(&ours->ready, &fds->ready) ||
+	    make_pipe(&ours->entered, &fds->entered) || make_pipe(&fds->go, &ours->go))
 		return pil_err_set(err, errno, "start sandbox");
-	if (!run->spec->system_call_filter)
-		return 0;
-	fds->filter = calls_filter_fd(err);
-	return fds->filter < 0 ? fds->filter : 0;
+	return 0;
 }
 
 /* A machine without one is worth having: it is said why. */
@@ -494,7 +445,8 @@ static int look_at_shares(const struct machine_spec *spec, struct pil_err *err)
 	return ret;
 }
 
-/* Starts bwrap, waits until pillion-init has its namespaces, gives it a network, lets it go on. */
+/* Starts the outer process, waits until pillion-init has its namespaces, gives it a network, lets
+ * it go on. */
 static int bring_up(struct ns *ns, const struct backend_run *run, struct start_fds *fds,
 		    const struct our_fds *ours, struct pil_err *err)
 {
@@ -507,15 +459,15 @@ static int bring_up(struct ns *ns, const struct backend_run *run, struct start_f
 	if (!ret)
 		ret = bindfs_init(&ns->bindfs, run->dir, err);
 	make_group(ns, run);
-	ns->bwrap = ret ? ret : spawn_bwrap(ns, run, &files, fds, err);
+	ns->outer = ret ? ret : spawn_outer(ns, run, &files, fds, err);
 	guest_files_finish(&files);
 	close_start_fds(fds);
-	if (ns->bwrap < 0)
-		return ns->bwrap;
+	if (ns->outer < 0)
+		return ns->outer;
 	ret = bindfs_serve(&ns->bindfs, ns->say_fd, err);
 	if (ret)
 		return ret;
-	ns->init = await_init(ns->bwrap, ours->entered);
+	ns->init = await_init(ns->outer, ours->entered);
 	if (ns->init <= 0)
 		return pil_err_say(err, EIO, "the sandbox ended before it stood");
 	if (!ns->no_network)
@@ -525,7 +477,7 @@ static int bring_up(struct ns *ns, const struct backend_run *run, struct start_f
 
 static int start(void **state, const struct backend_run *run, int *ready_fd, struct pil_err *err)
 {
-	struct start_fds fds = {-1, -1, -1, -1, -1, -1};
+	struct start_fds fds = {-1, -1, -1, -1};
 	struct our_fds ours = {-1, -1, -1};
 	struct ns *ns = calloc(1, sizeof(*ns));
 	int ended_fd, ret;
@@ -536,9 +488,10 @@ static int start(void **state, const struct backend_run *run, int *ready_fd, str
 	ns->bindfs.near_fd = ns->bindfs.far_fd = ns->group.procs_fd = -1;
 	ns->map_loopback = run->spec->host_loopback;
 	ns->no_network = !run->spec->network;
+	ns->filter = run->spec->system_call_filter;
 	ns->own.closed = ns->map_loopback ? OWN_ADDRS_OPEN : OWN_ADDRS_UNREAD;
 	refresh_own_addrs(ns);
-	ret = open_fds(ns, run, &fds, &ours, err);
+	ret = open_fds(ns, &fds, &ours, err);
 	if (!ret)
 		ret = bring_up(ns, run, &fds, &ours, err);
 	close_start_fds(&fds);
@@ -551,7 +504,7 @@ static int start(void **state, const struct backend_run *run, int *ready_fd, str
 	}
 	*ready_fd = ours.ready;
 	*state = ns;
-	ended_fd = (int)syscall(SYS_pidfd_open, ns->bwrap, 0);
+	ended_fd = (int)syscall(SYS_pidfd_open, ns->outer, 0);
 	return ended_fd < 0 ? pil_err_set(err, errno, "watch sandbox") : ended_fd;
 }
 

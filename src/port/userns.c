@@ -258,15 +258,6 @@ struct start_pipes {
 	int report[2]; /* what failed, as in proc.c */
 };
 
-static int refuse_links(const struct userns_stage *stage)
-{
-	int ret = 0;
-
-	for (int i = 0; stage && stage->tree && !ret && stage->mounted_on[i]; i++)
-		ret = path_refuse_links(stage->tree, stage->mounted_on[i]);
-	return ret;
-}
-
 /* The child: waits for the go-ahead, becomes root of the namespace, executes. */
 static PIL_NORETURN void enter(char *const *argv, const struct userns_stage *stage,
 			       enum userns_pids pids, const struct proc_opts *opts,
@@ -286,8 +277,6 @@ static PIL_NORETURN void enter(char *const *argv, const struct userns_stage *sta
 		ret = -errno;
 	if (!ret && stage && stage->prepare)
 		ret = stage->prepare(stage->arg);
-	if (!ret)
-		ret = refuse_links(stage);
 	if (!ret)
 		ret = proc_exec(argv, opts, pipes->report[1]);
 	ret = -ret;

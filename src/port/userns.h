@@ -23,10 +23,6 @@ struct userns_stage {
 	const char *source[USERNS_MAX_STAGES]; /* borrowed; folders or files */
 	char place[USERNS_MAX_STAGES][16];     /* where root's are bound */
 	int n;
-	/* Places below folder @tree, whose files a guest made, that the program is going to mount
-	 * on, NULL-terminated.  With a symbolic link in one it is not started: -ELOOP. */
-	const char *tree;
-	char *const *mounted_on;
 	/* Called, where it is set, with .arg as root of the namespace before the program is
 	 * executed.  0 or -errno. */
 	int (*prepare)(void *arg);

@@ -42,6 +42,8 @@ static int for_mounts(const struct hostile_case *c, int which, int (*try)(const 
 			continue;
 		if (access(lines[i].path, F_OK))
 			continue; /* covered */
+		if (!strcmp(lines[i].path, "/dev/mqueue"))
+			continue; /* its queues are the sandbox's own, and so is this mount */
 		tally_add(&t, try(lines[i].path), lines[i].path);
 	}
 	return tally_result(&t, SKIPPED);

@@ -255,11 +255,13 @@ def test_mounts_of_a_sandbox_follow_no_link_of_its_tree(arena):
             link.symlink_to("/oldroot/usr")
             os.chown(link, uid, uid, follow_symlinks=False)
             done = arena.pil.run("-d", "linked", "-e", "/hostile", "--list", timeout=60)
+            arena.pil.run("--terminate", "linked")
             link.unlink()
             if aside.exists():
                 aside.rename(link)
             assert not (rootfs / "was-first").exists(), place
-            assert done.returncode == 1 and "a symbolic link in its tree" in done.stderr, (place, done)
+            if place != "mnt/host/ro":  # which a tmpfs covers before anything is mounted there
+                assert done.returncode == 1 and "a symbolic link in its tree" in done.stderr, (place, done)
         arena.pil.ok("-d", "linked", "-e", "/hostile", "--list", timeout=60)
     finally:
         arena.pil.run("--terminate", "linked")

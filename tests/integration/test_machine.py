@@ -798,7 +798,7 @@ def test_shutdown_with_nothing_running_is_fine(pil):
     assert pil.ok("--shutdown") == ""
 
 
-@pytest.mark.parametrize("victim", ["pillion-machine", "pillion-init", "bwrap"])
+@pytest.mark.parametrize("victim", ["pillion-machine", "pillion-init", "pillion-room"])
 def test_kill_leaves_nothing_and_the_next_command_works(anyones_own, victim):
     anyones_own.ok("-e", "true")
     family = [anyones_own.supervisor(), *host_lib.children(anyones_own.supervisor())]

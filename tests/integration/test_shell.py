@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -204,3 +205,56 @@ def test_process_that_was_left_keeps_the_machine(anyones_own):
     assert anyones_own.running() and anyones_own.supervisor() == before
     anyones_own.ok("-e", "pkill", "-f", "^sleep 985")
     wait_for("the machine stops", lambda: not anyones_own.running())
+
+
+# ---- what programs expect to be there ----
+
+def test_shared_memory_queues_and_run_are_for_every_user(anyones):
+    assert anyones.ok("-e", "stat", "-c", "%a %F", "/dev/shm", "/dev/mqueue", "/run/lock").split("\n")[:3] == \
+        ["1777 directory"] * 3
+    assert anyones.ok("-u", "nobody", "-e", "sh", "-c", "touch /dev/shm/x && rm /dev/shm/x; cd $XDG_RUNTIME_DIR && "
+                      "stat -c '%a %U' .") == "700 nobody\n"
+    assert "mqueue" in anyones.ok("-e", "stat", "-f", "-c", "%T", "/dev/mqueue")
+
+
+def test_user_may_become_root_by_what_root_allows(anyones):
+    """Set-user-id programs and programs with capabilities do what they are for."""
+    anyones.ok("-u", "root", "--", "umask 022; echo 'nobody ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/tried; "
+               "cp /usr/bin/id /opt/id && chmod 4755 /opt/id")
+    try:
+        assert anyones.ok("-u", "nobody", "-e", "sudo", "-n", "id", "-u") == "0\n"
+        assert anyones.ok("-u", "nobody", "-e", "/opt/id", "-u") == "0\n"
+    finally:
+        anyones.ok("-u", "root", "-e", "rm", "-f", "/etc/sudoers.d/tried", "/opt/id")
+
+
+def test_set_user_id_programs_of_the_host_are_none_inside(anyones):
+    """What comes from the host, and what pillion makes, is mounted without them."""
+    for line in anyones.ok("-u", "root", "-e", "cat", "/proc/self/mountinfo").splitlines():
+        place, options = line.split()[4:6]
+        assert place == "/" or "nosuid" in options.split(","), line
+
+
+def test_fuse_is_there_where_the_host_offers_it(shared):
+    fuse = pathlib.Path("/dev/fuse")
+    there = fuse.exists() and fuse.stat().st_mode & 6 == 6
+    assert (shared.run("-u", "nobody", "-e", "sh", "-c", ": <>/dev/fuse").returncode == 0) == there
+
+
+# ---- ports ----
+
+def test_port_of_a_machine_is_reached_at_both_addresses_of_localhost(shared):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    p = shared.start("-e", "perl", "-e", host_lib.COUNTER, "127.0.0.1", str(port), stdin=subprocess.DEVNULL,
+                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for("the port", lambda: port in host_lib.listening_ports())
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, port), timeout=host_lib.bound(20)) as s:
+                s.sendall(b"abc")
+                s.shutdown(socket.SHUT_WR)
+                assert s.makefile("rb").read() == b"got 3\n"
+    finally:
+        p.kill()
+        p.wait(10)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Theory of operation: there are two user namespaces.  The outer one owns the distro's tree, makes
- * the mounts and the pid namespace; bubblewrap starts us in it.  The inner one is the guest's: its
- * root has all capabilities over what belongs to it (network, IPC, host name, a copy of the
+ * the mounts and the pid namespace; the supervisor starts us in it.  The inner one is the guest's:
+ * its root has all capabilities over what belongs to it (network, IPC, host name, a copy of the
  * mounts), and none over what belongs to the outer one.  The kernel locks a mount that is copied
  * into a less privileged namespace: from inside, no flag of it can be cleared and it cannot be
  * unmounted.
@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -214,6 +215,15 @@ static int drop_caps(struct pil_err *err)
 						  : 0;
 }
 
+/* Queues belong to the namespace that we have entered, and so must who mounts them. */
+static int show_queues(struct pil_err *err)
+{
+	if (mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) &&
+	    errno != ENODEV) /* a kernel without them */
+		return pil_err_set(err, errno, "mount /dev/mqueue");
+	return 0;
+}
+
 int confine_enter(struct pil_err *err)
 {
 	int ret;
@@ -224,6 +234,8 @@ int confine_enter(struct pil_err *err)
 		ret = cover_kernel_files(err);
 	if (!ret)
 		ret = enter(err);
+	if (!ret)
+		ret = show_queues(err);
 	if (!ret)
 		ret = drop_caps(err);
 	if (!ret && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))

@@ -135,6 +135,7 @@ static bool is_setting(const char *text)
 
 void environment_set(const struct guest *guest, const struct user *user, const char *const *wanted)
 {
+	_auto_free char *runtime = str_printf("/run/user/%u", user->uid);
 	bool expose = guest->conf.gpu_enabled;
 
 	clearenv();
@@ -144,6 +145,7 @@ void environment_set(const struct guest *guest, const struct user *user, const c
 	setenv("USER", user->name, 1);
 	setenv("LOGNAME", user->name, 1);
 	setenv("SHELL", user->shell, 1);
+	setenv("XDG_RUNTIME_DIR", runtime, 1);
 	setenv("WSL_DISTRO_NAME", guest->distro, 1);
 	setup_variables(expose);
 	for (const char *const *e = guest->env; e && *e; e++)

@@ -279,6 +279,7 @@ static void start(struct guest_session *s)
 	if (!find_user(s, l.request.user, &l.user))
 		return;
 	setup_ollama(&s->guest->conf);
+	setup_user(l.user.uid, l.user.gid);
 	s->pid = launch_start(&l, s->guest);
 	if (s->pid < 0) {
 		launch_finish(&l);

@@ -267,6 +267,23 @@ void setup_start_boot_command(const struct wsl_conf *conf)
 		log_warn("[boot] command: %s", err.msg);
 }
 
+/* Folders of /run that programs expect, which systemd would make. */
+static void make_run(void)
+{
+	if (mkdir("/run/lock", 0777) == 0 && chmod("/run/lock", 01777))
+		log_warn("make /run/lock: %s", strerror(errno));
+	if (mkdir("/run/user", 0755) && errno != EEXIST)
+		log_warn("make /run/user: %s", strerror(errno));
+}
+
+void setup_user(uid_t uid, gid_t gid)
+{
+	_auto_free char *path = str_printf("/run/user/%u", uid);
+
+	if (mkdir(path, 0700) == 0 && lchown(path, uid, gid))
+		log_warn("own %s: %s", path, strerror(errno));
+}
+
 static void read_conf(struct wsl_conf *conf, const char *hostname)
 {
 	_auto_free char *text = NULL;
@@ -296,6 +313,7 @@ void setup_machine(struct wsl_conf *conf, const struct init_options *o)
 	if (sethostname(conf->hostname, strlen(conf->hostname)))
 		log_warn("set the host name: %s", strerror(errno));
 	bring_up_loopback();
+	make_run();
 	if (conf->generate_hosts)
 		write_hosts(conf->hostname);
 	if (conf->generate_resolv && o->resolv_conf)

@@ -5,6 +5,7 @@
 #define PIL_SETUP_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 struct init_options;
 struct wsl_conf;
@@ -16,6 +17,9 @@ void setup_machine(struct wsl_conf *conf, const struct init_options *options);
 /* Sets the variables that name the plugins in the caller's environment, or (not @wanted) unsets
  * them. */
 void setup_variables(bool wanted);
+
+/* Makes the user's folder below /run/user, if it is not there. */
+void setup_user(uid_t uid, gid_t gid);
 
 /* Starts the boot command, if there is one. */
 void setup_start_boot_command(const struct wsl_conf *conf);
