@@ -44,7 +44,8 @@ class ByHand:
     def run(self, *args, user="", env=()):
         """(status, output) of a command; speaks to the agent itself."""
         strings = [user, "/", *args, *env]
-        body = struct.pack("<6H", 1, 0, len(args), len(env), 0, 0) + b"".join(s.encode() + b"\0" for s in strings)
+        text = b"".join(s.encode() + b"\0" for s in strings)
+        body = struct.pack("<2H3I44x", 2, 0, len(args), len(env), len(text)) + text  # no terminal
         out = b""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(bound(30))
