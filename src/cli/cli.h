@@ -7,6 +7,7 @@
 #ifndef PIL_CLI_H
 #define PIL_CLI_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -32,6 +33,18 @@ struct config;
  * this host can do. */
 int cli_choose_version(struct cli *cli, uint64_t *version, const struct config *config,
 		       struct pil_err *err) PIL_MUST_CHECK;
+
+/* Says to other commands what is done to @distro, for which its machine must not run. -EBUSY. */
+struct distro;
+int cli_claim_stopped(struct cli *cli, int lock_fd, const char *state, const struct distro *distro,
+		      struct pil_err *err) PIL_MUST_CHECK;
+
+/* --list --snapshots */
+int cli_list_snapshots(struct cli *cli, bool json);
+
+/* Is it a copy that --rm has made?  The file's name in its folder. */
+#define CLI_THROWAWAY "throwaway"
+bool cli_is_throwaway(struct cli *cli, const char *name);
 
 /* --update; --install --no-distribution */
 int cmd_update_kits(struct cli *cli, enum kit_wish wish);

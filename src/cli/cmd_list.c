@@ -20,7 +20,7 @@
 #include "tree/catalog.h"
 
 struct options {
-	bool running, quiet, verbose, online, json;
+	bool all, running, quiet, verbose, online, snapshots, json;
 };
 
 static int parse(int argc, char **argv, struct options *o)
@@ -38,9 +38,13 @@ static int parse(int argc, char **argv, struct options *o)
 			o->verbose = true;
 		else if (id == OPT_LIST_ONLINE)
 			o->online = true;
+		else if (id == OPT_LIST_SNAPSHOTS)
+			o->snapshots = true;
+		else if (id == OPT_LIST_ALL)
+			o->all = true;
 		else if (id == OPT_LIST_JSON)
 			o->json = true;
-		else if (id != OPT_LIST_ALL)
+		else
 			return cli_usage(CMD_LIST, options_why());
 	}
 	return optind < argc ? cli_usage(CMD_LIST, "it takes no names") : 0;
@@ -72,6 +76,7 @@ struct row {
 	const char *name, *state;
 	unsigned version;
 	bool is_default;
+	bool throwaway; /* of --rm: with --all alone */
 };
 
 static const char *state_of(struct cli *cli, const char *name, const struct work *work)
@@ -91,17 +96,20 @@ static int make_rows(struct cli *cli, const struct distro *list, int n, const ch
 		rows[i] = (struct row){.name = list[i].name,
 				       .state = state_of(cli, list[i].name, work),
 				       .version = list[i].version,
+				       .throwaway = cli_is_throwaway(cli, list[i].name),
 				       .is_default = !strcmp(list[i].name, default_name)};
 		listed = listed || !strcmp(list[i].name, work->name);
 	}
 	if (!listed)
-		rows[n++] = (struct row){work->name, work->state, work->version, false};
+		rows[n++] = (struct row){.name = work->name,
+					 .state = work->state,
+					 .version = work->version};
 	return n;
 }
 
 static bool shown(const struct row *row, const struct options *o)
 {
-	return !o->running || !strcmp(row->state, "Running");
+	return (o->all || !row->throwaway) && (!o->running || !strcmp(row->state, "Running"));
 }
 
 static int print_json(const struct row *rows, int n, const struct options *o)
@@ -167,6 +175,8 @@ int cmd_list(struct cli *cli, int argc, char **argv)
 
 	if (n)
 		return n;
+	if (o.snapshots)
+		return cli_list_snapshots(cli, o.json);
 	if (o.online)
 		return list_online(cli, &o);
 	if (!work_find(lock, &work))

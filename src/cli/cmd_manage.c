@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * pillion --manage NAME --set KEY=VALUE [--set ...] | --unset KEY | --get [KEY] [--json]
+ * pillion --manage NAME --set KEY=VALUE [--set ...] | --unset KEY | --get [KEY] [--json]; and
+ * --move, --resize, --set-default-user, ..., which manage.c does.
  *
  * Settings of one machine, in distros/NAME/machine.conf.  What is written has been read back first,
  * so that a machine never meets a file that it cannot use. */
@@ -18,6 +19,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/manage.h"
 #include "config/config.h"
 #include "config/config_keys.h"
 #include "config/registry.h"
@@ -25,7 +27,7 @@
 
 enum { MAX_CHANGES = 16, MAX_FILE_BYTES = 64 << 10, LOCK_MS = 5000 };
 
-enum action { NOTHING, SET, UNSET, GET };
+enum action { NOTHING, SET, UNSET, GET, CHANGE };
 
 struct request {
 	enum action action;
@@ -33,6 +35,8 @@ struct request {
 	const char *values[MAX_CHANGES]; /* of --set, all for the one key */
 	int n_values;
 	bool json;
+	enum option_id change; /* of CHANGE: one of --move, --resize, ... */
+	const char *argument;
 };
 
 /* "KEY=VALUE".  Several at once are several values of one key. */
@@ -59,9 +63,16 @@ static int add_value(struct request *r, char *text, struct pil_err *err)
 static int set_action(struct request *r, enum action action, struct pil_err *err)
 {
 	if (r->action != NOTHING && (r->action != SET || action != SET))
-		return pil_err_say(err, EINVAL, "one of --set, --unset and --get at a time");
+		return pil_err_say(err, EINVAL, "one thing at a time");
 	r->action = action;
 	return 0;
+}
+
+static int set_change(struct request *r, enum option_id id, struct pil_err *err)
+{
+	r->change = id;
+	r->argument = optarg;
+	return set_action(r, CHANGE, err);
 }
 
 static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
@@ -72,11 +83,12 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 	while (!ret && (id = options_next(CMD_MANAGE, "+", argc, argv)) != OPTIONS_END) {
 		if (id == OPTIONS_WRONG)
 			ret = pil_err_say(err, EINVAL, "%s", options_why());
-		else if (options_all[id].kind == OPTION_REFUSED)
-			ret = pil_err_say(err, ENOTSUP, "--%s is not supported yet",
-					  options_all[id].name);
 		else if (id == OPT_MANAGE_JSON)
 			r->json = true;
+		else if (id == OPT_MANAGE_ALLOW_UNSAFE) /* nothing here is */
+			continue;
+		else if (id != OPT_MANAGE_SET && id != OPT_MANAGE_UNSET && id != OPT_MANAGE_GET)
+			ret = set_change(r, (enum option_id)id, err);
 		else
 			ret = set_action(r,
 					 id == OPT_MANAGE_SET     ? SET
@@ -94,7 +106,7 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 	if (!ret && optind < argc)
 		ret = pil_err_say(err, EINVAL, "what is '%s'?", argv[optind]);
 	if (!ret && r->action == NOTHING)
-		ret = pil_err_say(err, EINVAL, "nothing to do: --set, --unset or --get");
+		ret = pil_err_say(err, EINVAL, "nothing to do");
 	return ret;
 }
 
@@ -253,11 +265,13 @@ int cmd_manage(struct cli *cli, int argc, char **argv)
 		config_finish(&config);
 		return get(cli, distro.name, &r);
 	}
-	if (change(cli, distro.name, &r, &err)) {
+	if (r.action == CHANGE ? manage_change(cli, distro.name, r.change, r.argument, &err)
+			       : change(cli, distro.name, &r, &err)) {
 		pil_err_prefix(&err, "manage '%s'", distro.name);
 		return cli_fail(&err);
 	}
-	say_when(cli, distro.name, r.key);
+	if (r.action != CHANGE)
+		say_when(cli, distro.name, r.key);
 	puts("The operation completed successfully.");
 	return EXIT_SUCCESS;
 }

@@ -115,7 +115,7 @@ void options_print_usage(FILE *out, enum cmd_id cmd)
 		const struct cmd_option *o = &options_all[i];
 		bool optional = o->kind == OPTION_PLAIN, one_of = o->kind == OPTION_ONE_OF;
 
-		if (o->cmd != cmd || o->kind == OPTION_IGNORED || o->kind == OPTION_REFUSED)
+		if (o->cmd != cmd || o->kind == OPTION_IGNORED || o->kind == OPTION_HIDDEN)
 			continue;
 		fprintf(out, "%s%s%s--%s", before, is_next && one_of ? "| " : "",
 			optional ? "[" : "", o->name);

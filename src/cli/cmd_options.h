@@ -26,7 +26,7 @@ enum option_id {
 #undef OPT
 #undef CMD
 
-enum option_kind { OPTION_PLAIN, OPTION_REQUIRED, OPTION_ONE_OF, OPTION_IGNORED, OPTION_REFUSED };
+enum option_kind { OPTION_PLAIN, OPTION_REQUIRED, OPTION_ONE_OF, OPTION_IGNORED, OPTION_HIDDEN };
 
 struct cmd {
 	const char *name;     /* "--install", or a word: "bench"; "": cmd_run() */

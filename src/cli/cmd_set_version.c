@@ -15,6 +15,16 @@
 #include "machine/backend.h"
 #include "machine/machine.h"
 
+int cli_claim_stopped(struct cli *cli, int lock_fd, const char *state, const struct distro *distro,
+		      struct pil_err *err)
+{
+	work_announce(lock_fd, state, distro->name, distro->version);
+	if (!machine_running(&cli->dirs, distro->name))
+		return 0;
+	pil_err_hint(err, "pillion --terminate %s", distro->name);
+	return pil_err_say(err, EBUSY, "change '%s': it is running", distro->name);
+}
+
 static int change(struct cli *cli, const char *name, unsigned version, struct pil_err *err)
 {
 	_auto_free char *path = str_printf("%s/config", cli->dirs.config);
@@ -27,18 +37,13 @@ static int change(struct cli *cli, const char *name, unsigned version, struct pi
 		return ret;
 	lock_fd = registry_lock(&cli->dirs, err);
 	ret = lock_fd < 0 ? lock_fd : registry_find(&cli->dirs, name, &distro, err);
-	if (!ret && machine_running(&cli->dirs, distro.name)) {
-		pil_err_hint(err, "pillion --terminate %s", distro.name);
-		ret = pil_err_say(err, EBUSY, "set the version of '%s': it is running",
-				  distro.name);
-	}
+	if (!ret)
+		ret = cli_claim_stopped(cli, lock_fd, "Converting", &distro, err);
 	if (!ret && distro.version == version) {
 		puts("The distribution is already the requested version.");
 		config_finish(&config);
 		return 0;
 	}
-	if (!ret)
-		work_announce(lock_fd, "Converting", distro.name, version);
 	if (!ret)
 		ret = form_change(&cli->dirs, &distro, version, &config, err);
 	if (!ret)

@@ -10,7 +10,7 @@ A template has lines of the form `@NAME@` or `@NAME COMMAND@`, which are replace
     @complete@         fish: a `complete` line for each command, option and operand
     @usage COMMAND@    man: the command, its operands and options in one line
     @options COMMAND@  man: a list of the options and what they do
-    @ignored COMMAND@, @refused COMMAND@  man: wsl's options without a meaning, in a row
+    @ignored COMMAND@  man: wsl's options without a meaning, in a row
 """
 import pathlib
 import re

@@ -36,7 +36,7 @@ int form_kits(const struct state_dirs *dirs, unsigned version, const struct conf
 }
 
 /* What is left of another form than the recorded one is out of date. */
-static void remove_other_form(const char *dir, unsigned version)
+void form_remove_other(const char *dir, unsigned version)
 {
 	_auto_free char *rootfs = str_printf("%s/rootfs", dir);
 	_auto_free char *disk = str_printf("%s/" IMAGE_NAME, dir);
@@ -73,6 +73,6 @@ int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned v
 	distro->version = version;
 	ret = registry_add(dirs, distro, err);
 	if (!ret)
-		remove_other_form(dir, version);
+		form_remove_other(dir, version);
 	return ret;
 }

@@ -20,6 +20,9 @@ struct config;
 int form_change(const struct state_dirs *dirs, struct distro *distro, unsigned version,
 		const struct config *config, struct pil_err *err) PIL_MUST_CHECK;
 
+/* Removes from a distribution's folder the form that is not the recorded one. */
+void form_remove_other(const char *dir, unsigned version);
+
 struct form_kits {
 	const char *suite;   /* of the kernel, the config's; NULL: the default */
 	int runtime, kernel; /* enum kit_done; -1: not needed */

@@ -39,6 +39,7 @@
 #include "port/pen.h"
 #include "port/pen_run.h"
 #include "port/userns.h"
+#include "tree/copy.h"
 
 #define DISK "/disk"
 #define PART "/part"
@@ -198,6 +199,74 @@ int image_to_tree_at(const char *image, const char *dir, struct pil_err *err)
 	if (ret)
 		drop_part(part);
 	return ret;
+}
+
+/* Runs @program of e2fsprogs on @image, with @args (NULL-terminated); statuses up to @fine are. */
+static int run_e2fs(const char *image, const char *program, const char *const *args, int fine,
+		    const char *what, struct pil_err *err)
+{
+	_auto_argv struct argv a = {0};
+	struct pen_said said = {0};
+	struct userns_stage stage = {0};
+	int status;
+
+	pen_begin(&a, (const char *const[]){"CAP_DAC_OVERRIDE", NULL});
+	pen_bind(&a, &stage, "--bind", image, DISK);
+	add_sbin(&a, program);
+	argv_add_all(&a, args);
+	status = pen_run(&a, &stage, NULL, &said, err);
+	return status < 0 || status > fine ? pen_failed(what, status, &said, err) : 0;
+}
+
+static int resize(const char *image, uint64_t bytes, struct pil_err *err)
+{
+	static const char *const check[] = {"-f", "-p", DISK, NULL};
+	_auto_free char *size = str_printf("%lluK", (unsigned long long)(bytes >> 10));
+	const char *const args[] = {DISK, size, NULL};
+	int ret = run_e2fs(image, "e2fsck", check, 2, "look through the disk", err);
+	struct stat st;
+
+	if (!ret && stat(image, &st))
+		ret = pil_err_set(err, errno, "look at '%s'", image);
+	if (!ret && (uint64_t)st.st_size < bytes && truncate(image, (off_t)bytes))
+		ret = pil_err_set(err, errno, "size '%s'", image);
+	if (!ret)
+		ret = run_e2fs(image, "resize2fs", args, 0, "resize the disk", err);
+	if (!ret && truncate(image, (off_t)bytes))
+		ret = pil_err_set(err, errno, "size '%s'", image);
+	return ret;
+}
+
+int image_resize(const char *dir, uint64_t bytes, struct pil_err *err)
+{
+	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
+	_auto_free char *part = NULL;
+	_auto_free char *made = NULL;
+	int ret;
+
+	bytes &= ~UINT64_C(4095);
+	if (bytes < (uint64_t)IMAGE_MIN_MIB << 20)
+		return pil_err_say(err, EINVAL, "a disk of less than %d MiB holds no distribution",
+				   IMAGE_MIN_MIB);
+	ret = fresh_part(dir, &part, err);
+	if (ret)
+		return ret;
+	made = str_printf("%s/" IMAGE_NAME, part);
+	ret = copy_file(image, made, err);
+	if (!ret)
+		ret = resize(made, bytes, err);
+	if (!ret && rename(made, image))
+		ret = pil_err_set(err, errno, "move '%s'", made);
+	drop_part(part);
+	return ret;
+}
+
+int image_compact(const char *dir, struct pil_err *err)
+{
+	static const char *const args[] = {"-f", "-p", "-E", "discard", DISK, NULL};
+	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
+
+	return run_e2fs(image, "e2fsck", args, 2, "look through the disk", err);
 }
 
 /* The folder of a distribution's disk is named as the distribution. */

@@ -38,6 +38,13 @@ int image_to_tree_at(const char *image, const char *dir, struct pil_err *err) PI
  * without questions; -EUCLEAN with what to do otherwise. */
 int image_open(const char *image, struct pil_err *err) PIL_MUST_CHECK;
 
+/* Gives @dir/disk.ext4, which the caller holds by image_open(), another size: a new one takes its
+ * place when it is whole.  -ENOSPC: what is in it needs more. */
+int image_resize(const char *dir, uint64_t bytes, struct pil_err *err) PIL_MUST_CHECK;
+
+/* Gives blocks that no file has back to the host's disk; the same caller. */
+int image_compact(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
+
 /* What the first 4 KiB of an image say of it; for tests and fuzzing too. */
 enum image_state { IMAGE_CLEAN, IMAGE_UNCLEAN, IMAGE_NOT_EXT4 };
 enum image_state image_state(const uint8_t *start, size_t bytes);

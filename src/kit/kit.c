@@ -7,6 +7,7 @@
  * were once, is as good as any until the newest is asked for. */
 #include "kit/kit.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -55,15 +56,17 @@ static int make(const struct state_dirs *dirs, const struct kit *kit, const char
 	return ret;
 }
 
+/* Puts @part in the place of @dir; what was there is kept as the one to go back to. */
 static int put_in_place(const char *part, const char *dir, struct pil_err *err)
 {
-	int ret = renameat2(AT_FDCWD, part, AT_FDCWD, dir, RENAME_EXCHANGE) ? -errno : 0;
+	_auto_free char *last = str_printf("%s" KIT_LAST, dir);
+	int ret = path_exists(dir) ? tree_remove(last, err) : 0;
 
-	if (ret == -EINVAL) /* a file system that cannot: there is none for a moment */
-		ret = tree_remove(dir, err) ? ret : -ENOENT;
-	if (ret == -ENOENT)
-		ret = rename(part, dir) ? -errno : 0;
-	return ret ? pil_err_set(err, -ret, "move '%s'", part) : 0;
+	if (!ret)
+		ret = tree_swap(part, dir, err);
+	if (!ret && path_exists(part) && rename(part, last)) /* it can be made anew */
+		log_dbg("'%s' is not kept: %s", last, strerror(errno));
+	return ret;
 }
 
 int kit_ensure(const struct state_dirs *dirs, const struct kit *kit, enum kit_wish wish,
@@ -92,6 +95,31 @@ int kit_ensure(const struct state_dirs *dirs, const struct kit *kit, enum kit_wi
 	if (tree_remove(part, NULL))
 		log_dbg("'%s' is left behind; the next try removes it", part);
 	return ret ? ret : renewed ? KIT_RENEWED : KIT_MADE;
+}
+
+int kit_roll_back(const struct state_dirs *dirs, struct pil_err *err)
+{
+	_auto_free char *folder = str_printf("%s/kits", dirs->data);
+	DIR *list = opendir(folder);
+	struct dirent *e;
+	int n = 0, ret = 0;
+
+	while (list && !ret && (e = readdir(list))) {
+		size_t len = strlen(e->d_name), end = strlen(KIT_LAST);
+		_auto_free char *last = str_printf("%s/%s", folder, e->d_name);
+		_auto_free char *stamp = str_printf("%s/stamp", last);
+		_auto_free char *dir = NULL;
+
+		if (len <= end || strcmp(e->d_name + len - end, KIT_LAST) != 0 ||
+		    !path_exists(stamp))
+			continue;
+		dir = str_printf("%s/%.*s", folder, (int)(len - end), e->d_name);
+		ret = tree_swap(last, dir, err);
+		n += ret == 0;
+	}
+	if (list)
+		closedir(list);
+	return ret ? ret : n;
 }
 
 char *kit_packaged(const struct kit *kit)

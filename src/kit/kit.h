@@ -40,6 +40,12 @@ struct kit {
 int kit_ensure(const struct state_dirs *dirs, const struct kit *kit, enum kit_wish wish,
 	       struct pil_err *err) PIL_MUST_CHECK;
 
+/* What stands behind the name of a kit's folder where the one before it is kept. */
+#define KIT_LAST ".last"
+
+/* Lets all kits change places with those before them.  Returns how many, or -errno. */
+int kit_roll_back(const struct state_dirs *dirs, struct pil_err *err) PIL_MUST_CHECK;
+
 /* Is there a kit in @kit->dir, made by @kit->recipe?  No lock is needed. */
 bool kit_is_whole(const struct kit *kit);
 

@@ -762,6 +762,21 @@ int tree_remove(const char *dir, struct pil_err *err)
 	return ret ? pil_err_set(err, -ret, "remove '%s'", dir) : 0;
 }
 
+int tree_swap(const char *part, const char *place, struct pil_err *err)
+{
+	_auto_free char *old = str_printf("%s.old", place);
+	int ret = renameat2(AT_FDCWD, part, AT_FDCWD, place, RENAME_EXCHANGE) ? -errno : 0;
+
+	if (ret == -ENOENT)
+		ret = rename(part, place) ? -errno : 0;
+	if (ret == -EINVAL) { /* a file system that cannot: there is none for a moment */
+		ret = rename(place, old) || rename(part, place) ? -errno : 0;
+		if (!ret && rename(old, part))
+			ret = -errno;
+	}
+	return ret ? pil_err_set(err, -ret, "move '%s'", part) : 0;
+}
+
 void tree_sweep(const struct state_dirs *dirs)
 {
 	_auto_free char *path = str_printf("%s/distros", dirs->data);
@@ -773,7 +788,8 @@ void tree_sweep(const struct state_dirs *dirs)
 		_auto_free char *json = str_printf("%s/distro.json", tree);
 		struct pil_err err = {0};
 
-		if (!str_is_name(e->d_name) || path_exists(json))
+		if (strncmp(e->d_name, TREE_MOVING, strlen(TREE_MOVING)) != 0 &&
+		    (!str_is_name(e->d_name) || path_exists(json)))
 			continue;
 		fprintf(stderr, "Removing what an unfinished command left of '%s' ...\n",
 			e->d_name);

@@ -41,6 +41,13 @@ bool tree_has_archive(const struct state_dirs *dirs, const struct recipe *recipe
 /* Removes @dir with all trees in it. */
 int tree_remove(const char *dir, struct pil_err *err) PIL_MUST_CHECK;
 
+/* Lets @part and @place, which may be missing, change places at once, so that there is always one
+ * of the two at @place. */
+int tree_swap(const char *part, const char *place, struct pil_err *err) PIL_MUST_CHECK;
+
+/* What a distribution that was moved elsewhere was, in distros/. */
+#define TREE_MOVING ".moving-"
+
 /* Removes the folders of distributions that were never finished or not wholly removed. */
 void tree_sweep(const struct state_dirs *dirs);
 

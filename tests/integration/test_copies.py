@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies of distributions: clones, throw-away copies, snapshots, other places; and what is left of them when
+the command is killed."""
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+import host as host_lib
+from test_distributions import describe, home, inside, made, make_rich, rich, tree_of  # noqa: F401
+
+
+@pytest.fixture
+def busy(home, made):
+    home.ok("--import", "busy", home.root / "busy", made / "busy.tar", "--version", "1")
+    return home
+
+
+def leftovers(home):
+    """Names in the folders of distributions that no finished command leaves."""
+    return [str(p) for pattern in ("*.part", "*/*.part", "*/*.old", "*/snapshots/.*", ".*")
+            for p in home.distros.glob(pattern)]
+
+
+def test_clone_has_the_same_files_and_goes_its_own_way(rich):
+    before = describe(tree_of(rich, "rich"))
+    rich.ok("--clone", "rich", "second")
+    assert describe(tree_of(rich, "second")) == before
+    rich.ok("-d", "second", "-e", "sh", "-c", "echo mine > /root/new; rm /rich/plain")
+    assert not (tree_of(rich, "rich") / "root" / "new").exists() and (tree_of(rich, "rich") / "rich" / "plain").exists()
+    assert "already exists" in rich.fails("--clone", "rich", "second")
+    assert "There is no distribution" in rich.fails("--clone", "nobody", "third")
+    rich.ok("--unregister", "rich")
+    assert rich.ok("-d", "second", "-e", "cat", "/root/new") == "mine\n"
+
+
+def test_clone_takes_settings_user_and_environment_along(home, made):
+    home.ok("--import", "busy", home.root / "busy", made / "busy.tar", "--version", "1")
+    home.ok("--manage", "busy", "--set", "weight=7")
+    (home.distros / "busy" / "image.json").write_text('{"uid": 0, "env": ["A=b"], "workdir": "/usr"}')
+    home.ok("--clone", "busy", "second")
+    assert home.ok("--manage", "second", "--get", "weight") == "7\n"
+    assert home.ok("-d", "second", "-e", "sh", "-c", "echo $A; pwd") == "b\n/usr\n"
+
+
+def test_throwaway_copy_runs_the_command_and_is_gone(busy):
+    done = busy.run("--rm", "-d", "busy", "-e", "sh", "-c", "echo out > /root/made; cat /root/made; exit 7")
+    assert (done.returncode, done.stdout) == (7, "out\n"), done.stderr
+    assert not (tree_of(busy, "busy") / "root" / "made").exists()
+    assert busy.names() == ["busy"] and [p.name for p in busy.distros.iterdir()] == ["busy"]
+    assert busy.ok("--rm", "--", "echo $((1 + 1))") == "2\n"
+
+
+def test_throwaway_copy_of_a_killed_command_is_removed_by_the_next(busy):
+    first = subprocess.Popen([host_lib.PILLION, "--rm", "-e", "sleep", "600"], env=busy.env, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    host_lib.wait_for("the copy to run", lambda: busy.ok("--list", "--running", "--quiet", "--all").strip(), 60)
+    copy = busy.ok("--list", "--running", "--quiet", "--all").strip()
+    assert copy.startswith("busy-rm-") and busy.ok("--list", "--quiet") == "busy\n"  # it is nobody's but the command's
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert busy.ok("--rm", "-e", "echo", "next") == "next\n"
+    assert [p.name for p in busy.distros.iterdir()] == ["busy"]
+
+
+def test_throwaway_copy_is_removed_when_the_command_is_told_to_end(busy):
+    command = subprocess.Popen([host_lib.PILLION, "--rm", "-e", "sleep", "600"], env=busy.env, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    host_lib.wait_for("the copy to run", lambda: busy.ok("--list", "--running", "--quiet", "--all").strip(), 60)
+    command.terminate()
+    assert command.wait(timeout=host_lib.bound(60)) != 0
+    assert [p.name for p in busy.distros.iterdir()] == ["busy"]
+
+
+def test_snapshot_gives_the_files_back_that_were_there(rich):
+    before = describe(tree_of(rich, "rich"))
+    assert "pillion --restore rich first" in rich.ok("--snapshot", "rich", "first")
+    rich.ok("-d", "rich", "-e", "sh", "-c", "rm -r /rich; echo new > /root/new")
+    rich.ok("--snapshot", "rich")  # of a machine that runs, under the time
+    assert "it is running" in rich.fails("--restore", "rich", "first")
+    rich.ok("--terminate", "rich")
+    rich.ok("--restore", "rich", "first")
+    assert describe(tree_of(rich, "rich")) == before
+    rows = json.loads(rich.ok("--list", "--snapshots", "--json"))
+    assert len(rows) == 2 and {"name": "rich", "tag": "first", "version": 1} == {k: rows[1][k] for k in ("name", "tag", "version")}
+    assert abs(rows[1]["made"] - time.time()) < 3600
+    rich.ok("--restore", "rich", rows[0]["tag"])
+    assert rich.ok("-d", "rich", "-e", "cat", "/root/new") == "new\n"
+    rich.ok("--terminate", "rich")
+    assert "first" in rich.ok("--list", "--snapshots")
+    assert "there is one already" in rich.fails("--snapshot", "rich", "first")
+    assert "has no snapshot 'none'" in rich.fails("--restore", "rich", "none")
+    assert "a tag is 1 to 64 letters" in rich.fails("--snapshot", "rich", "../x")
+    rich.ok("--snapshot", "rich", "--delete", "first")
+    assert len(json.loads(rich.ok("--list", "--snapshots", "--json"))) == 1
+    assert not leftovers(rich)
+    rich.ok("--unregister", "rich")
+    assert not list(rich.distros.iterdir())
+
+
+KILLED = {
+    "import": lambda h, made: ("--import", "new", h.root / "new", made / "busy.tar.xz", "--version", "1"),
+    "clone": lambda h, made: ("--clone", "rich", "new"),
+    "snapshot": lambda h, made: ("--snapshot", "rich", "new"),
+    "restore": lambda h, made: ("--restore", "rich", "old"),
+    "move": lambda h, made: ("--manage", "rich", "--move", h.root / "moved"),
+}
+
+
+@pytest.mark.parametrize("kind", KILLED)
+def test_killed_at_any_moment_leaves_the_old_state_or_the_new(rich, made, kind):
+    """Twelve moments each: the distribution is whole and runs, and so is a new one that is listed.  In the end the
+    same command goes through, and nothing is left beside it."""
+    rich.ok("--snapshot", "rich", "old")
+    before = describe(tree_of(rich, "rich") / "rich")
+    argv = KILLED[kind](rich, made)
+    for n in range(12):
+        command = subprocess.Popen([host_lib.PILLION, *map(str, argv)], env=rich.env, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(random.uniform(0, 0.1))
+        command.kill()
+        command.wait()
+        host_lib.wait_for("its helpers to end", lambda: "ing " not in rich.ok("--list", "-v").replace("Running ", ""), 30)
+        assert describe(tree_of(rich, "rich") / "rich") == before, n
+        for name in rich.names():
+            assert rich.ok("-d", name, "-e", "echo", "alive") == "alive\n"
+            rich.ok("--terminate", name)
+        undo(rich, kind)
+    assert rich.run(*argv).returncode == 0
+    assert describe(tree_of(rich, "rich") / "rich") == before
+    rich.ok("--snapshot", "rich", "last")
+    rich.ok("--clone", "rich", "clone")
+    assert not leftovers(rich)
+
+
+def undo(home, kind):
+    """What the command made, if it did, so that it can be given again."""
+    if "new" in home.names():
+        home.ok("--unregister", "new")
+    if kind == "snapshot":
+        home.run("--snapshot", "rich", "--delete", "new")
+    if kind == "move" and (home.distros / "rich").resolve() == home.root / "moved":
+        home.ok("--manage", "rich", "--move", home.root / f"back-{time.monotonic_ns()}")
+    if kind in ("move", "import"):  # half a copy in a folder of the user's is the user's to remove
+        for name in ("moved", "new"):
+            if (home.distros / "rich").resolve() != home.root / name:
+                subprocess.run(["rm", "-rf", home.root / name], check=True)
+
+
+# ---- --manage ----
+
+def test_moved_distribution_is_the_same_elsewhere(rich):
+    rich.ok("--snapshot", "rich", "kept")
+    before, old = describe(tree_of(rich, "rich")), (rich.distros / "rich").resolve()
+    rich.ok("--manage", "rich", "--move", rich.root / "moved")
+    assert (rich.distros / "rich").resolve() == rich.root / "moved" and not old.exists()
+    assert describe(tree_of(rich, "rich")) == before
+    assert rich.ok("-d", "rich", "-e", "echo", "alive") == "alive\n"
+    assert "it is running" in rich.fails("--manage", "rich", "--move", rich.root / "again")
+    rich.ok("--terminate", "rich")
+    rich.ok("--restore", "rich", "kept")
+    assert describe(tree_of(rich, "rich")) == before
+    assert "already in use" in rich.fails("--manage", "rich", "-m", rich.root)
+    assert not leftovers(rich)
+
+
+def test_default_user_is_one_that_the_machine_knows(busy):
+    busy.ok("--manage", "busy", "--set-default-user", "app")
+    busy.ok("--terminate", "busy")
+    assert busy.ok("-d", "busy", "-e", "id", "-u") == "1000\n"
+    assert "there is no user 'nobody-here'" in busy.fails("--manage", "busy", "--set-default-user", "nobody-here")
+    assert busy.ok("-d", "busy", "-u", "root", "-e", "id", "-u") == "0\n"
+
+
+@pytest.mark.parametrize("args", [("--resize", "1GB"), ("-r", "1GB"), ("--compact",), ("--set-sparse", "true")])
+def test_what_is_for_disks_is_refused_for_a_sandbox(busy, args):
+    assert "is for microVMs (version 2)" in busy.fails("--manage", "busy", *args)
+    assert "one thing at a time" in busy.fails("--manage", "busy", "--move", "/x", "--compact")
