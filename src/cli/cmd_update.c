@@ -3,6 +3,7 @@
  * pillion --update: installs or renews the kits: the runtime that executors run in, and the kernel
  * of microVMs. */
 #include <assert.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
@@ -80,12 +81,41 @@ int cmd_update_kits(struct cli *cli, enum kit_wish wish)
 	return ret ? cli_fail(&err) : 0;
 }
 
+/* The kits and those before them change places; again is back again. */
+static int roll_back(struct cli *cli)
+{
+	_auto_free char *runtime = NULL;
+	_auto_fd int lock_fd = -1;
+	struct pil_err err = {0};
+	int n;
+
+	lock_fd = registry_lock(&cli->dirs, &err);
+	n = lock_fd < 0 ? lock_fd : kit_roll_back(&cli->dirs, &err);
+	if (!n) {
+		pil_err_hint(&err, "pillion --update keeps the kits that it replaces");
+		n = pil_err_say(&err, ENOENT, "roll back: there are no kits before these");
+	}
+	if (n < 0)
+		return cli_fail(&err);
+	runtime = runtime_kit_packaged(&cli->dirs);
+	say("Runtime kit", KIT_RENEWED, runtime, KIT_THERE);
+	puts("What runs keeps what it was started with: pillion --shutdown ends it.");
+	return 0;
+}
+
 int cmd_update(struct cli *cli, int argc, char **argv)
 {
+	bool back = false;
+	int id;
+
 	optind = 1;
-	if (options_next(CMD_UPDATE, "", argc, argv) != OPTIONS_END)
+	while ((id = options_next(CMD_UPDATE, "", argc, argv)) == OPT_UPDATE_ROLLBACK)
+		back = true;
+	if (id != OPTIONS_END)
 		return cli_usage(CMD_UPDATE, options_why());
 	if (optind < argc)
 		return cli_usage(CMD_UPDATE, "it takes no names");
+	if (back)
+		return roll_back(cli);
 	return cmd_update_kits(cli, KIT_NEWEST);
 }

@@ -58,9 +58,7 @@ static const struct {
 	{"--debug-shell", "pillion -u root is a shell with all rights in the machine"},
 	{"--distribution-id", "pillion -d NAME; distributions have names alone"},
 	{"--mount", "mount it on the host; machines do not see the host's disks"},
-	{"--set-default-version", "[wsl2] defaultVersion in the config does that: docs/config.md"},
 	{"--system", "there is no system distribution; pillion -d NAME picks one of yours"},
-	{"--uninstall", "remove pillion the way it was installed"},
 	{"--unmount", "machines do not see the host's disks"},
 };
 

@@ -243,11 +243,13 @@ def complete(shell, cli, *words):
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_completion_offers_what_help_lists(empty, shell):
-    commands = re.findall(r"^    (bench|--[a-z-]+)(?:, -\w)? (.*)$", empty.run("--help").stdout, re.M)
-    assert len(commands) > 12
-    for name, usage in commands:
+    managing = empty.run("--help").stdout.split("Arguments for managing pillion:")[1]
+    commands = re.findall(r"^    (bench|--[a-z-]+)(.*\n(?:(?:        .*)?\n)*)", managing, re.M)
+    assert len(commands) > 20
+    for name, text in commands:
         assert name in complete(shell, empty, name[:-1])
-        assert complete(shell, empty, name, "--") >= set(re.findall(r"--[a-z-]+", usage)), name
+        options = set(re.findall(r"^            (--[a-z-]+)", text, re.M))
+        assert not options or complete(shell, empty, name, "--") >= options, name
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -411,7 +413,7 @@ def test_update_to_a_suite_with_an_unknown_ggml_keeps_one_that_is_known(debian):
     assert update(trixie="0.28.1") == "Runtime kit: kept, as nothing newer would do (libggml0 0.26.2)"
     assert ggml_of_kit(cli) == ["0.26.2"]
     assert (cli.data / "kits" / "runtime" / "stamp").stat().st_ino == stamp
-    assert [p.name for p in (cli.data / "kits").iterdir()] == ["runtime"]
+    assert sorted(p.name for p in (cli.data / "kits").iterdir()) == ["runtime", "runtime.last"]
 
 
 @pytest.mark.parametrize("others", [{"trixie": "0.29.0"}, {}])
@@ -443,7 +445,8 @@ def test_update_follows_the_mirror_and_says_what_it_did(debian):
         vmlinux = kits / "kernel-trixie" / "vmlinux"
         assert vmlinux.read_text().endswith(f"{version}\n")
         assert vmlinux.stat().st_blocks * 512 < 100_000  # its zeroes are holes
-        assert sorted(p.name for p in kits.iterdir()) == ["kernel-trixie", "runtime"]
+        assert sorted(p.name.removesuffix(".last") for p in kits.iterdir()) in (
+            ["kernel-trixie", "runtime"], ["kernel-trixie"] * 2 + ["runtime"] * 2)
         return done.stdout.splitlines()
 
     assert update("0.26.0") == ["Runtime kit: installed (libggml0 0.26.0)",
@@ -646,7 +649,7 @@ def test_names_are_the_same_in_any_case(installed):
     assert installed.run("--list", "--quiet").stdout == "debian\n"
 
 
-@pytest.mark.parametrize("word", ["--distribution-id", "--mount", "--set-default-version", "--system"])
+@pytest.mark.parametrize("word", ["--distribution-id", "--mount", "--unmount", "--system"])
 def test_what_is_not_supported_is_named(empty, word):
     done = empty.run(word, "debian")
     assert done.returncode == 1
@@ -695,9 +698,9 @@ def test_setting_of_the_user_is_shown_where_the_machine_has_none(managed):
     (["--set", "colour=red"], "there is no setting 'colour'"),
     (["--set", "memory"], "--set takes KEY=VALUE"),
     (["--set", "memory=1GB", "--set", "memory=2GB"], "one value of one key at a time"),
-    (["--set", "memory=1GB", "--unset", "memory"], "one of --set, --unset and --get at a time"),
+    (["--set", "memory=1GB", "--unset", "memory"], "one thing at a time"),
     (["--get", "memory", "swap"], "what is 'swap'?"),
-    (["--move", "/tmp"], "--move is not supported yet"),
+    (["--move", "/tmp", "--compact"], "one thing at a time"),
     ([], "nothing to do"),
 ])
 def test_setting_that_cannot_be_is_refused_and_changes_nothing(managed, args, why):

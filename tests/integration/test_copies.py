@@ -180,3 +180,56 @@ def test_default_user_is_one_that_the_machine_knows(busy):
 def test_what_is_for_disks_is_refused_for_a_sandbox(busy, args):
     assert "is for microVMs (version 2)" in busy.fails("--manage", "busy", *args)
     assert "one thing at a time" in busy.fails("--manage", "busy", "--move", "/x", "--compact")
+
+
+# ---- the whole ----
+
+def test_default_version_is_written_to_the_config(home):
+    home.configure("# mine\n[wsl2]\nmemory=4GB\n")
+    home.ok("--set-default-version", "1")
+    text = (home.root / "config" / "pillion" / "config").read_text()
+    assert "# mine" in text and "memory=4GB" in text and "defaultVersion = 1" in text
+    home.ok("--set-default-version", "2")
+    assert "defaultVersion = 2" in (home.root / "config" / "pillion" / "config").read_text()
+    assert "the version is 1" in home.fails("--set-default-version", "4")
+
+
+def own_kits(home):
+    """Kits that this test may remove: the runtime's stamp and what it names."""
+    (home.data / "kits").unlink()
+    for name, content in (("runtime", "new"), ("runtime.last", "old")):
+        (home.data / "kits" / name / "rootfs").mkdir(parents=True)
+        (home.data / "kits" / name / "stamp").write_text(content)
+        (home.data / "kits" / name / "packages").write_text(f"libggml0 {content}\n")
+
+
+def test_update_is_rolled_back_and_forward_again(home):
+    assert "there are no kits before these" in home.fails("--update", "--rollback")
+    own_kits(home)
+    assert "(libggml0 old)" in home.ok("--update", "--rollback")
+    assert (home.data / "kits" / "runtime" / "stamp").read_text() == "old"
+    assert "(libggml0 new)" in home.ok("--update", "--rollback")
+    assert (home.data / "kits" / "runtime" / "stamp").read_text() == "new"
+
+
+def test_uninstall_says_what_there_is_and_removes_it_when_told(busy):
+    models = busy.root / "cache" / "pillion" / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    (models / "mine.gguf").write_text("m")
+    (busy.root / "cache" / "pillion" / "other").write_text("x")
+    busy.configure("[wsl2]\n")
+    own_kits(busy)
+    said = busy.ok("--uninstall")
+    assert f"busy ({busy.root}/busy)" in said and "kits" in said and "--uninstall --yes" in said
+    assert (busy.root / "busy" / "rootfs").exists() and "it takes no names" in busy.fails("--uninstall", "busy")
+    busy.ok("--uninstall", "--yes")
+    assert not (busy.root / "busy").exists() and not busy.data.exists()
+    assert not (busy.root / "config" / "pillion" / "config").exists()
+    assert [p.name for p in (busy.root / "cache" / "pillion").iterdir()] == ["models"] and (models / "mine.gguf").exists()
+
+
+def test_link_called_wsl_is_the_same_program(busy):
+    (busy.root / "wsl").symlink_to(host_lib.PILLION)
+    done = subprocess.run([busy.root / "wsl", "-d", "busy", "-e", "id", "-u"], env=busy.env, text=True, capture_output=True,
+                          timeout=60, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
