@@ -46,7 +46,7 @@ int copies_copy_form(const char *from, const char *to, unsigned version, bool ru
 		return copy_tree(source, copy, err);
 	if (!running && (disk_fd = image_open(source, err)) < 0)
 		return disk_fd;
-	return copy_file(source, copy, err);
+	return copy_disk(source, copy, err);
 }
 
 int copies_copy_notes(const char *from, const char *to, struct pil_err *err)
@@ -216,7 +216,7 @@ static int restore_disk(const char *folder, const char *dir, struct pil_err *err
 	_auto_free char *from = str_printf("%s/" IMAGE_NAME, folder);
 	_auto_free char *part = str_printf("%s/" IMAGE_NAME ".part", dir);
 	_auto_free char *disk = str_printf("%s/" IMAGE_NAME, dir);
-	int ret = copy_file(from, part, err);
+	int ret = copy_disk(from, part, err);
 
 	if (!ret && rename(part, disk))
 		ret = pil_err_set(err, errno, "move '%s'", part);

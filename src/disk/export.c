@@ -31,7 +31,7 @@ static int prepare_work(struct export *e, struct pil_err *err)
 	if (ret)
 		return pil_err_set(err, -ret, "make folder '%s'", e->work);
 	if (e->running)
-		return copy_file(disk, seen, err);
+		return copy_disk(disk, seen, err);
 	e->disk_fd = image_open(disk, err);
 	return e->disk_fd < 0 ? e->disk_fd : 0;
 }

@@ -252,7 +252,7 @@ int image_resize(const char *dir, uint64_t bytes, struct pil_err *err)
 	if (ret)
 		return ret;
 	made = str_printf("%s/" IMAGE_NAME, part);
-	ret = copy_file(image, made, err);
+	ret = copy_disk(image, made, err);
 	if (!ret)
 		ret = resize(made, bytes, err);
 	if (!ret && rename(made, image))

@@ -230,9 +230,11 @@ static int make_of_disk(const struct source *s, const char *dir, struct distro *
 	if (!from)
 		return pil_err_set(err, errno, "open disk '%s'", s->path);
 	if (s->kind == SOURCE_DISK)
-		ret = copy_file(from, disk, err);
+		ret = copy_disk(from, disk, err);
 	else if (symlink(from, disk))
 		ret = pil_err_set(err, errno, "make link '%s'", disk);
+	else if ((ret = userns_own(from)))
+		pil_err_set(err, -ret, "give away '%s'", from);
 	if (ret)
 		return ret;
 	distro->version = 2;

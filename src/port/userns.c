@@ -425,6 +425,11 @@ int userns_mkdir(const char *path)
 	return 0;
 }
 
+int userns_own(const char *path)
+{
+	return getuid() == 0 && chown(path, ROOT_FIRST_ID, ROOT_FIRST_ID) ? -errno : 0;
+}
+
 int userns_remove_tree(const char *path, struct pil_err *err)
 {
 	struct userns_stage stage = {0};

@@ -57,6 +57,9 @@ int userns_join_call(pid_t target, int (*function)(void *arg), void *arg,
 /* Makes folder @path, owned by uid 0 of the namespace.  0 or -errno. */
 int userns_mkdir(const char *path) PIL_MUST_CHECK;
 
+/* Gives file @path, which is the caller's, to uid 0 of the namespace.  0 or -errno. */
+int userns_own(const char *path) PIL_MUST_CHECK;
+
 /* rm -rf of a tree whose files belong to the namespace; missing is fine.  Waits, bounded. */
 int userns_remove_tree(const char *path, struct pil_err *err) PIL_MUST_CHECK;
 

@@ -78,3 +78,10 @@ int copy_file(const char *from, const char *to, struct pil_err *err)
 	}
 	return sync_to_disk(to, err);
 }
+
+int copy_disk(const char *from, const char *to, struct pil_err *err)
+{
+	int ret = copy_file(from, to, err), own = ret ? 0 : userns_own(to);
+
+	return own ? pil_err_set(err, -own, "give away '%s'", to) : ret;
+}

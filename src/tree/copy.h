@@ -12,6 +12,10 @@
  * attributes.  On failure what is left of it is the caller's. */
 int copy_tree(const char *from, const char *to, struct pil_err *err) PIL_MUST_CHECK;
 
+/* The same of a disk, which belongs to uid 0 of the namespace: programs that look through it run in
+ * there. */
+int copy_disk(const char *from, const char *to, struct pil_err *err) PIL_MUST_CHECK;
+
 /* Makes the new file @to of file @from, which nobody writes to meanwhile. */
 int copy_file(const char *from, const char *to, struct pil_err *err) PIL_MUST_CHECK;
 

@@ -3,6 +3,7 @@
 the command is killed."""
 import json
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -233,3 +234,80 @@ def test_link_called_wsl_is_the_same_program(busy):
     done = subprocess.run([busy.root / "wsl", "-d", "busy", "-e", "id", "-u"], env=busy.env, text=True, capture_output=True,
                           timeout=60, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+# ---- disks ----
+
+@pytest.fixture
+def disked(rich):
+    """The same as version 2: a disk.  What is done to it here needs no microVM."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("there is no /dev/kvm, without which no distribution becomes version 2")
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    version = rich.run("--version").stdout.split()[2]
+    cache = rich.root / "cache" / "pillion"
+    cache.mkdir(exist_ok=True)
+    (cache / "kvm").write_text(f'{boot} {version}\n{{"kvm": "usable", "processors": 2, "slowdown": 1.0}}\n')  # as if it had been found so
+    (cache / "trees").symlink_to(host_lib.USER_CACHE / "trees")
+    kits = rich.data / "kits"
+    runtime = (kits / "runtime").resolve()
+    kits.unlink()
+    kits.mkdir()
+    (kits / "runtime").symlink_to(runtime)
+    rich.before = describe(tree_of(rich, "rich"))
+    rich.ok("--set-version", "rich", "2")
+    return rich
+
+
+def test_disk_is_exported_cloned_kept_and_imported(disked):
+    """One way through all that is done to disks, each time with all that files are made of."""
+    disked.ok("--export", "rich", disked.root / "out.tar")
+    disked.ok("--import", "tarred", disked.root / "tarred", disked.root / "out.tar", "--version", "1")
+    assert describe(tree_of(disked, "tarred")) == disked.before
+    disked.ok("--export", "rich", disked.root / "out.img", "--format", "vhd")
+    disked.ok("--import", "copied", disked.root / "copied", disked.root / "out.img", "--vhd")
+    subprocess.run(["debugfs", "-w", "-R", "ssv state 0", disked.root / "out.img"], check=True, capture_output=True)
+    disked.ok("--import-in-place", "placed", disked.root / "out.img")  # repaired, for it was in use when it was copied
+    disked.ok("--clone", "rich", "cloned")
+    disked.ok("--snapshot", "rich", "kept")
+    for name in ("copied", "placed", "cloned"):
+        disked.ok("--set-version", name, "1")
+        assert describe(tree_of(disked, name)) == disked.before, name
+        disked.ok("--unregister", name)
+    assert (disked.root / "out.img").exists()  # what was imported in place stays
+    disked.ok("--set-version", "rich", "1")
+    disked.ok("--restore", "rich", "kept")  # of the other form
+    assert not tree_of(disked, "rich").exists() and (disked.distros / "rich" / "disk.ext4").exists()
+    disked.ok("--set-version", "rich", "1")
+    assert describe(tree_of(disked, "rich")) == disked.before and not leftovers(disked)
+
+
+def test_disk_is_resized_and_compacted(disked):
+    disk = disked.distros / "rich" / "disk.ext4"
+    for size, expected in (("512MB", 512 << 20), ("2GB", 2 << 30)):
+        disked.ok("--manage", "rich", "--resize", size)
+        assert disk.stat().st_size == expected
+        done = subprocess.run(["e2fsck", "-fn", disk], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout
+    (disked.root / "big").write_bytes(os.urandom(32 << 20))
+    subprocess.run(["debugfs", "-w", "-R", f"write {disked.root}/big big", disk], check=True, capture_output=True)
+    full = disk.stat().st_blocks
+    subprocess.run(["debugfs", "-w", "-R", "rm big", disk], check=True, capture_output=True)
+    assert disk.stat().st_blocks >= full - 100
+    disked.ok("--manage", "rich", "--compact")
+    assert disk.stat().st_blocks * 512 < full * 512 - (30 << 20)
+    disked.ok("--manage", "rich", "--set-sparse", "true")
+    assert "Invalid size: big" in disked.fails("--manage", "rich", "--resize", "big")
+    disked.fails("--manage", "rich", "--resize", "64MB")  # its files need more, or it says what it may
+    disked.ok("--set-version", "rich", "1")
+    assert describe(tree_of(disked, "rich")) == disked.before and not leftovers(disked)
+
+
+def test_what_is_no_disk_is_not_imported_as_one(disked):
+    (disked.root / "text").write_text("x" * 10000)
+    for args in (("--import", "new", disked.root / "new", disked.root / "text", "--vhd"),
+                 ("--import-in-place", "new", disked.root / "text")):
+        said = disked.fails(*args)
+        assert "is not an ext4 image" in said and "qemu-img convert" in said
+        assert not (disked.distros / "new").exists()
+    assert (disked.root / "text").exists()

@@ -17,6 +17,7 @@
 #include "config/config.h"
 #include "config/config_keys.h"
 #include "config/registry.h"
+#include "disk/copies.h"
 #include "kit/kernel_image.h"
 #include "kit/runtime_kit.h"
 #include "tree/mirror.h"
@@ -418,6 +419,27 @@ static void test_value_is_judged_before_it_is_written(void **state)
 	assert_non_null(strstr(err.hint, "all machines"));
 }
 
+static void test_note_of_a_snapshot_is_checked(void **state)
+{
+	const char *right = "{\"version\": 2, \"defaultUid\": 7, \"made\": 1796095674}";
+	static const char *const wrong[] = {
+		"",
+		"{}",
+		"{\"version\": 3, \"defaultUid\": 7, \"made\": 1}",
+		"{\"version\": 0, \"defaultUid\": 7, \"made\": 1}",
+		"{\"version\": 1, \"defaultUid\": 65534, \"made\": 1}",
+		"{\"version\": 1, \"defaultUid\": 7, \"made\": -1}",
+	};
+	struct snapshot s = {0};
+
+	(void)state;
+	assert_true(copies_parse(right, strlen(right), &s));
+	assert_int_equal(s.version, 2);
+	assert_int_equal(s.default_uid, 7);
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+		assert_false(copies_parse(wrong[i], strlen(wrong[i]), &s));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
@@ -430,6 +452,7 @@ int main(void)
 						remove_folder),
 		cmocka_unit_test_setup_teardown(test_values_are_found_as_they_were_written,
 						make_folder, remove_folder),
+		cmocka_unit_test(test_note_of_a_snapshot_is_checked),
 		cmocka_unit_test_setup_teardown(test_value_is_judged_before_it_is_written,
 						make_folder, remove_folder),
 		TEST(test_defaults_without_a_file),
