@@ -174,9 +174,11 @@ int layers_apply(int image_fd, const char *tag, struct extract_limits *limits,
 	struct oci_image *image = calloc(1, sizeof(*image));
 	_auto_free char *text = NULL;
 	ssize_t len;
-	int ret = image ? find_image(image_fd, tag, image, err)
-			: pil_err_set(err, ENOMEM, "read the image");
+	int ret;
 
+	if (!image)
+		return pil_err_set(err, ENOMEM, "read the image");
+	ret = find_image(image_fd, tag, image, err);
 	if (!ret) {
 		len = read_blob(image_fd, &image->config, &text, err);
 		ret = len < 0 ? (int)len : oci_parse_config(text, (size_t)len, config, err);

@@ -142,7 +142,7 @@ int cmd_export(struct cli *cli, int argc, char **argv)
 	struct options o;
 	int ret = parse(argc, argv, &o);
 
-	if (ret)
+	if (ret || !o.file)
 		return ret;
 	if (registry_find(&cli->dirs, o.name, &distro, &err) || config_load(&config, path, &err))
 		return cli_fail(&err);

@@ -82,7 +82,8 @@ static int ask_for_id(struct cli *cli, const char *name, const char *user, char 
 	if (null_fd < 0 || pipe2(fds, O_CLOEXEC | O_NONBLOCK))
 		return pil_err_set(err, errno, "ask the machine");
 	read_fd = fds[0];
-	attach.stdout_fd = write_fd = fds[1];
+	write_fd = fds[1];
+	attach.stdout_fd = write_fd;
 	attach.stderr_fd = null_fd;
 	for (int try = 0; ret == -EAGAIN && try < 3; try++) {
 		fd = machine_connect(&cli->dirs, name, err);

@@ -254,7 +254,7 @@ static int move_snapshots(const struct state_dirs *dirs, const struct distro *di
 	_auto_free struct snapshot *list = NULL;
 	int n = copies_list(dirs, distro, &list, err), ret = n < 0 ? n : 0;
 
-	for (int i = 0; i < n && !ret; i++) {
+	for (int i = 0; list && i < n && !ret; i++) {
 		_auto_free char *from = folder_of(dirs, distro, list[i].tag);
 		_auto_free char *copy = str_printf("%s/snapshots/%s", to, list[i].tag);
 		_auto_free char *note = str_printf("%s/" NOTE, from);

@@ -82,7 +82,7 @@ char *fetch_hash(const char *path, struct pil_err *err)
 
 	if (status < 0)
 		return NULL;
-	if (status || strspn(hex, "0123456789abcdef") != 64) {
+	if (status || !hex || strspn(hex, "0123456789abcdef") != 64) {
 		pil_err_say(err, EIO, "read '%s': sha256sum ended with status %d", path, status);
 		return NULL;
 	}

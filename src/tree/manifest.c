@@ -4,6 +4,7 @@
  * decide what is run here: what is not exactly as the format says is refused as a whole. */
 #include "tree/manifest.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,6 +184,7 @@ static int take_flavor(struct reading *r, const char *flavor, json_t *list)
 	{
 		struct manifest_entry *e = &r->out->v[r->out->n];
 
+		assert(r->out->v);
 		if (r->out->n == MANIFEST_MAX)
 			return bad(r, flavor, "too many distributions");
 		ret = take_entry(r, object, e);
