@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/exposed.h"
 #include "base/fd.h"
 #include "base/path.h"
 #include "base/str.h"
@@ -102,6 +103,23 @@ static void load_told(struct cli *cli, const char *distro, struct archive_told *
 		archive_told_load(told, path);
 }
 
+/* Is @setting of a variable that says how the machine is made?  An image does not know that. */
+static bool is_ours(const char *setting)
+{
+	static const char *const ours[] = {"PATH",    "HOME",  "USER",
+					   "LOGNAME", "SHELL", "WSL_DISTRO_NAME"};
+	size_t len = strcspn(setting, "=");
+
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		if (strlen(ours[i]) == len && !strncmp(setting, ours[i], len))
+			return true;
+	for (size_t i = 0; i < EXPOSED_NUM; i++)
+		if (strlen(exposed[i].variable) == len &&
+		    !strncmp(setting, exposed[i].variable, len))
+			return true;
+	return false;
+}
+
 /* What a terminal program wants to know of the outside.  All of it gives way to what the machine
  * itself says, and to what it does not know. */
 static void collect_env(char **out, size_t max, const struct archive_told *told)
@@ -110,7 +128,8 @@ static void collect_env(char **out, size_t max, const struct archive_told *told)
 	size_t n = 0;
 
 	for (char *const *e = told->env; *e && n + 1 < max; e++)
-		out[n++] = str_printf("?%s", *e);
+		if (!is_ours(*e))
+			out[n++] = str_printf("?%s", *e);
 	for (size_t i = 0; i < ARRAY_SIZE(passed) && n + 1 < max; i++)
 		if (getenv(passed[i]))
 			out[n++] = str_printf("?%s=%s", passed[i], getenv(passed[i]));

@@ -252,7 +252,8 @@ def image(made):
     os.setxattr(root / "replaced" / "new", "user.note", b"kept")
     umoci("repack", "--image", f"{layout}:v1", made / "b2")
     umoci("config", "--image", f"{layout}:v1", "--config.user", "app", "--config.workingdir", "/usr",
-          "--config.env", "GREETING=hello there", "--config.env", "PATH=/opt/bin")
+          "--config.env", "GREETING=hello there", "--config.env", "PATH=/opt/bin", "--config.env", "HOME=/opt",
+          "--config.env", "GGML_BACKEND_PATH=/opt/none.so", "--config.env", "WSL_DISTRO_NAME=other")
     umoci("unpack", "--image", f"{layout}:v1", made / "b3")
     return layout
 
@@ -284,6 +285,8 @@ def test_image_becomes_the_tree_that_umoci_makes_of_it(home, made, image, kind):
     home.ok("--import", "boxed", source, "--version", "1")
     assert contents(tree_of(home, "boxed")) == contents(made / "b3" / "rootfs")
     assert home.ok("-d", "boxed", "-e", "sh", "-c", 'id -u; pwd; echo "$GREETING"') == "1000\n/usr\nhello there\n"
+    ours = home.ok("-d", "boxed", "-e", "sh", "-c", 'echo "$HOME $WSL_DISTRO_NAME $GGML_BACKEND_PATH"').split()
+    assert ours == ["/home/app", "boxed", "/usr/lib/pillion/lib/libggml-pillion.so"]
     assert home.ok("-d", "boxed", "--cd", "/", "-u", "root", "-e", "sh", "-c", "id -u; pwd") == "0\n/\n"
 
 
