@@ -201,37 +201,48 @@ int image_to_tree_at(const char *image, const char *dir, struct pil_err *err)
 	return ret;
 }
 
-/* Runs @program of e2fsprogs on @image, with @args (NULL-terminated); statuses up to @fine are. */
-static int run_e2fs(const char *image, const char *program, const char *const *args, int fine,
-		    const char *what, struct pil_err *err)
+/* Runs @program of e2fsprogs on @image, with @args (NULL-terminated): its status, or -errno. */
+static int run_e2fs(const char *image, const char *program, const char *const *args,
+		    struct pen_said *said, struct pil_err *err)
 {
 	_auto_argv struct argv a = {0};
-	struct pen_said said = {0};
 	struct userns_stage stage = {0};
-	int status;
 
+	*said = (struct pen_said){0};
 	pen_begin(&a, (const char *const[]){"CAP_DAC_OVERRIDE", NULL});
 	pen_bind(&a, &stage, "--bind", image, DISK);
 	add_sbin(&a, program);
 	argv_add_all(&a, args);
-	status = pen_run(&a, &stage, NULL, &said, err);
-	return status < 0 || status > fine ? pen_failed(what, status, &said, err) : 0;
+	return pen_run(&a, &stage, NULL, said, err);
+}
+
+/* Status 1 says that e2fsck has repaired something, or that bubblewrap has not run it: when asked
+ * again, only the former is well. */
+static int check(const char *image, const char *const *args, struct pil_err *err)
+{
+	struct pen_said said;
+	int status = run_e2fs(image, "e2fsck", args, &said, err);
+
+	if (status == 1 || status == 2)
+		status = run_e2fs(image, "e2fsck", args, &said, err);
+	return status ? pen_failed("look through the disk", status, &said, err) : 0;
 }
 
 static int resize(const char *image, uint64_t bytes, struct pil_err *err)
 {
-	static const char *const check[] = {"-f", "-p", DISK, NULL};
+	static const char *const check_args[] = {"-f", "-p", DISK, NULL};
 	_auto_free char *size = str_printf("%lluK", (unsigned long long)(bytes >> 10));
 	const char *const args[] = {DISK, size, NULL};
-	int ret = run_e2fs(image, "e2fsck", check, 2, "look through the disk", err);
+	int ret = check(image, check_args, err), status;
+	struct pen_said said;
 	struct stat st;
 
 	if (!ret && stat(image, &st))
 		ret = pil_err_set(err, errno, "look at '%s'", image);
 	if (!ret && (uint64_t)st.st_size < bytes && truncate(image, (off_t)bytes))
 		ret = pil_err_set(err, errno, "size '%s'", image);
-	if (!ret)
-		ret = run_e2fs(image, "resize2fs", args, 0, "resize the disk", err);
+	if (!ret && (status = run_e2fs(image, "resize2fs", args, &said, err)))
+		ret = pen_failed("resize the disk", status, &said, err);
 	if (!ret && truncate(image, (off_t)bytes))
 		ret = pil_err_set(err, errno, "size '%s'", image);
 	return ret;
@@ -266,7 +277,7 @@ int image_compact(const char *dir, struct pil_err *err)
 	static const char *const args[] = {"-f", "-p", "-E", "discard", DISK, NULL};
 	_auto_free char *image = str_printf("%s/" IMAGE_NAME, dir);
 
-	return run_e2fs(image, "e2fsck", args, 2, "look through the disk", err);
+	return check(image, args, err);
 }
 
 /* The folder of a distribution's disk is named as the distribution. */

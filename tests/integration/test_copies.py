@@ -298,6 +298,12 @@ def test_disk_is_resized_and_compacted(disked):
     disked.ok("--manage", "rich", "--compact")
     assert disk.stat().st_blocks * 512 < full * 512 - (30 << 20)
     disked.ok("--manage", "rich", "--set-sparse", "true")
+    (disked.root / "bwrap").write_text("#!/bin/sh\nexit 1\n")  # as where it cannot make a namespace
+    (disked.root / "bwrap").chmod(0o755)
+    path = disked.env["PATH"]
+    disked.env["PATH"] = f"{disked.root}:{path}"
+    assert "look through the disk" in disked.fails("--manage", "rich", "--compact")
+    disked.env["PATH"] = path
     assert "Invalid size: big" in disked.fails("--manage", "rich", "--resize", "big")
     disked.fails("--manage", "rich", "--resize", "64MB")  # its files need more, or it says what it may
     disked.ok("--set-version", "rich", "1")
