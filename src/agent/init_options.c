@@ -161,13 +161,11 @@ bool init_options_parse(int argc, char **argv, struct init_options *o)
 	init_options_begin(o);
 	for (int i = 1; i < argc; i++) {
 		const struct init_option *option = find(argv[i]);
-		const char *value = NULL;
+		bool valued = option && option->kind != FLAG;
 
-		if (!option || (option->kind != FLAG && ++i == argc))
+		if (!option || (valued && i + 1 == argc))
 			return false;
-		if (option->kind != FLAG)
-			value = argv[i];
-		if (!set(option, (char *)o + option->at, value))
+		if (!set(option, (char *)o + option->at, valued ? argv[++i] : ""))
 			return false;
 	}
 	return o->distro != NULL;

@@ -146,8 +146,10 @@ static int ask(int fd, const struct host_request *request, struct host_answer *a
 	       int timeout_ms)
 {
 	const size_t head = offsetof(struct host_answer, devices);
-	ssize_t n = ask_for(fd, request, answer, sizeof(*answer), timeout_ms);
+	ssize_t n;
 
+	memset(answer, 0, head);
+	n = ask_for(fd, request, answer, sizeof(*answer), timeout_ms);
 	if (n < 0)
 		return (int)n;
 	if ((size_t)n < head || answer->kind != request->kind ||

@@ -166,7 +166,8 @@ static int send_options(int fd, const struct kvm *kvm, const struct backend_run 
 	bool forward;
 
 	spec_init_options(spec, &o);
-	o.resolv_conf = resolv = guest_files_resolv_conf(&kvm->own, PASST_DNS, &forward);
+	resolv = guest_files_resolv_conf(&kvm->own, PASST_DNS, &forward);
+	o.resolv_conf = resolv;
 	o.net = spec->network ? net : NULL;
 	o.token = run->token;
 	o.swap = kvm->has_swap;
