@@ -136,7 +136,8 @@ static int pack_folder(const char *folder, pid_t *pid, struct pil_err *err)
 	if (pipe2(fds, O_CLOEXEC))
 		return pil_err_set(err, errno, "read folder '%s'", folder);
 	read_fd = fds[0];
-	opts.stdout_fd = write_fd = fds[1];
+	write_fd = fds[1];
+	opts.stdout_fd = write_fd;
 	*pid = proc_spawn(argv, &opts, err);
 	return *pid < 0 ? *pid : pil_take_fd(&read_fd);
 }

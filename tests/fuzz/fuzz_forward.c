@@ -39,30 +39,38 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	return 0;
 }
 
-/* The port that @fd listens on; 0: it does not. */
-static uint16_t listening_port(int fd)
+/* The port that @fd listens on, at localhost's address of @family; 0: it does not. */
+static uint16_t listening_port(int fd, int family)
 {
-	struct sockaddr_in in = {0};
-	socklen_t len = sizeof(in);
+	struct sockaddr_in6 address = {0};
+	struct sockaddr_in *in = (struct sockaddr_in *)&address;
+	socklen_t len = sizeof(address);
 	int listening = 0;
 	socklen_t n = sizeof(listening);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &n) || !listening)
 		return 0;
-	assert(!getsockname(fd, (struct sockaddr *)&in, &len) && in.sin_family == AF_INET);
-	assert(in.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
-	return ntohs(in.sin_port);
+	assert(!getsockname(fd, (struct sockaddr *)&address, &len));
+	assert(address.sin6_family == AF_INET || address.sin6_family == AF_INET6);
+	if (address.sin6_family != family)
+		return 0;
+	if (family == AF_INET6) {
+		assert(IN6_IS_ADDR_LOOPBACK(&address.sin6_addr));
+		return ntohs(address.sin6_port);
+	}
+	assert(family == AF_INET && in->sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+	return ntohs(in->sin_port);
 }
 
-/* Looks at what the forwarder has opened, and closes it, as its end would. */
-static void check_ports(int first_fd)
+/* Looks at what the forwarder has opened for @family. */
+static void check_ports(int first_fd, int family)
 {
 	static bool seen[1 << 16];
 	unsigned n = 0;
 
 	memset(seen, 0, sizeof(seen));
 	for (int fd = first_fd; fd < first_fd + MAX_FDS; fd++) {
-		uint16_t port = listening_port(fd);
+		uint16_t port = listening_port(fd, family);
 
 		if (!port)
 			continue;
@@ -71,8 +79,6 @@ static void check_ports(int first_fd)
 		n++;
 	}
 	assert(n <= AGENT_MAX_PORTS);
-	if (close_range((unsigned)first_fd, (unsigned)first_fd + MAX_FDS, 0))
-		abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -95,7 +101,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	first_fd = dup(pair[0]);
 	close(first_fd);
 	forward_host_run(pair[0], "/nowhere");
-	check_ports(first_fd);
+	check_ports(first_fd, AF_INET);
+	check_ports(first_fd, AF_INET6);
+	if (close_range((unsigned)first_fd, (unsigned)first_fd + MAX_FDS, 0)) /* as its end would */
+		abort();
 	close(pair[0]);
 	return 0;
 }

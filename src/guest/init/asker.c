@@ -44,7 +44,7 @@ struct look {
 
 static bool polls(const struct look *l, uint64_t at, uint64_t n)
 {
-	struct pollfd fds[MAX_POLLED];
+	struct pollfd fds[MAX_POLLED] = {0};
 	size_t len = (n < MAX_POLLED ? n : MAX_POLLED) * sizeof(*fds);
 
 	if (read_memory(l->pid, at, fds, len) != (ssize_t)len)
