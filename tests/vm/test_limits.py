@@ -75,7 +75,7 @@ def group_of(outer):
 def test_sandbox_lives_in_the_group_that_pillion_made(outer, box):
     group = group_of(outer)
     names = outer.ok(f"for p in $(cat {group}/cgroup.procs); do cat /proc/$p/comm; done").split()
-    assert "pillion-init" in names and "bwrap" in names, names
+    assert "pillion-init" in names and "pillion-room" in names, names
     assert not {"pillion-machine", "pasta", "pillion-gate"} & set(names), names
     assert int(outer.ok(f"cat {group}/memory.max")) == 128 << 20
     assert int(outer.ok(f"cat {group}/pids.max")) > 0
