@@ -22,10 +22,6 @@ from machines import DEFAULTS, Pillion
 from terminal import Terminal, check_shell
 
 
-def alive(pid):
-    return os.path.exists(f"/proc/{pid}")
-
-
 # ---- when system calls fail ----
 
 @pytest.fixture
@@ -679,7 +675,7 @@ def test_terminate_ends_everything(anyones_own):
     assert "completed successfully" in anyones_own.ok("--terminate", "debian")
     assert not anyones_own.running()
     assert p.wait(timeout=10) != 0
-    wait_for("its processes go", lambda: not any(alive(pid) for pid in family))
+    wait_for("its processes go", lambda: not any(host_lib.alive(pid) for pid in family))
 
 
 def test_command_that_meets_the_end_of_a_machine_gets_the_next_one(pil):
@@ -747,8 +743,8 @@ def test_supervisor_ends_on_term_within_a_second(under, prefix, guest):
     family = [pid, *host_lib.children(pid)]
     with within(1, "the end of the supervisor"):
         os.kill(pid, signal.SIGTERM)
-        wait_for("it ends", lambda: not alive(pid))
-    wait_for("its processes go", lambda: not any(map(alive, family)))
+        wait_for("it ends", lambda: not host_lib.alive(pid))
+    wait_for("its processes go", lambda: not any(map(host_lib.alive, family)))
     assert pil.ok("-e", "echo", "again") == "again\n"
 
 
@@ -764,7 +760,7 @@ def test_supervisor_ends_on_term_while_it_starts(pil):
     time.sleep(0.3)
     with within(1, "the end of the supervisor"):
         os.kill(pid, signal.SIGTERM)
-        wait_for("it ends", lambda: not alive(pid))
+        wait_for("it ends", lambda: not host_lib.alive(pid))
     assert client.wait(timeout=10) == 1
     assert "told to end" in client.stderr.read()
     os.kill(broker, signal.SIGCONT)
@@ -787,10 +783,10 @@ def test_terminate_gives_programs_their_time_and_term_cuts_it_short(pil):
     pid = pil.supervisor()
     ending = pil.start("--terminate", "debian", stdout=subprocess.DEVNULL)
     time.sleep(0.5)
-    assert alive(pid)
+    assert host_lib.alive(pid)
     with within(1, "the end of the supervisor"):
         os.kill(pid, signal.SIGTERM)
-        wait_for("it ends", lambda: not alive(pid))
+        wait_for("it ends", lambda: not host_lib.alive(pid))
     assert ending.wait(timeout=15) == 0
 
 
@@ -804,7 +800,7 @@ def test_kill_leaves_nothing_and_the_next_command_works(anyones_own, victim):
     family = [anyones_own.supervisor(), *host_lib.children(anyones_own.supervisor())]
     pid = next(p for p in family if host_lib.name_of(p) == victim)
     os.kill(pid, signal.SIGKILL)
-    wait_for("its processes go", lambda: not any(alive(p) for p in family if host_lib.name_of(p) != "pillion-machine"
+    wait_for("its processes go", lambda: not any(host_lib.alive(p) for p in family if host_lib.name_of(p) != "pillion-machine"
                                                  or victim == "pillion-machine"))
     wait_for("it is seen to be gone", lambda: not anyones_own.running())
     assert anyones_own.ok("-e", "echo", "again") == "again\n"
@@ -823,7 +819,7 @@ def orphans():
         children = host_lib.children(os.getpid())
         brokers = [c for c in children if host_lib.name_of(c) == "pillion-broker"]
         theirs = {c for b in brokers for c in [b, *host_lib.children(b)]}
-        return [host_lib.name_of(c) for c in children if c not in theirs]
+        return [host_lib.name_of(c) for c in children if c not in theirs and host_lib.alive(c)]
 
     subreaper(1)
     yield names
@@ -852,7 +848,7 @@ def test_killed_broker_is_replaced(pil):
     pid = int((pil.runtime / "broker.pid").read_text())
     os.kill(pid, signal.SIGKILL)
     wait_for("another broker", lambda: (t := (pil.runtime / "broker.pid").read_text()) and int(t) != pid
-             and alive(int(t)))
+             and host_lib.alive(int(t)))
     assert "Pillion0" in pil.ok("--", "llama-completion --list-devices 2>/dev/null")
 
 
@@ -860,9 +856,9 @@ def test_stuck_broker_is_replaced_by_the_supervisor(pil):
     pil.ok("-e", "true")
     pid = int((pil.runtime / "broker.pid").read_text())
     os.kill(pid, signal.SIGSTOP)
-    wait_for("it is ended", lambda: not alive(pid), 30)
+    wait_for("it is ended", lambda: not host_lib.alive(pid), 30)
     wait_for("another broker", lambda: (t := (pil.runtime / "broker.pid").read_text()) and int(t) != pid
-             and alive(int(t)))
+             and host_lib.alive(int(t)))
     assert "Pillion0" in pil.ok("--", "llama-completion --list-devices 2>/dev/null")
 
 

@@ -92,9 +92,18 @@ def signal_all(pids, number=signal.SIGKILL):
             os.kill(pid, number)
 
 
-def name_of(pid):
+def alive(pid):
+    """Has it not ended yet?  What has ended stays in /proc until the host's first process looks at it."""
     try:
-        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def name_of(pid):
+    """Empty: it has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip() if alive(pid) else ""
     except OSError:
         return ""
 
