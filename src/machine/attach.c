@@ -346,7 +346,8 @@ static void on_keys(struct attachment *a)
 /* May what is typed be read now?  Sets the terminal accordingly. */
 static bool takes_keys(struct attachment *a)
 {
-	bool take = a->started && a->wanted && a->terminal.fd >= 0;
+	bool reads = a->terminal.is_input || a->terminal.draws;
+	bool take = a->started && a->wanted && a->terminal.fd >= 0 && reads;
 
 	if (!take && !a->terminal.raw)
 		return false;

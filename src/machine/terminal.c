@@ -5,6 +5,9 @@
  * a pipe to a pager, others read it and write to it too.  Then it is raw only while the command
  * waits for keys; and even then signals go to all of the pipe, and lines end as they did.
  *
+ * Where neither our input nor our output is the terminal, nothing is read from it: what is typed is
+ * for somebody else in the pipe, and the machine must not have it.
+ *
  * A job in the background may not set its terminal: it would be stopped.  Whose it is may change at
  * any time, so it is asked each time.  No change throws away what was typed ahead. */
 #include "machine/terminal.h"
@@ -25,12 +28,27 @@ bool terminal_is_ours(const struct terminal *t)
 {
 	pid_t group = t->fd < 0 ? -1 : tcgetpgrp(t->fd);
 
-	return t->fd >= 0 && (group < 0 || group == getpgrp()); /* < 0: it is nobody's */
+	/* < 0: it is not the terminal that we were started from */
+	return t->fd >= 0 && (group == getpgrp() || (group < 0 && t->is_input));
+}
+
+static bool same(const struct termios *a, const struct termios *b)
+{
+	return a->c_iflag == b->c_iflag && a->c_oflag == b->c_oflag && a->c_lflag == b->c_lflag;
+}
+
+/* Is the terminal still as we have set it?  Somebody else may have, who asks for a password. */
+static bool as_we_set_it(const struct terminal *t)
+{
+	struct termios now;
+
+	return !tcgetattr(t->fd, &now) && same(&now, &t->set);
 }
 
 void terminal_restore(void)
 {
-	if (to_restore && to_restore->raw && terminal_is_ours(to_restore))
+	if (to_restore && to_restore->raw && terminal_is_ours(to_restore) &&
+	    as_we_set_it(to_restore))
 		tcsetattr(to_restore->fd, TCSANOW, &to_restore->saved);
 	to_restore = NULL;
 }
@@ -52,10 +70,11 @@ void terminal_open(struct terminal *t, int in, int out, int err, unsigned *flags
 		return;
 	t->shared = !(*flags & AGENT_START_TTY_IN) || !(*flags & AGENT_START_TTY_OUT);
 	t->draws = *flags & AGENT_START_TTY_OUT;
+	t->is_input = *flags & AGENT_START_TTY_IN;
 	if (t->shared || !terminal_is_ours(t))
 		*flags |= AGENT_START_ASKED;
-	if (!(*flags & AGENT_START_TTY_IN)) {
-		t->keys_fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+	if (!t->is_input && t->draws) {
+		t->keys_fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 		t->own_fd = true;
 	}
 }
@@ -63,10 +82,16 @@ void terminal_open(struct terminal *t, int in, int out, int err, unsigned *flags
 void terminal_set_raw(struct terminal *t, bool raw)
 {
 	static bool registered;
-	struct termios settings;
+	struct termios settings, now;
 
-	if (raw == t->raw || !terminal_is_ours(t) || (raw && tcgetattr(t->fd, &t->saved)))
+	if (raw == t->raw || !terminal_is_ours(t) || tcgetattr(t->fd, &now))
 		return;
+	if (!raw && !same(&now, &t->set)) {
+		terminal_forget(t);
+		return;
+	}
+	if (raw && !same(&now, &t->set)) /* else it was continued without having been stopped */
+		t->saved = now;
 	settings = t->saved;
 	if (raw) {
 		cfmakeraw(&settings);
@@ -76,8 +101,9 @@ void terminal_set_raw(struct terminal *t, bool raw)
 				settings.c_oflag = t->saved.c_oflag;
 		}
 	}
-	if (tcsetattr(t->fd, TCSANOW, &settings))
+	if (tcsetattr(t->fd, TCSANOW, &settings) || tcgetattr(t->fd, &now))
 		return;
+	t->set = raw ? now : (struct termios){0};
 	t->raw = raw;
 	to_restore = raw ? t : NULL;
 	if (raw && !registered)

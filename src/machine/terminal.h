@@ -11,14 +11,16 @@
 #include "agent/agent.h"
 
 struct terminal {
-	int fd;      /* -1: there is none */
-	int keys_fd; /* what is typed, where the input is no terminal; -1: nothing comes */
-	bool own_fd; /* keys_fd was opened here */
-	bool shared; /* with others that read it or write to it: they get their signals, and their
-			lines an end */
-	bool draws;  /* the command's output goes there: nobody else's lines need an end */
+	int fd;        /* -1: there is none */
+	int keys_fd;   /* what is typed, where the input is no terminal; -1: nothing comes */
+	bool own_fd;   /* keys_fd was opened here */
+	bool shared;   /* with others that read it or write to it: they get their signals, and their
+			  lines an end */
+	bool draws;    /* the command's output goes there: nobody else's lines need an end */
+	bool is_input; /* the command's input comes from there */
 	bool raw;
-	struct termios saved;
+	struct termios saved; /* as it was */
+	struct termios set;   /* as we have set it; zero: we have not */
 };
 
 /* @in, @out, @err: the streams, -1: none.  Finds the terminal among them.  @flags gets
@@ -29,7 +31,8 @@ void terminal_close(struct terminal *t); /* puts it back */
 /* May we read from it and set it, as the shell sees it? */
 bool terminal_is_ours(const struct terminal *t);
 
-/* Lets every key through as it is, or puts the terminal back as it was.  Only while it is ours. */
+/* Lets every key through as it is, or puts the terminal back as it was.  Only while it is ours, and
+ * not back where somebody else has set it meanwhile. */
 void terminal_set_raw(struct terminal *t, bool raw);
 
 /* Puts the raw terminal back; may be called in a signal's handler. */

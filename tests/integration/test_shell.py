@@ -103,6 +103,19 @@ def test_keys_are_left_to_who_reads_them(shared):
         t.expect("key=abc\r\n")
 
 
+def test_command_with_neither_end_at_the_terminal_gets_no_keys(shared):
+    """Behind it may be a program that asks for a password of the host's."""
+    with outer_shell(shared) as t:
+        t.send("p -e sh -c 'echo up; read a </dev/tty; echo stole $a' </dev/null | "
+               "{ read first; echo \"$first\"; sleep 1; read key </dev/tty; echo key=$key; }\n")
+        t.expect("up\r\n")
+        time.sleep(1.5)
+        t.send("abc\n")
+        t.expect("key=abc\r\n")
+        assert "stole" not in t.all.split("key=abc")[0].split("up\r\n")[-1]
+        t.send("\x03")
+
+
 def test_command_in_a_pipe_gets_keys_when_it_reads(shared):
     with outer_shell(shared) as t:
         t.send("p -e sh -c 'read a; echo got $a; read a; echo then $a' | cat\n")

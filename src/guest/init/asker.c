@@ -6,6 +6,9 @@
  * guest's and may be wrong: the worst is that keys are asked for that nobody wants, or not asked
  * for.
  *
+ * A program may keep its sets in memory that comes from a file system of its own (FUSE), which
+ * never answers.  So a child looks, with DEADLINE_MS to do it in.  While one is stuck nobody looks.
+ *
  * The numbers of system calls are those of this machine's 64-bit programs; 32-bit programs count as
  * waiting whenever they sleep in a call of theirs that has the number of one of these. */
 #include "guest/init/asker.h"
@@ -13,6 +16,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,12 +25,19 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/str.h"
 
-enum { MAX_POLLED = 256, MAX_STAT = 1024, MAX_FDINFO = 16 << 10, MAX_LOOKED_AT = 4096 };
+enum {
+	DEADLINE_MS = 100,
+	MAX_POLLED = 256,
+	MAX_STAT = 1024,
+	MAX_FDINFO = 16 << 10,
+	MAX_LOOKED_AT = 4096
+};
 
 static ssize_t read_memory(pid_t pid, uint64_t at, void *to, size_t len)
 {
@@ -151,7 +162,7 @@ static bool has_terminal(const char *text, dev_t tty)
 	return found == tty && group == foreground;
 }
 
-enum asker asker_find(dev_t tty)
+static enum asker look(dev_t tty)
 {
 	DIR *dir = opendir("/proc");
 	enum asker result = ASKER_NONE;
@@ -177,5 +188,42 @@ enum asker asker_find(dev_t tty)
 	}
 	if (dir)
 		closedir(dir);
+	return result;
+}
+
+/* What @child finds, which writes it to @fd. */
+static enum asker wait_for(pid_t child, int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	unsigned char result;
+
+	if (poll(&p, 1, DEADLINE_MS) == 1 && read(fd, &result, 1) == 1)
+		return (enum asker)result;
+	kill(child, SIGKILL);
+	return ASKER_UNKNOWN;
+}
+
+enum asker asker_find(dev_t tty)
+{
+	static pid_t last; /* that looked; 0: it has ended */
+	enum asker result;
+	int fds[2];
+
+	if (last && waitpid(last, NULL, WNOHANG) == 0)
+		return ASKER_UNKNOWN;
+	last = 0;
+	if (pipe2(fds, O_CLOEXEC))
+		return ASKER_UNKNOWN;
+	last = fork();
+	if (last == 0) {
+		unsigned char found = (unsigned char)look(tty);
+
+		_exit(write(fds[1], &found, 1) != 1);
+	}
+	close(fds[1]);
+	result = last < 0 ? ASKER_UNKNOWN : wait_for(last, fds[0]);
+	close(fds[0]);
+	if (last < 0)
+		last = 0;
 	return result;
 }
