@@ -4,9 +4,8 @@
  *
  * The executor is not linked with ggml: it loads the libggml of the runtime root, or of
  * accel.ggml_dir, whichever version that is.  The public interface is declared here with our own
- * names for its types; the layouts are those of ggml 0.25 to 0.27 (struct ggml_tensor and the
- * public functions did not change between them; struct ggml_cgraph is private to ggml and used
- * here for one field, uid). */
+ * names for its types; the public functions did not change from ggml 0.25 to 0.27.  Tensors and
+ * graphs are in ggml_abi.h; of a graph one field is used here, uid. */
 #ifndef PIL_GGML_API_H
 #define PIL_GGML_API_H
 
@@ -14,45 +13,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "api/ggml/ggml_abi.h"
+
 struct ggml_context;
 struct ggml_backend;
 struct ggml_backend_buffer;
 struct ggml_backend_buffer_type;
 struct ggml_backend_device;
 struct ggml_backend_reg;
-
-struct ggml_tensor {
-	int type;
-	struct ggml_backend_buffer *buffer;
-	int64_t ne[4];
-	size_t nb[4];
-	int op;
-	int32_t op_params[16];
-	int32_t flags;
-	struct ggml_tensor *src[10];
-	struct ggml_tensor *view_src;
-	size_t view_offs;
-	void *data;
-	char name[64];
-	void *extra;
-	char padding[8];
-};
-_Static_assert(sizeof(struct ggml_tensor) == 336, "struct ggml_tensor of ggml 0.25 to 0.27");
-
-struct ggml_hash_set {
-	size_t size;
-	uint32_t *used;
-	struct ggml_tensor **keys;
-};
-
-struct ggml_cgraph {
-	int size, n_nodes, n_leafs;
-	struct ggml_tensor **nodes, **grads, **grad_accs, **leafs;
-	int32_t *use_counts;
-	struct ggml_hash_set visited_hash_set;
-	int order;
-	uint64_t uid; /* equal and not 0: the same graph, unchanged */
-};
 
 struct ggml_init_params {
 	size_t mem_size;

@@ -28,9 +28,9 @@ struct known_version {
 	bool bf16_maps;
 };
 static const struct known_version known_versions[] = {
-	{"0.25.", 101, 22, 7, 43, false},
-	{"0.26.", 101, 22, 7, 43, false},
-	{"0.27.", 101, 22, 7, 43, true},
+	{"0.25.", ABI_NUM_OPS, ABI_NUM_UNARY, ABI_NUM_GLU, ABI_NUM_TYPES, false},
+	{"0.26.", ABI_NUM_OPS, ABI_NUM_UNARY, ABI_NUM_GLU, ABI_NUM_TYPES, false},
+	{"0.27.", ABI_NUM_OPS, ABI_NUM_UNARY, ABI_NUM_GLU, ABI_NUM_TYPES, true},
 };
 static_assert(ARRAY_SIZE(known_versions) == GGML_NEWEST_MINOR - GGML_OLDEST_MINOR + 1,
 	      "versions.h");

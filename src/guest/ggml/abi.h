@@ -4,29 +4,22 @@
  * it.
  *
  * ggml installs no header for it, and this library must load into programs with different ggmls, so
- * the layouts are written down here.  Generation 2 is ggml 0.25, generation 3 is 0.26 and 0.27.
- * They differ in the members of a buffer type only: it exists twice below and is reached through
- * union abi_buffer_type.  Enums of ggml are ints here; their numbers go through opmap.h.
+ * the layouts are written down here; those that the executor needs too are in ggml_abi.h.
+ * Generation 2 is ggml 0.25, generation 3 is 0.26 and 0.27.  They differ in the members of a buffer
+ * type only: it exists twice below and is reached through union abi_buffer_type.  Enums of ggml are
+ * ints here; their numbers go through opmap.h.
  *
  * A generation that is not listed is refused by program.c before any of this is used. */
 #ifndef PIL_ABI_H
 #define PIL_ABI_H
 
-#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum abi_generation { ABI_UNKNOWN = 0, ABI_V2 = 2, ABI_V3 = 3 };
+#include "api/ggml/ggml_abi.h"
 
-enum {
-	ABI_MAX_DIMS = 4,
-	ABI_MAX_SRC = 10,
-	ABI_MAX_PARAMS = 16,
-	ABI_MAX_NAME = 64,
-	ABI_NUM_TYPES = 43,
-	ABI_FLAGS = 31, /* input, output, param, loss, compute */
-};
+enum abi_generation { ABI_UNKNOWN = 0, ABI_V2 = 2, ABI_V3 = 3 };
 
 enum abi_status { ABI_STATUS_ALLOC_FAILED = -2, ABI_STATUS_FAILED = -1, ABI_STATUS_SUCCESS = 0 };
 
@@ -40,44 +33,6 @@ struct ggml_backend_device;
 struct ggml_backend_event;
 struct ggml_backend_reg;
 union abi_buffer_type;
-
-struct ggml_tensor {
-	int type;
-	struct ggml_backend_buffer *buffer;
-	int64_t ne[ABI_MAX_DIMS];
-	size_t nb[ABI_MAX_DIMS];
-	int op;
-	int32_t op_params[ABI_MAX_PARAMS];
-	int32_t flags;
-	struct ggml_tensor *src[ABI_MAX_SRC];
-	struct ggml_tensor *view_src;
-	size_t view_offs;
-	void *data;
-	char name[ABI_MAX_NAME];
-	void *extra;
-	char padding[8];
-};
-static_assert(sizeof(struct ggml_tensor) == 336, "ggml_tensor");
-
-struct ggml_hash_set {
-	size_t size;
-	uint32_t *used;
-	struct ggml_tensor **keys;
-};
-
-struct ggml_cgraph {
-	int size;
-	int n_nodes;
-	int n_leafs;
-	struct ggml_tensor **nodes;
-	struct ggml_tensor **grads;
-	struct ggml_tensor **grad_accs;
-	struct ggml_tensor **leafs;
-	int32_t *use_counts;
-	struct ggml_hash_set visited_hash_set;
-	int order;
-	uint64_t uid; /* two graphs with the same one, not 0, are the same */
-};
 
 /* ---- buffer types ---- */
 

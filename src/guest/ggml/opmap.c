@@ -5,10 +5,9 @@
 
 #include "guest/ggml/program.h"
 
-/* The name functions index an array without looking at its end.  These are the counts of every
- * version that program.c accepts, and a list also ends at the name that is its last one there. */
-enum { NUM_OPS = 101, NUM_UNARY = 22, NUM_GLU = 7 };
-
+/* The name functions index an array without looking at its end.  The counts in ggml_abi.h are those
+ * of every version that program.c accepts, and a list also ends at the name that is its last one
+ * there. */
 static void map_names(int16_t *out, int capacity, const char *(*name_of)(int), int count,
 		      const char *last, const char *const *table, int n_table)
 {
@@ -27,11 +26,11 @@ static void map_names(int16_t *out, int capacity, const char *(*name_of)(int), i
 
 void opmap_init(struct opmap *map, const struct program *prog)
 {
-	map_names(map->op, OPMAP_MAX_OPS, prog->op_name, NUM_OPS, "GLU", wire_tensor_op_str,
+	map_names(map->op, OPMAP_MAX_OPS, prog->op_name, ABI_NUM_OPS, "GLU", wire_tensor_op_str,
 		  WIRE_NUM_TENSOR_OPS);
-	map_names(map->unary, OPMAP_MAX_SUB, prog->unary_op_name, NUM_UNARY, "TRUNC",
+	map_names(map->unary, OPMAP_MAX_SUB, prog->unary_op_name, ABI_NUM_UNARY, "TRUNC",
 		  wire_unary_op_str, WIRE_NUM_UNARY_OPS);
-	map_names(map->glu, OPMAP_MAX_SUB, prog->glu_op_name, NUM_GLU, "SWIGLU_CLAMP",
+	map_names(map->glu, OPMAP_MAX_SUB, prog->glu_op_name, ABI_NUM_GLU, "SWIGLU_CLAMP",
 		  wire_glu_op_str, WIRE_NUM_GLU_OPS);
 	for (int i = 0; i < ABI_NUM_TYPES; i++) {
 		int64_t block = prog->blck_size(i);
