@@ -31,6 +31,23 @@ static int lock_downloads(const struct state_dirs *dirs, struct pil_err *err)
 					  err);
 }
 
+static bool is_file(const char *url)
+{
+	return !strncasecmp(url, "file:", 5);
+}
+
+/* A list from elsewhere has no business with the files of this computer. */
+static int refuse_files(const struct manifest *list, const char *url, struct pil_err *err)
+{
+	for (size_t i = 0; !is_file(url) && i < list->n; i++)
+		if (list->v[i].url && is_file(list->v[i].url))
+			return pil_err_say(err, EBADMSG,
+					   "'%s' has the address of a file of this computer, which "
+					   "only a list that is such a file may name",
+					   list->v[i].name);
+	return 0;
+}
+
 static int load_list(struct manifest *out, const struct state_dirs *dirs, const char *url,
 		     struct pil_err *err)
 {
@@ -57,6 +74,11 @@ static int load_list(struct manifest *out, const struct state_dirs *dirs, const 
 	if (len < 0)
 		return pil_err_set(err, (int)-len, "read '%s'", path);
 	ret = manifest_parse(out, text, (size_t)len, manifest_arch(), err);
+	if (!ret) {
+		ret = refuse_files(out, url, err);
+		if (ret)
+			manifest_finish(out);
+	}
 	return ret ? pil_err_prefix(err, "%.150s", url) : 0;
 }
 

@@ -431,6 +431,18 @@ def test_online_list_shows_recipes_and_both_lists(listed, made):
     assert {"name": "Busy-1", "friendlyName": "Busy-1 for tests", "url": listed.server.url("busy.wsl")} in rows
 
 
+def test_list_from_the_network_names_no_file_of_this_computer(listed, made):
+    data = (made / "busy.wsl").read_bytes()
+    here = {"Amd64Url": {"Url": f"file://{made}/busy.wsl", "Sha256": hashlib.sha256(data).hexdigest()}}
+    listed.server.files["list.json"] = a_list(listed.server, data, **here)
+    done = install(listed)
+    assert done.returncode == 1 and "'Busy-1' has the address of a file of this computer" in done.stderr
+    (listed.root / "list.json").write_bytes(listed.server.files["list.json"])
+    listed.configure(f"[wsl2]\nDistributionListUrl = file://{listed.root}/list.json\n")
+    done = install(listed)
+    assert done.returncode == 0, done.stderr
+
+
 def test_list_that_comes_along_needs_no_network(home):
     names = [line.split()[0] for line in home.ok("--list", "--online").splitlines()[4:]]
     assert {"Ubuntu", "Ubuntu-24.04", "Ubuntu-26.04", "Debian", "kali-linux", "archlinux", "debian"} <= set(names)
