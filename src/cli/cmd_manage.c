@@ -25,7 +25,7 @@
 #include "config/registry.h"
 #include "machine/machine.h"
 
-enum { MAX_CHANGES = 16, MAX_FILE_BYTES = 64 << 10, LOCK_MS = 5000 };
+enum { MAX_CHANGES = 16, MAX_FILE_BYTES = 64 << 10 };
 
 enum action { NOTHING, SET, UNSET, GET, CHANGE };
 
@@ -112,39 +112,13 @@ static int parse(struct request *r, int argc, char **argv, struct pil_err *err)
 
 /* ---- set, unset ---- */
 
-/* Writes the changed text beside the file, reads it as a machine would, and only then replaces it.
- */
-static int replace(const char *path, const char *text, struct pil_err *err)
-{
-	_auto_free char *trial = str_printf("%s.trial", path);
-	int ret = pil_write_file(trial, 0600, text, strlen(text));
-
-	if (ret)
-		return pil_err_set(err, -ret, "write '%s'", trial);
-	ret = config_check_machine(trial, err);
-	if (!ret && rename(trial, path))
-		ret = pil_err_set(err, errno, "replace '%s'", path);
-	if (ret)
-		unlink(trial);
-	return ret;
-}
-
 static int change(struct cli *cli, const char *distro, const struct request *r, struct pil_err *err)
 {
 	_auto_free char *path = config_machine_path(&cli->dirs, distro);
 	_auto_free char *lock_path = str_printf("%s.lock", path);
-	_auto_fd int lock_fd = state_lock(lock_path, LOCK_MS, err);
-	_auto_free char *before = NULL;
-	_auto_free char *after = NULL;
 
-	if (lock_fd < 0)
-		return lock_fd;
-	if (path_exists(path) && pil_read_file(path, MAX_FILE_BYTES, &before) < 0)
-		return pil_err_say(err, EIO, "read '%s'", path);
-	after = config_text_set(before, r->key, r->values, r->n_values);
-	if (!after)
-		return pil_err_set(err, ENOMEM, "change '%s'", path);
-	return replace(path, after, err);
+	return config_text_change(path, lock_path, r->key, r->values, r->n_values,
+				  config_check_machine, err);
 }
 
 static void say_when(struct cli *cli, const char *distro, const struct config_key *key)

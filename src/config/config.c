@@ -409,6 +409,16 @@ int config_load_machine(struct config *config, const struct state_dirs *dirs, co
 	return ret ? ret : load_file(config, own, true, err);
 }
 
+int config_check(const char *path, struct pil_err *err)
+{
+	struct config config;
+	int ret = config_load(&config, path, err);
+
+	if (!ret)
+		config_finish(&config);
+	return ret;
+}
+
 int config_check_machine(const char *path, struct pil_err *err)
 {
 	struct config config;

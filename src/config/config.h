@@ -67,7 +67,8 @@ int config_load_machine(struct config *config, const struct state_dirs *dirs, co
 			struct pil_err *err) PIL_MUST_CHECK;
 char *config_machine_path(const struct state_dirs *dirs, const char *distro); /* heap */
 
-/* Could the file @path be a machine.conf? */
+/* Could the file @path be the user's config; a machine.conf? */
+int config_check(const char *path, struct pil_err *err) PIL_MUST_CHECK;
 int config_check_machine(const char *path, struct pil_err *err) PIL_MUST_CHECK;
 
 #endif

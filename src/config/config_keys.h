@@ -54,4 +54,11 @@ char *config_text_get(const char *text, const struct config_key *key);
 char *config_text_set(const char *text, const struct config_key *key, const char *const *values,
 		      int n);
 
+/* What config_text_set() does, to the file @path, one at a time under the lock @lock_path.  @check
+ * reads the changed text as whoever uses the file will; the file is replaced only if that works. */
+typedef int config_check_fn(const char *path, struct pil_err *err);
+int config_text_change(const char *path, const char *lock_path, const struct config_key *key,
+		       const char *const *values, int n, config_check_fn *check,
+		       struct pil_err *err) PIL_MUST_CHECK;
+
 #endif

@@ -12,9 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/fd.h"
+#include "base/path.h"
 #include "base/str.h"
+#include "config/state.h"
+
+enum { MAX_FILE_BYTES = 1 << 20, LOCK_MS = 5000 };
 
 const struct config_key *config_key_find(const char *name, struct pil_err *err)
 {
@@ -187,4 +192,36 @@ char *config_text_set(const char *text, const struct config_key *key, const char
 	}
 	fclose(out);
 	return changed;
+}
+
+static int replace(const char *path, const char *text, config_check_fn *check, struct pil_err *err)
+{
+	_auto_free char *trial = str_printf("%s.trial", path);
+	int ret = pil_write_file(trial, 0600, text, strlen(text));
+
+	if (ret)
+		return pil_err_set(err, -ret, "write '%s'", trial);
+	ret = check(trial, err);
+	if (!ret && rename(trial, path))
+		ret = pil_err_set(err, errno, "replace '%s'", path);
+	if (ret)
+		unlink(trial);
+	return ret;
+}
+
+int config_text_change(const char *path, const char *lock_path, const struct config_key *key,
+		       const char *const *values, int n, config_check_fn *check,
+		       struct pil_err *err)
+{
+	_auto_fd int lock_fd = state_lock(lock_path, LOCK_MS, err);
+	_auto_free char *before = NULL;
+	_auto_free char *after = NULL;
+
+	if (lock_fd < 0)
+		return lock_fd;
+	if (path_exists(path) && pil_read_file(path, MAX_FILE_BYTES, &before) < 0)
+		return pil_err_say(err, EIO, "read '%s'", path);
+	after = config_text_set(before, key, values, n);
+	return after ? replace(path, after, check, err)
+		     : pil_err_set(err, ENOMEM, "change '%s'", path);
 }
