@@ -328,12 +328,16 @@ def test_network_comes_back_when_its_server_was_killed(shared):
     def has_route():
         return "default" in shared.ok("-e", "ip", "route")
 
+    def servers():
+        return {pid for pid in host_lib.children(shared.supervisor())
+                if host_lib.name_of(pid).startswith(("pasta", "passt"))}  # passt.avx2 is one, too
+
     wait_for("a route", has_route)
-    pasta = [pid for pid in host_lib.children(shared.supervisor())
-             if host_lib.name_of(pid).startswith(("pasta", "passt"))]  # passt.avx2 is one, too
-    assert pasta
-    host_lib.signal_all(pasta)
-    wait_for("no route", lambda: not has_route())
+    before = servers()
+    assert before
+    host_lib.signal_all(before)
+    wait_for("another server", lambda: servers() - before, timeout=20)
+    wait_for("the first one's end", lambda: not any(map(host_lib.alive, before)))  # and its card's
     wait_for("a route again", has_route, timeout=20)
 
 
@@ -439,7 +443,7 @@ def test_ports_come_back_when_the_forwarder_was_killed(shared):
             forwarder = [pid for pid in host_lib.children(shared.supervisor())
                          if host_lib.name_of(pid) == "pillion-forward"]
             os.kill(forwarder[0], signal.SIGKILL)
-            wait_for("no port", lambda: not listening(port))
+            wait_for("its end", lambda: not host_lib.alive(forwarder[0]))
 
 
 def test_port_somebody_has_is_left_alone_until_it_is_free(shared):
